@@ -1,0 +1,200 @@
+"""Optimizer wrappers with adaptive gradient clipping, and a guard against non-finite gradients."""
+import difflib
+import logging
+from typing import Dict, Iterable, Optional, Set, Union
+
+import torch
+from mmengine.device import get_device
+from mmengine.logging import print_log
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
+
+from nfnet_mm.registry import OPTIM_WRAPPERS
+
+from .agc import adaptive_clip_grad_, check_agc
+
+_DEFAULTS = dict(clipping=0.01, eps=1e-3)
+
+
+class _AGC:
+    """What both wrappers add to mmengine's; see :class:`AGCOptimWrapper`."""
+
+    def _set_up_agc(self, agc: Optional[dict], max_nonfinite_steps: int) -> None:
+        agc = {} if agc is None else agc
+        for key in agc:
+            if key not in _DEFAULTS:
+                near = difflib.get_close_matches(key, _DEFAULTS, n=1)
+                hint = f'; did you mean {near[0]!r}?' if near else ''
+                raise ValueError(f"agc key {key!r} is unknown: agc takes 'clipping' and 'eps'{hint}")
+        self.agc = {**_DEFAULTS, **agc}
+        check_agc(**self.agc)
+        if not isinstance(max_nonfinite_steps, int) or max_nonfinite_steps < 1:
+            raise ValueError(f'max_nonfinite_steps={max_nonfinite_steps!r} must be a positive integer')
+        self.max_nonfinite_steps = max_nonfinite_steps
+        self.skipped_steps = 0
+        self._nonfinite_in_a_row = 0
+        self._names: Dict[Tensor, str] = {}
+        self._excluded: Set[Tensor] = set()
+        self._transposed: Dict[Tensor, int] = {}
+        self._bound = False
+        self._refuse_shards(p for group in self.optimizer.param_groups for p in group['params'])
+
+    def bind(self, model: nn.Module, exclude: Iterable[Tensor] = ()) -> None:
+        """Tell the wrapper its model: parameter names for messages, transposed convs, weights that are not clipped."""
+        self._names = {p: name for name, p in model.named_parameters()}
+        self._transposed = {m.weight: m.groups for m in model.modules() if isinstance(m, _ConvTransposeNd)}
+        self._excluded = set(exclude)
+        self._bound = True
+
+    @property
+    def model(self):
+        raise AttributeError(f'{type(self).__name__} has no model')
+
+    @model.setter
+    def model(self, value):
+        # mmengine's DeepSpeed and ColossalAI strategies hand over an engine that steps by itself, past the clipping
+        raise RuntimeError(f'{type(self).__name__} does not work under {type(value).__name__}: it updates the weights '
+                           'without calling the wrapper, so nothing would be clipped. Use DistributedDataParallel, or '
+                           'a plain OptimWrapper without AGC.')
+
+    @staticmethod
+    def _refuse_shards(params: Iterable[Tensor]) -> None:
+        for p in params:
+            if getattr(p, '_fsdp_flattened', False) or hasattr(p, 'ds_id') or hasattr(p, 'device_mesh'):
+                by = ('DeepSpeed ZeRO-3' if hasattr(p, 'ds_id') else
+                      'FSDP' if getattr(p, '_fsdp_flattened', False) else 'a DTensor')
+                raise RuntimeError(f'AGC needs whole weights, but a parameter of shape {tuple(p.shape)} is sharded by '
+                                   f'{by}: the norm of a unit cannot be computed from a piece of it. Use '
+                                   'DistributedDataParallel, or a plain OptimWrapper without AGC.')
+
+    def _clip_adaptively(self) -> bool:
+        """Clip all gradients; whether they are finite, so that the step may be taken."""
+        if not self._bound:
+            self._bound = True
+            print_log(
+                f'{type(self).__name__} was built without constructor="nfnet_mm.NFOptimWrapperConstructor": the '
+                "classifier's weight is clipped too, and the optimizer's weight decay applies to gains and biases.",
+                logger='current', level=logging.WARNING)
+        params = [p for group in self.optimizer.param_groups for p in group['params'] if p.grad is not None]
+        self._refuse_shards(params)
+        clipped = [p for p in params if p not in self._excluded]
+        stats = adaptive_clip_grad_(clipped, **self.agc, transposed=self._transposed)
+        plain = [p.grad for p in params if p in self._excluded]
+        finite = stats.finite
+        if plain:
+            finite = finite & torch.stack(torch._foreach_norm(plain)).isfinite().all()
+        # one transfer for everything that the host wants to know
+        report = torch.stack([finite, stats.clipped, stats.min_scale]).tolist()
+        if not report[0]:
+            culprit = next((p for p in params if not p.grad.isfinite().all()), None)
+            if culprit is not None:
+                self._skip(culprit)
+                return False
+            # finite after all: only a float32 norm had overflown
+            stats = adaptive_clip_grad_(clipped, **self.agc, transposed=self._transposed, norm_dtype=torch.float64)
+            report = [True, int(stats.clipped), float(stats.min_scale)]
+        self._nonfinite_in_a_row = 0
+        self.message_hub.update_scalar('train/agc/clipped_fraction', report[1] / max(stats.units, 1))
+        self.message_hub.update_scalar('train/agc/min_scale', report[2])
+        self.message_hub.update_scalar('train/agc/skipped_steps', self.skipped_steps)
+        return True
+
+    def _skip(self, culprit: Tensor) -> None:
+        """Count and report a step that is not taken; stop training after too many in a row."""
+        self.skipped_steps += 1
+        self._nonfinite_in_a_row += 1
+        self.message_hub.update_scalar('train/agc/skipped_steps', self.skipped_steps)
+        name = self._names.get(culprit, f'a parameter of shape {tuple(culprit.shape)}')
+        bad = culprit.grad[~culprit.grad.isfinite()]
+        message = (f'non-finite gradient, first in {name} ({bad.numel()} of {culprit.numel()} values, e.g. '
+                   f'{bad[0].item()}): step skipped, {self._nonfinite_in_a_row} in a row, {self.skipped_steps} in all')
+        print_log(message, logger='current', level=logging.WARNING)
+        if self._nonfinite_in_a_row >= self.max_nonfinite_steps:
+            raise FloatingPointError(f'{message}. Training stops here: max_nonfinite_steps='
+                                     f'{self.max_nonfinite_steps}. The weights are still finite.')
+
+
+@OPTIM_WRAPPERS.register_module()
+class AGCOptimWrapper(_AGC, OptimWrapper):
+    """An optimizer wrapper with adaptive gradient clipping (NFNets, section 4.1).
+
+    Clips at update steps only, on the accumulated gradient, before the optimizer adds weight decay. A step whose
+    gradient holds a NaN or an infinity is not taken (weights, momentum and decay untouched), counted and logged with
+    the first offending parameter's name. Logs ``agc/clipped_fraction`` (of units), ``agc/min_scale`` and
+    ``agc/skipped_steps``. Use it with ``constructor='nfnet_mm.NFOptimWrapperConstructor'``.
+
+    Args:
+        optimizer, accumulative_counts, clip_grad: as in mmengine's ``OptimWrapper``; a ``clip_grad`` is applied
+            after AGC.
+        agc: ``clipping`` (0.01: batch 1024-4096; more for smaller batches) and ``eps`` (1e-3).
+        max_nonfinite_steps: after so many skipped steps in a row a FloatingPointError ends the training.
+
+    Raises:
+        ValueError: a misspelt key of ``agc``, or a value that is not a positive finite number.
+        RuntimeError: parameters are sharded (FSDP, DeepSpeed, DTensor): a unit's norm needs the whole unit.
+
+    Example:
+        >>> net = nn.Linear(2, 1)
+        >>> wrapper = AGCOptimWrapper(torch.optim.SGD(net.parameters(), lr=0.1), agc=dict(clipping=0.02))
+        >>> wrapper.agc
+        {'clipping': 0.02, 'eps': 0.001}
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, agc: Optional[dict] = None, max_nonfinite_steps: int = 20,
+                 **kwargs):
+        super().__init__(optimizer, **kwargs)
+        self._set_up_agc(agc, max_nonfinite_steps)
+
+    def step(self, **kwargs) -> None:
+        if self._clip_adaptively():
+            super().step(**kwargs)
+
+
+@OPTIM_WRAPPERS.register_module()
+class AmpAGCOptimWrapper(_AGC, AmpOptimWrapper):
+    """:class:`AGCOptimWrapper` under automatic mixed precision; gradients are unscaled before they are clipped.
+
+    Args:
+        loss_scale: as in mmengine's ``AmpOptimWrapper``. With ``dtype='bfloat16'`` the default is no scaling, which
+            that range does not need.
+        dtype: ``'float16'`` (the default of an accelerator) or ``'bfloat16'``. On a CPU, bfloat16 unless told
+            otherwise.
+        optimizer, accumulative_counts, clip_grad, agc, max_nonfinite_steps: as in :class:`AGCOptimWrapper`. Under
+            float16 the first steps may overflow until the loss scale has settled; they count as skipped.
+    """
+
+    def __init__(self,
+                 loss_scale: Union[str, float, dict] = 'dynamic',
+                 dtype: Union[str, torch.dtype, None] = None,
+                 use_fsdp: bool = False,
+                 agc: Optional[dict] = None,
+                 max_nonfinite_steps: int = 20,
+                 **kwargs):
+        if use_fsdp:
+            raise RuntimeError(f'{type(self).__name__} refuses use_fsdp=True: AGC needs whole weights, and FSDP tears '
+                               'units apart. Use DistributedDataParallel, or a plain AmpOptimWrapper without AGC.')
+        on_cpu = get_device() == 'cpu'
+        if dtype is None and on_cpu:
+            dtype = 'bfloat16'
+        if loss_scale == 'dynamic' and dtype in ('bfloat16', torch.bfloat16):
+            loss_scale = dict(enabled=False)
+        if on_cpu:  # mmengine's constructor refuses it, its other methods do not
+            OptimWrapper.__init__(self, **kwargs)
+            self.cast_dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+            self._scale_update_param = loss_scale if isinstance(loss_scale, float) else None
+            options = loss_scale if isinstance(loss_scale, dict) else {}
+            if isinstance(loss_scale, float):
+                options = dict(init_scale=loss_scale)
+            self.loss_scaler = torch.amp.GradScaler('cpu', **options)
+        else:
+            super().__init__(loss_scale=loss_scale, dtype=dtype, **kwargs)
+        self._set_up_agc(agc, max_nonfinite_steps)
+
+    def step(self, **kwargs) -> None:
+        self.loss_scaler.unscale_(self.optimizer)
+        if self._clip_adaptively():
+            if self.clip_grad_kwargs:
+                self._clip_grad()
+            self.loss_scaler.step(self.optimizer, **kwargs)
+        self.loss_scaler.update(self._scale_update_param)

@@ -1,0 +1,3 @@
+from .backbones import NFNet, NFRegNet, NFResNet
+
+__all__ = ['NFNet', 'NFRegNet', 'NFResNet']

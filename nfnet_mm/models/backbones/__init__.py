@@ -1,0 +1,5 @@
+from .nf_regnet import NFRegNet
+from .nf_resnet import NFResNet
+from .nfnet import NFNet
+
+__all__ = ['NFNet', 'NFRegNet', 'NFResNet']

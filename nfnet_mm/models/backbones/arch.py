@@ -1,0 +1,286 @@
+"""The one table of variants. Adding a variant is adding a row.
+
+Sources: NFNets = Brock et al. 2021, "High-Performance Large-Scale Image Recognition Without Normalization"; NF-ResNets
+= Brock et al. 2021, "Characterizing signal propagation ..."; the authors' released code where it differs; timm 1.0.31
+(timm/models/nfnet.py) for the variants named as timm names them.
+"""
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Union
+
+from ..layers import round_to_multiple
+from ..layers.ws_conv import DIALECTS, PADDINGS
+
+NUM_STAGES = 4
+
+
+@dataclass(frozen=True)
+class NFArch:
+    """One variant, every number resolved.
+
+    The bottleneck (see :meth:`bottleneck`) is ``group_width`` channels wide per group, or dense where that is None.
+    """
+    widths: Tuple[int, ...]  # final output channels of the four stages
+    depths: Tuple[int, ...]  # blocks of the four stages
+    stem_channels: Tuple[int, ...]  # of the stem's convs, in order
+    stem_strides: Tuple[int, ...]
+    stem_kernel: int
+    stem_pool: Optional[str]  # 3x3 stride-2 max pooling after the stem: 'same', 'symmetric' (padding) or None
+    strides: Tuple[int, ...]  # of the stages
+    bottleneck_ratio: float
+    group_width: Union[int, Tuple[int, ...], None]  # one for all stages, or one each
+    final_channels: Optional[int]  # of the conv before the classifier, None where there is none
+    act: str
+    attention: Optional[str] = None  # 'se', 'eca' or None
+    se_ratio: float = 0.5  # hidden / input width of Squeeze-Excite
+    se_divisor: int = 1  # the hidden width is a multiple of it
+    width_divisor: int = 1  # the bottleneck's width, before groups, is a multiple of it
+    regnet: bool = False  # bottleneck sized from the input (ratio 1 in the first block), attention before its last conv
+    extra_conv: bool = False  # a second 3x3 conv in the bottleneck
+    shortcut_pool: bool = False  # transitions pool 2x2 and convolve densely, instead of a strided 1x1 conv
+    skip_init: bool = True  # a learned scalar per branch, zero at first; else the last conv's gain starts at zero
+    dialect: str = 'authors'  # of the weight standardisation
+    padding: str = 'same'  # TensorFlow's rule, or 'symmetric'
+    gain_in_conv: bool = False  # the gain is in the conv before an activation (timm) or after the activation (authors)
+    # Not of the network but of its recipe (NFNets, Table 1 and Appendix A): image sizes in pixels, dropout before the
+    # classifier, RandAugment's magnitude.
+    train_size: Optional[int] = None
+    test_size: Optional[int] = None
+    dropout: float = 0.0
+    randaugment: Optional[int] = None
+
+    def __post_init__(self):
+        for name in ('widths', 'depths', 'strides'):
+            self._tuple_of_ints(name, NUM_STAGES)
+        self._tuple_of_ints('stem_channels')
+        self._tuple_of_ints('stem_strides', len(self.stem_channels))
+        if self.group_width is not None and not isinstance(self.group_width, int):
+            self._tuple_of_ints('group_width', NUM_STAGES)
+        for name in ('stem_kernel', 'se_divisor', 'width_divisor'):
+            self._check(name, _is_count(getattr(self, name)), 'a positive integer')
+        for name in ('group_width', 'final_channels'):
+            value = getattr(self, name)
+            self._check(name, value is None or isinstance(value, tuple) or _is_count(value),
+                        'a positive integer or None')
+        for name in ('bottleneck_ratio', 'se_ratio'):
+            value = getattr(self, name)
+            self._check(name, isinstance(value, (int, float)) and 0 < value < 100, 'a positive number')
+        for name, choices in (('attention', ('se', 'eca', None)), ('stem_pool', (*PADDINGS, None)),
+                              ('dialect', DIALECTS), ('padding', PADDINGS)):
+            self._check(name, getattr(self, name) in choices, f'one of {choices}')
+        for name in ('regnet', 'extra_conv', 'shortcut_pool', 'skip_init', 'gain_in_conv'):
+            self._check(name, isinstance(getattr(self, name), bool), 'True or False')
+        in_channels = self.stem_channels[-1]
+        for stage, (width, depth) in enumerate(zip(self.widths, self.depths)):
+            for block in range(min(depth, 2)):
+                if self.bottleneck(stage, in_channels, width, stage == block == 0)[0] < 1:
+                    raise ValueError(f'arch field group_width={self.group_width} is wider than the bottleneck of stage '
+                                     f'{stage}: with widths={self.widths} and bottleneck_ratio={self.bottleneck_ratio} '
+                                     'it must be smaller')
+                in_channels = width
+
+    def _check(self, name: str, good: bool, what: str) -> None:
+        if not good:
+            raise ValueError(f'arch field {name}={getattr(self, name)!r} must be {what}')
+
+    def _tuple_of_ints(self, name: str, length: Optional[int] = None) -> None:
+        value = getattr(self, name)
+        what = f'{length or "one or more"} positive integers'
+        self._check(name, isinstance(value, (tuple, list)) and len(value) == (length or len(value)) > 0, what)
+        self._check(name, all(map(_is_count, value)), what)
+        object.__setattr__(self, name, tuple(value))  # lists come from configs
+
+    @property
+    def stem_stride(self) -> int:
+        stride = 2 if self.stem_pool else 1
+        for s in self.stem_strides:
+            stride *= s
+        return stride
+
+    @property
+    def attention_inside(self) -> bool:
+        """Whether attention comes before the last conv of the bottleneck rather than after it."""
+        return self.regnet
+
+    def bottleneck(self, stage: int, in_channels: int, out_channels: int, first: bool) -> Tuple[int, int]:
+        """(width, groups) of the 3x3 convs of a block; ``first`` marks the network's very first block."""
+        if self.regnet:
+            width = in_channels * (1 if first else self.bottleneck_ratio)
+        else:
+            width = out_channels * self.bottleneck_ratio
+        width = round_to_multiple(width, self.width_divisor)
+        group = self.group_width[stage] if isinstance(self.group_width, tuple) else self.group_width
+        if group is None:
+            return width, 1
+        return width // group * group, width // group
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _nfnet(widths=(256, 512, 1536, 1536), depths=(1, 2, 6, 3), stem_channels=None, **fields) -> NFArch:
+    """NFNets, section 4 and Table 1: F0 unless told otherwise."""
+    if stem_channels is None:
+        stem_channels = widths[0] // 2
+    if isinstance(stem_channels, int):
+        stem_channels = (16, 32, 64, stem_channels)
+    defaults = dict(
+        stem_strides=(2, *[1] * (len(stem_channels) - 2), 2), stem_kernel=3, stem_pool=None, strides=(1, 2, 2, 2),
+        bottleneck_ratio=0.5, group_width=128, final_channels=2 * widths[-1], act='gelu', attention='se',
+        extra_conv=True, shortcut_pool=True)
+    return NFArch(widths, depths, stem_channels, **{**defaults, **fields})
+
+
+def _nf_resnet(widths=(256, 512, 1024, 2048), depths=(3, 4, 6, 3), stem_channels=64, **fields) -> NFArch:
+    """NF-ResNets, section 5.1 and Appendix A: a pre-activation ResNet; 50 unless told otherwise."""
+    if isinstance(stem_channels, int):
+        stem_channels = (stem_channels, )
+    defaults = dict(
+        stem_strides=(2, *[1] * (len(stem_channels) - 1)), stem_kernel=7, stem_pool='same', strides=(1, 2, 2, 2),
+        bottleneck_ratio=0.25, group_width=None, final_channels=None, act='relu')
+    return NFArch(widths, depths, stem_channels, **{**defaults, **fields})
+
+
+def _nf_regnet(widths=(36, 78, 156, 330), depths=(1, 3, 6, 6), stem_channels=None, **fields) -> NFArch:
+    """NF-ResNets, section 6 and Appendix E: B0 unless told otherwise."""
+    if stem_channels is None:
+        stem_channels = widths[0]
+    if isinstance(stem_channels, int):
+        stem_channels = (stem_channels, )
+    defaults = dict(
+        stem_strides=(2, *[1] * (len(stem_channels) - 1)), stem_kernel=3, stem_pool=None, strides=(2, 2, 2, 2),
+        bottleneck_ratio=2.25, group_width=8, final_channels=1280 * widths[-1] // 440, act='silu', attention='se',
+        regnet=True, shortcut_pool=True)
+    return NFArch(widths, depths, stem_channels, **{**defaults, **fields})
+
+
+# What every model trained in timm shares: its weight standardisation with the gain inside, no SkipInit, widths in
+# multiples of 8.
+_TIMM = dict(dialect='timm', padding='symmetric', gain_in_conv=True, skip_init=False, se_divisor=8, width_divisor=8)
+# timm's port of the authors' F0-F6: their padding and SkipInit, but its own standardisation and the exact GELU, so
+# not the same function.
+_TIMM_PORT = dict(dialect='timm', act='gelu_exact', se_divisor=8, width_divisor=8)
+_LIGHT = dict(bottleneck_ratio=0.25, group_width=64, act='silu', **_TIMM)
+_PLUS = (384, 768, 2048, 2048)  # widths of F0+ to F7+
+_TRAIN_SIZES = (192, 224, 256, 320, 384, 416, 448, 480)
+_TEST_SIZES = (256, 320, 352, 416, 512, 544, 576, 608)
+_DROPOUT = (.2, .3, .4, .4, .5, .5, .5, .5)
+_RANDAUGMENT = (5, 10, 10, 15, 15, 15, 15, 15)
+
+
+def _nfnet_rows() -> Dict[str, NFArch]:
+    rows = {}
+    for n in range(8):
+        depths = tuple(d * (n + 1) for d in (1, 2, 6, 3))
+        recipe = dict(train_size=_TRAIN_SIZES[n], test_size=_TEST_SIZES[n], dropout=_DROPOUT[n],
+                      randaugment=_RANDAUGMENT[n])
+        rows[f'F{n}'] = _nfnet(depths=depths, **recipe)
+        rows[f'F{n}+'] = _nfnet(_PLUS, depths, **recipe)
+        rows[f'nfnet_f{n}'] = _nfnet(depths=depths, **{**_TIMM, 'act': 'gelu_exact'}, **recipe, stem_channels=128)
+        if n < 7:
+            rows[f'dm_nfnet_f{n}'] = _nfnet(depths=depths, **_TIMM_PORT, **recipe)
+    rows['L0'] = _nfnet(se_ratio=0.25, final_channels=2304, **_LIGHT, train_size=224, test_size=288)
+    for n, sizes in enumerate(((224, 288), (256, 320), (320, 384), (352, 448))):
+        rows[f'ECA-L{n}'] = _nfnet(
+            depths=rows[f'F{n}'].depths, attention='eca', final_channels=3072 if n else 2304, **_LIGHT,
+            train_size=sizes[0], test_size=sizes[1])
+    rows['test_nfnet'] = _nfnet((32, 64, 96, 128), (1, 1, 1, 1), 128, se_ratio=0.25, final_channels=192,
+                                **{**_LIGHT, 'group_width': 8}, train_size=160, test_size=160)
+    # Ours, for demos and quick tests on a CPU.
+    rows['nano'] = _nfnet((32, 64, 96, 128), (1, 1, 1, 1), (8, 16, 16, 32), group_width=16, train_size=128,
+                          test_size=128)
+    return rows
+
+
+def _nf_resnet_rows() -> Dict[str, NFArch]:
+    depths = {'26': (2, 2, 2, 2), '50': (3, 4, 6, 3), '101': (3, 4, 23, 3), '152': (3, 8, 36, 3), '200': (3, 24, 36, 3),
+              '288': (24, 24, 24, 24), '600': (50, 50, 50, 50)}
+    rows = {name: _nf_resnet(depths=d, dropout=0.25, train_size=224, test_size=256) for name, d in depths.items()}
+    timm = dict(stem_pool='symmetric', shortcut_pool=True, **_TIMM)
+    for name in ('26', '50', '101'):
+        for prefix, attention in (('', None), ('se', 'se'), ('eca', 'eca')):
+            rows[f'nf_{prefix}resnet{name}'] = _nf_resnet(depths=depths[name], attention=attention, se_ratio=1 / 16,
+                                                          **timm, train_size=256, test_size=288)
+    return rows
+
+
+def _nf_regnet_rows() -> Dict[str, NFArch]:
+    # NF-ResNets, Appendix E: widths before the factor 0.75, depths, train and test pixels, dropout
+    table = (
+        ((48, 104, 208, 440), (1, 3, 6, 6), 192, 224, .2),
+        ((48, 104, 208, 440), (2, 4, 7, 7), 224, 256, .2),
+        ((56, 112, 232, 488), (2, 4, 8, 8), 240, 272, .3),
+        ((56, 128, 248, 528), (2, 5, 9, 9), 288, 320, .3),
+        ((64, 144, 288, 616), (2, 6, 11, 11), 320, 384, .4),
+        ((80, 168, 336, 704), (3, 7, 14, 14), 384, 456, .4),
+        ((88, 184, 376, 792), (3, 8, 16, 16), 448, 528, .5),
+        ((96, 208, 416, 880), (4, 10, 19, 19), 512, 600, .5),
+        ((104, 232, 456, 968), (4, 11, 22, 22), 600, 672, .5),
+    )
+    rows = {}
+    for n, (widths, depths, train, test, dropout) in enumerate(table):
+        recipe = dict(train_size=train, test_size=test, dropout=dropout)
+        rows[f'B{n}'] = _nf_regnet(tuple(int(w * 0.75) for w in widths), depths, **recipe)
+        if n < 6:
+            rows[f'nf_regnet_b{n}'] = _nf_regnet(
+                tuple(round_to_multiple(w * 0.75, 8) for w in widths), depths,
+                final_channels=round_to_multiple(1280 * widths[-1] // 440 * 0.75, 8), **_TIMM, **recipe)
+    return rows
+
+
+Builder = Callable[..., NFArch]
+FAMILIES: Mapping[str, Tuple[Builder, Dict[str, NFArch]]] = {
+    'NFNet': (_nfnet, _nfnet_rows()),
+    'NFResNet': (_nf_resnet, _nf_resnet_rows()),
+    'NFRegNet': (_nf_regnet, _nf_regnet_rows()),
+}
+_FIELDS = tuple(field.name for field in dataclasses.fields(NFArch))
+
+
+def resolve_arch(family: str, arch: Union[str, Mapping[str, Any], NFArch]) -> NFArch:
+    """The variant of ``family`` that ``arch`` names or describes.
+
+    Args:
+        family: a key of ``FAMILIES``.
+        arch: a name of the table, or a dict of :class:`NFArch` fields; what it leaves out takes the family's
+            default. ``stem_channels`` may be the last conv's channels alone.
+
+    Raises:
+        ValueError: unknown name or field (the message suggests the nearest and lists all), or a malformed value (the
+            message names the field).
+
+    Example:
+        >>> resolve_arch('NFNet', 'F1').depths
+        (2, 4, 12, 6)
+        >>> resolve_arch('NFNet', dict(widths=(16, 32, 48, 48), group_width=8)).stem_channels
+        (16, 32, 64, 8)
+    """
+    build, rows = FAMILIES[family]
+    if isinstance(arch, NFArch):
+        return arch
+    if isinstance(arch, str):
+        if arch not in rows:
+            raise ValueError(f'{_unknown(f"{family} arch", arch, rows)}; or a dict with fields of NFArch.')
+        return rows[arch]
+    if not isinstance(arch, Mapping):
+        raise ValueError(f'{family} arch={arch!r} must be a name or a dict; known names: {", ".join(rows)}')
+    for field in arch:
+        if field not in _FIELDS:
+            raise ValueError(_unknown('arch field', field, _FIELDS))
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in arch.items()}
+    widths = fields.get('widths')  # the builders derive defaults from them, so they come first
+    if widths is not None and not (isinstance(widths, tuple) and len(widths) == NUM_STAGES
+                                   and all(map(_is_count, widths))):
+        raise ValueError(f'arch field widths={widths!r} must be {NUM_STAGES} positive integers')
+    stem = fields.get('stem_channels', 1)
+    if not _is_count(stem) and not (isinstance(stem, tuple) and stem and all(map(_is_count, stem))):
+        raise ValueError(f'arch field stem_channels={stem!r} must be one or more positive integers')
+    return build(**fields)
+
+
+def _unknown(what: str, value: Any, known) -> str:
+    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.4)
+    hint = f' Did you mean {near[0]!r}?' if near else ''
+    return f'{what} {value!r} is unknown.{hint} Known: {", ".join(known)}'

@@ -1,0 +1,182 @@
+"""What all normalizer-free backbones share: stem, stages, outputs, freezing, checkpointing."""
+from typing import Callable, Optional, Sequence, Tuple, Union
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..layers import (WSConv2d, activation_gain, drop_path_rates, get_activation, max_pool2d_same)
+from .arch import NUM_STAGES, NFArch
+from .nf_block import NFBlock
+from .variance import plan_betas
+
+
+class Stem(nn.Module):
+    """The convs before the first stage, activations between them and none after; max pooling at the end for some.
+
+    Shape: (N, in_channels, H, W) -> (N, arch.stem_channels[-1], ceil(H / s), ceil(W / s)), s = arch.stem_stride.
+    """
+
+    def __init__(self, arch: NFArch, in_channels: int, act: Callable[[Tensor], Tensor], gain: float):
+        super().__init__()
+        self.act, self.pool, self.num_convs = act, arch.stem_pool, len(arch.stem_channels)
+        for i, (channels, stride) in enumerate(zip(arch.stem_channels, arch.stem_strides)):
+            # the image is at unit variance as it comes; timm's dialect scales every conv all the same
+            scale = gain if i > 0 or arch.gain_in_conv else 1.0
+            setattr(self, f'conv{i}', WSConv2d(in_channels, channels, arch.stem_kernel, stride, input_scale=scale,
+                                               dialect=arch.dialect, padding=arch.padding))
+            in_channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i in range(self.num_convs):
+            x = getattr(self, f'conv{i}')(self.act(x) if i else x)
+        if self.pool is None:
+            return x
+        return max_pool2d_same(x, 3, 2) if self.pool == 'same' else nn.functional.max_pool2d(x, 3, 2, 1)
+
+
+class NFBackbone(BaseModule):
+    """A normalizer-free network up to its classification feature; the families are its subclasses.
+
+    Args:
+        arch: the resolved variant.
+        in_channels: channels of the images.
+        out_indices: which features to return: 0-3 are the outputs of the four stages, 4 the classification feature
+            (the activation of the final conv where the family has one). The final conv exists only if 4 is asked
+            for.
+        frozen_stages: -1 trains everything, 0 freezes the stem, i the stem and the first i stages.
+        strides: stride of each stage's first block; the variant's own by default.
+        dilations: dilation of each stage's 3x3 convs.
+        with_cp: recompute each block in the backward pass instead of keeping its activations.
+        act: name or elementwise callable, with any gain computed (see ``activation_gain``); the variant's own by
+            default.
+        alpha: scale of the residual branches.
+        drop_path_rate: stochastic depth; grows linearly up to (excluding) this rate.
+        init_cfg: initialisation, as everywhere in mmengine.
+
+    Attributes:
+        out_channels, out_strides: of the features returned, in order.
+
+    Raises:
+        ValueError: an argument is out of range; the message quotes it.
+    """
+
+    def __init__(self,
+                 arch: NFArch,
+                 in_channels: int = 3,
+                 out_indices: Sequence[int] = (0, 1, 2, 3),
+                 frozen_stages: int = -1,
+                 strides: Optional[Sequence[int]] = None,
+                 dilations: Sequence[int] = (1, 1, 1, 1),
+                 with_cp: bool = False,
+                 act: Union[str, Callable[[Tensor], Tensor], None] = None,
+                 alpha: float = 0.2,
+                 drop_path_rate: float = 0.0,
+                 init_cfg: Union[dict, list, None] = None):
+        super().__init__(init_cfg=init_cfg)
+        strides = arch.strides if strides is None else strides
+        self.arch = arch
+        self.in_channels = _positive('in_channels', in_channels)
+        self.out_indices = _check_out_indices(out_indices)
+        self.frozen_stages = _check_frozen_stages(frozen_stages)
+        self.strides, self.dilations = _per_stage('strides', strides), _per_stage('dilations', dilations)
+        if not alpha > 0:
+            raise ValueError(f'alpha={alpha!r} must be positive')
+        self.with_cp = with_cp
+        act = arch.act if act is None else act
+        gain = activation_gain(act)
+        self.act, self.act_gain = get_activation(act), gain
+
+        self.stem = Stem(arch, in_channels, self.act, gain)
+        betas, rates = plan_betas(arch.depths, alpha), drop_path_rates(drop_path_rate, arch.depths)
+        self.stages = nn.ModuleList()
+        channels, stride, stage_strides = arch.stem_channels[-1], arch.stem_stride, []
+        # stages past the last output would only be parameters without gradients, which DDP refuses
+        for i, (width, depth) in enumerate(list(zip(arch.widths, arch.depths))[:max(self.out_indices) + 1]):
+            blocks = nn.Sequential()
+            for j in range(depth):
+                blocks.append(
+                    NFBlock(arch, i, channels, width, transition=j == 0, stride=self.strides[i] if j == 0 else 1,
+                            dilation=self.dilations[i], first=i == j == 0, act=self.act, gain=gain, alpha=alpha,
+                            beta=betas[i][j], drop_path_rate=rates[i][j]))
+                channels = width
+            stride *= self.strides[i]
+            stage_strides.append(stride)
+            self.stages.append(blocks)
+
+        feature_channels = channels
+        if NUM_STAGES in self.out_indices and arch.final_channels:
+            feature_channels = arch.final_channels
+            self.final_conv = WSConv2d(channels, feature_channels, 1, input_scale=gain if arch.gain_in_conv else 1.0,
+                                       dialect=arch.dialect, padding=arch.padding)
+        else:
+            self.final_conv = None
+        # timm's dialect has the gain before the last activation, the authors' after it
+        self.feature_gain = 1.0 if arch.gain_in_conv else gain
+        self.out_channels = tuple([*arch.widths, feature_channels][i] for i in self.out_indices)
+        self.out_strides = tuple([*stage_strides, stride][i] for i in self.out_indices)
+        self._freeze()
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
+        """(N, in_channels, H, W) images -> one (N, C_i, ceil(H / s_i), ceil(W / s_i)) feature per out index."""
+        if x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise ValueError(f'{type(self).__name__} takes images of shape (N, {self.in_channels}, H, W) '
+                             f'(in_channels={self.in_channels}), got {tuple(x.shape)}')
+        x = self.stem(x)
+        outs = {}
+        for i, stage in enumerate(self.stages):
+            for block in stage:
+                if self.with_cp and torch.is_grad_enabled():
+                    x = checkpoint(block, x, use_reentrant=False)
+                else:
+                    x = block(x)
+            outs[i] = x
+        if NUM_STAGES in self.out_indices:
+            x = x if self.final_conv is None else self.final_conv(x)
+            outs[NUM_STAGES] = self.act(x) * self.feature_gain
+        return tuple(outs[i] for i in self.out_indices)
+
+    def train(self, mode: bool = True) -> 'NFBackbone':
+        """As usual, but frozen stages stay in eval mode (no stochastic depth in them)."""
+        super().train(mode)
+        self._freeze()
+        return self
+
+    def _freeze(self) -> None:
+        for part in [self.stem, *self.stages][:self.frozen_stages + 1]:
+            part.eval()
+            part.requires_grad_(False)
+
+
+def _positive(name: str, value: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f'{name}={value!r} must be a positive integer')
+    return value
+
+
+def _per_stage(name: str, values: Sequence[int]) -> Tuple[int, ...]:
+    values = tuple(values)
+    if len(values) != NUM_STAGES:
+        raise ValueError(f'{name}={values} must have one entry for each of the {NUM_STAGES} stages')
+    return tuple(_positive(f'{name}[{i}]', v) for i, v in enumerate(values))
+
+
+def _check_out_indices(indices: Sequence[int]) -> Tuple[int, ...]:
+    known = f'0-{NUM_STAGES - 1} are the stages, {NUM_STAGES} the classification feature'
+    if isinstance(indices, int):
+        raise ValueError(f'out_indices={indices} must be a sequence of integers ({known}), e.g. ({indices},)')
+    indices = tuple(indices)
+    for i in indices:
+        if not isinstance(i, int) or isinstance(i, bool) or not 0 <= i <= NUM_STAGES:
+            raise ValueError(f'out_indices={indices} holds {i!r}, which is out of range: {known}')
+    if not indices or list(indices) != sorted(set(indices)):
+        raise ValueError(f'out_indices={indices} must be increasing and not empty: {known}')
+    return indices
+
+
+def _check_frozen_stages(value: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not -1 <= value <= NUM_STAGES:
+        raise ValueError(f'frozen_stages={value!r} is out of range: -1 freezes nothing, 0 the stem, '
+                         f'1-{NUM_STAGES} the stem and so many stages')
+    return value

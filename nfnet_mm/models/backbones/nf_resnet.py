@@ -1,0 +1,41 @@
+from typing import Any, Mapping, Union
+
+from nfnet_mm.registry import MODELS
+
+from .arch import resolve_arch
+from .base import NFBackbone
+
+
+@MODELS.register_module()
+class NFResNet(NFBackbone):
+    """NF-ResNet: a pre-activation ResNet without normalisation (Brock et al. 2021, "Characterizing signal propagation
+    to close the performance gap in unnormalized ResNets", section 5).
+
+    Args:
+        depth: 26, 50, 101, 152, 200, 288 or 600.
+        arch: instead of a depth: a model of timm by timm's name (``'nf_resnet50'``, ``'nf_seresnet50'``,
+            ``'nf_ecaresnet50'``, ...) or a dict of the fields of ``NFArch``.
+        attention: ``'se'`` or ``'eca'`` after the last conv of each block; None for none. With ``depth`` only.
+        in_channels, out_indices, frozen_stages, strides, dilations, with_cp, act, alpha, drop_path_rate, init_cfg:
+            see :class:`NFBackbone`.
+
+    Shape: (N, 3, H, W) -> one (N, C_i, H / s_i, W / s_i) for each of ``out_indices``, rounded up.
+
+    Example:
+        >>> net = NFResNet(depth=26, out_indices=(3,))
+        >>> net.out_channels, net.out_strides
+        ((2048,), (32,))
+    """
+
+    def __init__(self,
+                 depth: Union[int, str] = 50,
+                 arch: Union[str, Mapping[str, Any], None] = None,
+                 attention: Union[str, None] = None,
+                 **kwargs):
+        if arch is None:
+            arch = resolve_arch('NFResNet', str(depth))
+            if attention is not None:
+                arch = resolve_arch('NFResNet', dict(depths=arch.depths, attention=attention))
+        elif attention is not None:
+            raise ValueError(f'attention={attention!r} goes with depth; arch={arch!r} states its own attention')
+        super().__init__(resolve_arch('NFResNet', arch), **kwargs)

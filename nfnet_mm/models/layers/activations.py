@@ -1,0 +1,119 @@
+"""Activations and the gains that keep their output at unit variance."""
+import difflib
+import math
+from functools import partial
+from typing import Callable, Union
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Activation = Callable[[Tensor], Tensor]
+
+# Gains as the public weights were trained with (the authors' released code; estimated there from random samples,
+# which is why ReLU's is not exactly sqrt(2 / (1 - 1/pi))).
+_GAINS = {
+    'identity': 1.0,
+    'celu': 1.270926833152771,
+    'elu': 1.2716004848480225,
+    'gelu': 1.7015043497085571,
+    'leaky_relu': 1.70590341091156,
+    'log_sigmoid': 1.9193484783172607,
+    'relu': 1.7139588594436646,
+    'relu6': 1.7131484746932983,
+    'selu': 1.0008515119552612,
+    'sigmoid': 4.803835391998291,
+    'silu': 1.7881293296813965,
+    'softsign': 2.338853120803833,
+    'softplus': 1.9203323125839233,
+    'tanh': 1.5939117670059204,
+}
+_GAINS['gelu_exact'] = _GAINS['gelu']
+
+_FUNCTIONS = {
+    'identity': lambda x: x,
+    'gelu': partial(F.gelu, approximate='tanh'),  # the authors' GELU is the tanh approximation
+    'gelu_exact': F.gelu,
+    'log_sigmoid': F.logsigmoid,
+    'sigmoid': torch.sigmoid,
+    'tanh': torch.tanh,
+}
+_OTHERS = ('hardswish', 'hardsigmoid', 'hardtanh', 'mish')  # of torch.nn.functional; their gains are computed
+
+
+def get_activation(act: Union[str, Activation]) -> Activation:
+    """The elementwise function of that name, without gain.
+
+    Args:
+        act: one of the names above (``'gelu'`` is the authors' tanh approximation, ``'gelu_exact'`` the erf one), or
+            any elementwise callable on tensors, which is returned as it is.
+
+    Raises:
+        ValueError: the name is unknown; the message lists the known ones.
+    """
+    if callable(act):
+        return act
+    if isinstance(act, str):
+        if act in _FUNCTIONS:
+            return _FUNCTIONS[act]
+        if act in _GAINS or act in _OTHERS:
+            return getattr(F, act)
+    known = sorted({*_GAINS, *_OTHERS})
+    near = difflib.get_close_matches(str(act), known, n=1)
+    hint = f' Did you mean {near[0]!r}?' if near else ''
+    raise ValueError(f'act={act!r} is no known activation.{hint} Known: {", ".join(known)}; or give a callable.')
+
+
+def activation_gain(act: Union[str, Activation]) -> float:
+    """The gain gamma for which gamma * act(x) has unit variance when x ~ N(0, 1) (NF-ResNets, Appendix D.1).
+
+    The authors' own figure where they published one, else computed to about 1e-6 by numerical integration.
+
+    Example:
+        >>> activation_gain('relu')
+        1.7139588594436646
+        >>> round(activation_gain(torch.relu), 4) == round(math.sqrt(2 / (1 - 1 / math.pi)), 4)
+        True
+
+    Raises:
+        ValueError: the activation is unknown, or constant on N(0, 1) samples.
+    """
+    if isinstance(act, str) and act in _GAINS:
+        return _GAINS[act]
+    fn = get_activation(act)
+    x = torch.linspace(-12, 12, 480_001, dtype=torch.float64)
+    density = torch.exp(-x * x / 2)
+    density /= density.sum()
+    with torch.no_grad():
+        try:
+            y = fn(x)
+        except RuntimeError:  # a callable with float32 parameters of its own
+            y = fn(x.float()).double()
+    variance = float((density * y * y).sum() - (density * y).sum()**2)
+    if not (math.isfinite(variance) and variance > 1e-12):
+        raise ValueError(f'act={act!r} has variance {variance} on N(0, 1) inputs, so no gain can scale it to 1.')
+    return variance**-0.5
+
+
+class ScaledActivation(nn.Module):
+    """gamma * act(x), at unit variance for x ~ N(0, 1) (NFNets, section 2).
+
+    The backbones fold gamma into the convs that read the activation and do not use this module inside; it serves
+    where a scaled activation is wanted by itself.
+
+    Args:
+        act: name or elementwise callable, see :func:`get_activation`.
+
+    Shape: any, kept.
+    """
+
+    def __init__(self, act: Union[str, Activation] = 'gelu'):
+        super().__init__()
+        self.act = get_activation(act)
+        self.gain = activation_gain(act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(x) * self.gain
+
+    def extra_repr(self) -> str:
+        return f'gain={self.gain:.6g}'

@@ -1,0 +1,70 @@
+"""Channel attention. The modules return the gate, not the gated features: scalars fold into it for free."""
+import math
+from typing import Optional
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def round_to_multiple(value: float, divisor: int) -> int:
+    """``value`` to the nearest multiple of ``divisor``, at least one; truncated where ``divisor`` is 1.
+
+    Example:
+        >>> round_to_multiple(36, 8), round_to_multiple(2.9, 1), round_to_multiple(1, 8)
+        (40, 2, 8)
+    """
+    return max(divisor, int(value + divisor / 2) // divisor * divisor) if divisor > 1 else int(value)
+
+
+class SqueezeExcite(nn.Module):
+    """The gate of Squeeze-Excite: sigmoid(fc2(relu(fc1(mean over H, W)))), the hidden ReLU without gain.
+
+    Args:
+        channels: C.
+        hidden: width of the hidden layer (the authors': channels * 0.5).
+
+    Shape: (N, C, H, W) -> (N, C, 1, 1), in (0, 1).
+    """
+
+    def __init__(self, channels: int, hidden: int):
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
+        self.fc2 = nn.Linear(hidden, channels)
+        for fc in (self.fc1, self.fc2):  # Haiku's default, which the authors left as it is
+            std = fc.in_features**-0.5
+            nn.init.trunc_normal_(fc.weight, std=std, a=-2 * std, b=2 * std)
+            nn.init.zeros_(fc.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.fc2(F.relu(self.fc1(x.mean((2, 3)))))
+        return torch.sigmoid(gate)[:, :, None, None]
+
+
+class EfficientChannelAttention(nn.Module):
+    """The gate of ECA: sigmoid of a 1-d conv across the channel means (Wang et al. 2020; kernel rule as in timm).
+
+    Args:
+        channels: C; the kernel is the odd number near (log2(C) + 1) / 2, at least 3.
+
+    Shape: (N, C, H, W) -> (N, C, 1, 1), in (0, 1).
+    """
+
+    def __init__(self, channels: int):
+        super().__init__()
+        kernel = int((math.log2(channels) + 1) / 2)
+        kernel = max(kernel + 1 - kernel % 2, 3)
+        self.conv = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.conv(x.mean((2, 3))[:, None])
+        return torch.sigmoid(gate).transpose(1, 2)[..., None]
+
+
+def build_attention(kind: Optional[str], channels: int, se_ratio: float, se_divisor: int) -> Optional[nn.Module]:
+    """The gate module for ``channels`` channels: ``'se'``, ``'eca'`` or None for none."""
+    if kind is None:
+        return None
+    if kind == 'eca':
+        return EfficientChannelAttention(channels)
+    return SqueezeExcite(channels, round_to_multiple(channels * se_ratio, se_divisor))

@@ -1,0 +1,44 @@
+"""The registries of scope ``nfnet_mm``.
+
+A type written ``nfnet_mm.X`` makes mmengine import this very module (it looks for ``<scope>.registry``), so that
+``type='nfnet_mm.NFNet'`` resolves from a config of any default scope, with no ``custom_imports``.
+"""
+from importlib import import_module
+from typing import Optional, Type
+
+from mmengine import registry as root
+
+__all__ = ['DATASETS', 'HOOKS', 'LOOPS', 'METRICS', 'MODELS', 'OPTIM_WRAPPERS', 'OPTIM_WRAPPER_CONSTRUCTORS', 'TRANSFORMS',
+           'WEIGHT_INITIALIZERS']
+
+# The rooms that need more of the stack than torch and mmengine, loaded when one of their types is first asked for:
+# a detector must not pay for, or fail on, an import of mmpretrain.
+TASK_TYPES = {
+    'NFClsHead': 'nfnet_mm.tasks.classification',
+}
+
+
+class Registry(root.Registry):
+    """A child registry that also finds the types of the task rooms, importing a room only on demand."""
+
+    def get(self, key: str) -> Optional[Type]:
+        name = key.rpartition('.')[2]
+        if name in TASK_TYPES and key in (name, f'{self.scope}.{name}'):
+            import_module(TASK_TYPES[name])
+        return super().get(key)
+
+
+def _child(name: str, *locations: str) -> Registry:
+    parent = getattr(root, name)
+    return Registry(parent.name, parent=parent, scope='nfnet_mm', locations=[f'nfnet_mm.{place}' for place in locations])
+
+
+MODELS = _child('MODELS', 'models')
+WEIGHT_INITIALIZERS = _child('WEIGHT_INITIALIZERS', 'converters')
+OPTIM_WRAPPERS = _child('OPTIM_WRAPPERS', 'engine')
+OPTIM_WRAPPER_CONSTRUCTORS = _child('OPTIM_WRAPPER_CONSTRUCTORS', 'engine')
+HOOKS = _child('HOOKS', 'engine')
+LOOPS = _child('LOOPS', 'engine')
+DATASETS = _child('DATASETS')
+TRANSFORMS = _child('TRANSFORMS')
+METRICS = _child('METRICS')

@@ -1,0 +1,48 @@
+from typing import Tuple, Union
+
+from mmpretrain.models.heads import LinearClsHead
+from torch import Tensor, nn
+
+from nfnet_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class NFClsHead(LinearClsHead):
+    """Dropout and a linear layer of weight std 0.01, on pooled features (NFNets, section 4; authors' code).
+
+    Args:
+        num_classes: number of classes.
+        in_channels: C of the pooled feature, ``out_channels[-1]`` of the backbone.
+        dropout: probability in [0, 1).
+        init_cfg: weight std 0.01 by default; NF-RegNet's classifier starts at zero:
+            ``dict(type='Constant', layer='Linear', val=0)``.
+        loss, topk, cal_acc: as in mmpretrain's ``LinearClsHead``. Keep ``cal_acc=False`` with mixed labels.
+
+    Shape: a tuple whose last entry is (N, C) -> (N, num_classes).
+
+    Raises:
+        ValueError: ``dropout`` out of range, or features that are not (N, C).
+    """
+
+    def __init__(self,
+                 num_classes: int,
+                 in_channels: int,
+                 dropout: float = 0.0,
+                 init_cfg: Union[dict, list, None] = dict(type='Normal', layer='Linear', std=0.01),
+                 **kwargs):
+        if not 0 <= dropout < 1:
+            raise ValueError(f'dropout={dropout!r} must lie in [0, 1)')
+        super().__init__(num_classes, in_channels, init_cfg=init_cfg, **kwargs)
+        self.dropout = nn.Dropout(dropout)
+        # Before init_weights is called, or where a user never calls it, the classifier already starts small.
+        nn.init.normal_(self.fc.weight, std=0.01)
+        nn.init.zeros_(self.fc.bias)
+
+    def pre_logits(self, feats: Tuple[Tensor]) -> Tensor:
+        """(N, C) after dropout."""
+        x = feats[-1] if isinstance(feats, (tuple, list)) else feats
+        if x.dim() != 2 or x.shape[1] != self.in_channels:
+            raise ValueError(f'NFClsHead(in_channels={self.in_channels}) takes pooled features '
+                             f"(N, {self.in_channels}), got {tuple(x.shape)}: use neck=dict(type='GlobalAveragePooling') "
+                             'and a backbone with out_indices=(4,)')
+        return self.dropout(x)
