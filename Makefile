@@ -1,0 +1,32 @@
+# Set-up, demo and tests in one command each. `make` alone lists the targets.
+# PYTHON=/path/to/python3.11 names the interpreter for .venv; without it one is looked for.
+PYTHON ?=
+RUN := .venv/bin/python
+SETUP = @boot=; for p in python3 python3.11 python3.12 python3.10 python $(PYTHON); do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null && { boot=$$p; break; }; done; \
+	[ -n "$$boot" ] || { echo 'set-up stopped: no Python was found: install Python 3.11, or name one: make PYTHON=/path/to/python3.11' >&2; exit 1; }; \
+	exec $$boot tools/setup_env.py --python "$(PYTHON)"
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test test-all clean
+
+help:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+env: ## make or mend .venv: the pinned packages and mmcv's compiled operators
+	$(SETUP)
+
+demo: env ## train Mask R-CNN on an NFNet with AGC on real digits; AP, pictures and curves in work_dirs/
+	@$(RUN) tools/demo.py
+
+# Small models gain nothing from more threads, and lose much where the cores are shared.
+test test-all: export OMP_NUM_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
+
+test: env ## the tests that a change must pass
+	@$(RUN) -m pytest -q --durations=10
+
+test-all: env ## all tests, the slow ones too
+	@$(RUN) -m pytest -q --durations=10 -m ""
+
+clean: ## delete .venv (the compiled operators stay in the user's cache)
+	rm -rf .venv
