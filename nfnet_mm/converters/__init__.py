@@ -2,5 +2,9 @@
 
 from .deepmind import from_deepmind
 from .layout import ConversionError, Layout, describe
+from .readers import read_weights
+from .stand_ins import ReadError
+from .timm import from_timm, to_timm
 
-__all__ = ['ConversionError', 'Layout', 'describe', 'from_deepmind']
+__all__ = ['ConversionError', 'Layout', 'ReadError', 'describe', 'from_deepmind', 'from_timm', 'read_weights',
+           'to_timm']

@@ -17,6 +17,7 @@ A dict that any converter produced is held against this before anyone sees it.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Optional
 
 import torch
@@ -25,8 +26,9 @@ from torch import Tensor
 _BLOCK = re.compile(r'backbone\.stages\.(\d+)\.(\d+)\.(.+)')
 _STAGES = 4
 _SE = ('fc1.weight', 'fc1.bias', 'fc2.weight', 'fc2.bias')
-_RANKS = ((r'.*attention\.conv\.weight', 3), (r'.*\.conv\w*\.weight|.*\.final_conv\.weight', 4), (r'.*\.fc\d?\.weight', 2),
-          (r'.*\.(?:gain|bias)', 1), (r'.*\.skip_gain', 0))  # by the key, the first that matches
+_RANKS = (  # by the key, the first that matches
+    (r'.*attention\.conv\.weight', 3), (r'.*\.(?:final_)?conv\w*\.weight', 4), (r'.*\.fc\d?\.weight', 2),
+    (r'.*\.(?:gain|bias)', 1), (r'.*\.skip_gain', 0))
 
 
 class ConversionError(ValueError):
@@ -67,7 +69,7 @@ def describe(state_dict: Mapping[str, Tensor], head: bool = True) -> Layout:
 
     Args:
         state_dict: Keys and shapes as in the module's docstring.
-        head: Whether ``head.fc`` has to be there; it may not be there if this is False.
+        head: Whether ``head.fc`` has to be there, or must not be.
 
     Raises:
         ConversionError: A key is missing or left over, a rank or shape does not fit the rest, a weight is not a
@@ -136,7 +138,9 @@ def _check_leaves(state_dict: Mapping[str, Tensor]) -> None:
         rank = next((rank for pattern, rank in _RANKS if re.fullmatch(pattern, key)), None)
         if rank is not None and value.ndim != rank:
             raise ConversionError(f'{key} has shape {tuple(value.shape)}, it needs {rank} dimension(s)')
-        if not torch.isfinite(value).all():
+        if not value.numel():
+            raise ConversionError(f'{key} is empty: its shape is {tuple(value.shape)}')
+        if not all(map(isfinite, torch.aminmax(value.detach()))):  # one pass and no copy; NaN passes through
             raise ConversionError(f'{key} holds NaN or Inf')
 
 
