@@ -1,0 +1,117 @@
+"""What the machine must have: an interpreter, a C++ compiler, disk. Each lack is one line that says what to do."""
+import glob
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+PYTHONS = ('3.11', '3.12', '3.10')  # in order of preference
+
+
+class SetupError(Exception):
+    """Something the set-up cannot mend itself; the message is one line that says what to do."""
+
+
+def ask(python, code, timeout=120):
+    """Run `code` with `python`; what it prints as JSON, or None if it does not run."""
+    try:
+        out = subprocess.run([str(python), '-c', code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                             timeout=timeout, cwd='/', check=True).stdout
+        return json.loads(out.decode().strip().splitlines()[-1])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
+
+
+def how_to_install(apt, dnf):
+    for tool, names in (('apt-get', apt), ('dnf', dnf)):
+        if shutil.which(tool):
+            return f'run `sudo {tool} install {names}`'
+    return f'install it with the system\'s package manager (Debian, Ubuntu: {apt}; Fedora: {dnf})'
+
+
+PROBE = '''
+import importlib.util, json, os, sys, sysconfig
+print(json.dumps(dict(version='%d.%d' % sys.version_info[:2], exe=sys.executable,
+    headers=os.path.exists(os.path.join(sysconfig.get_paths()['include'], 'Python.h')),
+    venv=all(importlib.util.find_spec(m) for m in ('venv', 'ensurepip')))))
+'''
+
+
+def find_python(explicit=None):
+    """The probe of the best interpreter: 3.10-3.12, able to make a venv, with headers if any has them.
+
+    Every candidate is run, for a name on PATH proves nothing (version managers leave names there that only print an
+    error). Raises SetupError if none will do.
+    """
+    if explicit:
+        info = ask(shutil.which(explicit) or explicit, PROBE)
+        if not info or info['version'] not in PYTHONS:
+            is_ = f'is Python {info["version"]}' if info else 'does not run'
+            raise SetupError(f'PYTHON={explicit} {is_}, and Python 3.10, 3.11 or 3.12 is needed: name one, or leave '
+                             'PYTHON away to have one looked for.')
+        found = [info]
+    else:
+        folders = os.environ.get('PATH', '').split(os.pathsep)
+        names = [f'python{v}' for v in PYTHONS] + ['python3', 'python']
+        paths = [os.path.join(f, n) for n in names for f in folders] + [sys.executable]
+        for v in PYTHONS:
+            paths += sorted(glob.glob(os.path.expanduser(f'~/.pyenv/versions/{v}.*/bin/python')))
+        found, seen = [], set()
+        for path in paths:
+            if os.access(path, os.X_OK) and path not in seen:
+                seen.add(path)
+                info = ask(path, PROBE, timeout=20)
+                if info:
+                    found.append(info)
+                    if info['version'] == PYTHONS[0] and info['venv'] and info['headers']:
+                        break
+        other = sorted({i['version'] for i in found})
+        found = [i for i in found if i['version'] in PYTHONS]
+        if not found:
+            how = how_to_install('python3.11 python3.11-venv python3.11-dev', 'python3.11 python3.11-devel')
+            raise SetupError(f'Python 3.10, 3.11 or 3.12 is needed and only {", ".join(other) or "none"} was found: {how}, '
+                             'or name one: make PYTHON=/path/to/python3.11')
+    best = min(found, key=lambda i: (not i['venv'], not i['headers'], PYTHONS.index(i['version'])))
+    if not best['venv']:
+        v = best['version']
+        raise SetupError(f'{best["exe"]} cannot make virtual environments (its venv or ensurepip is missing): '
+                         + how_to_install(f'python{v}-venv', f'python{v}') + '.')
+    return best
+
+
+def find_compiler():
+    """The C++ compiler's command, after it has read a C++17 header. Raises SetupError."""
+    given = os.environ.get('CXX')
+    for cxx in [given] if given else ['g++', 'c++', 'clang++']:
+        try:
+            done = subprocess.run([*shlex.split(cxx), '-std=c++17', '-fsyntax-only', '-x', 'c++', '-'],
+                                  input=b'#include <optional>\n', stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            if done.returncode == 0:
+                return cxx
+        except OSError:
+            pass
+    what = f'CXX={given} is no' if given else 'there is no'
+    raise SetupError(f'mmcv\'s operators must be compiled and {what} working C++17 compiler: '
+                     + how_to_install('g++', 'gcc-c++') + '.')
+
+
+def check_disk(folder, need_gb):
+    """The GB (1e9 bytes) free where `folder` lies; raises SetupError if they are fewer than `need_gb`."""
+    folder = Path(folder)
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < need_gb:
+        raise SetupError(f'the disk of {folder} has {free:.1f} GB free and the set-up needs {need_gb:.1f} GB: free '
+                         'some space, or make .venv a link to a folder on a larger disk.')
+    return free
+
+
+def find_nvcc():
+    """The path of nvcc where torch looks for it, or None."""
+    home = os.environ.get('CUDA_HOME') or os.environ.get('CUDA_PATH') or ''
+    return shutil.which(os.path.join(home, 'bin', 'nvcc')) if home else \
+        shutil.which('nvcc') or shutil.which('/usr/local/cuda/bin/nvcc')
