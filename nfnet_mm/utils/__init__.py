@@ -1,0 +1,1 @@
+"""What the tools share: reading configs, checking what they name, starting runs."""
