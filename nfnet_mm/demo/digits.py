@@ -1,0 +1,183 @@
+"""Instance segmentation on real handwritten digits, in COCO format, in seconds and without a download.
+
+The digits are scikit-learn's ``load_digits``: 1,797 scans of 8 x 8 pixels from the UCI optical-recognition set
+(E. Alpaydin, C. Kaynak, 1998). Each picture holds one to four of them, enlarged and pasted on noise; no scan that
+appears in a training picture appears in a validation picture.
+"""
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["DigitsSpec", "compose", "decode_rle", "encode_rle", "generate", "is_complete"]
+
+from dataclasses import asdict, dataclass
+
+MANIFEST = 'digits.json'
+
+
+@dataclass(frozen=True)
+class DigitsSpec:
+    """What a generated dataset holds; two equal specs give the same bytes.
+
+    Sizes are in pixels. ``version`` grows when the pictures drawn from the same numbers change.
+    """
+    train: int = 2000
+    val: int = 200
+    image_size: int = 128
+    min_digit: int = 24
+    max_digit: int = 55
+    max_digits: int = 4
+    seed: int = 0
+    version: int = 1
+
+    def __post_init__(self):
+        if min(self.train, self.val, self.max_digits) < 1:
+            raise ValueError(f'train, val and max_digits must be at least 1, got {self}')
+        if not 8 <= self.min_digit <= self.max_digit <= self.image_size:
+            raise ValueError(f'need 8 <= min_digit <= max_digit <= image_size, got {self}')
+
+
+def encode_rle(mask):
+    """A boolean (H, W) mask as COCO's uncompressed run lengths, column by column, starting with zeros.
+
+    >>> encode_rle(np.array([[0, 1], [1, 1]], bool))
+    {'size': [2, 2], 'counts': [1, 3]}
+    """
+    flat = np.concatenate([[False], np.asarray(mask, bool).ravel(order='F')])
+    changes = np.flatnonzero(flat[1:] != flat[:-1])
+    counts = np.diff(np.concatenate([[0], changes, [flat.size - 1]]))
+    return dict(size=list(mask.shape), counts=counts.tolist())
+
+
+def decode_rle(rle):
+    """The boolean (H, W) mask of :func:`encode_rle`'s answer.
+
+    >>> decode_rle({'size': [2, 2], 'counts': [1, 3]}).tolist()
+    [[False, True], [True, True]]
+    """
+    values = np.arange(len(rle['counts'])) % 2 == 1
+    return np.repeat(values, rle['counts']).reshape(rle['size'], order='F')
+
+
+def compose(rng, scans, spec):
+    """Draw one picture.
+
+    Args:
+        rng (numpy.random.Generator): Every choice comes from it.
+        scans (numpy.ndarray): (N, 8, 8) scans to choose from, values 0-16.
+        spec (DigitsSpec): The sizes.
+
+    Returns:
+        tuple: the uint8 (size, size, 3) RGB picture, and a list of (index into scans, boolean (size, size) mask).
+    """
+    from PIL import Image
+    size = spec.image_size
+    picture = rng.uniform(0, 100, (size, size, 3)).astype(np.float32)
+    taken = np.zeros((size, size), bool)
+    found = []
+    for _ in range(rng.integers(1, spec.max_digits + 1)):
+        index = int(rng.integers(len(scans)))
+        side = int(rng.integers(spec.min_digit, spec.max_digit + 1))
+        ink = Image.fromarray((scans[index] * (255 / 16)).astype(np.uint8)).resize((side, side), Image.BICUBIC)
+        ink = np.asarray(ink, np.float32) / 255
+        colour = rng.uniform(170, 255, 3).astype(np.float32)
+        # Digits may touch but not cover each other: a covered digit has no right answer to learn.
+        for x, y in rng.integers(0, size - side + 1, (20, 2)):
+            window = np.s_[y:y + side, x:x + side]
+            if not (taken[window] & (ink > 0.4)).any():
+                break
+        else:
+            continue
+        mask = np.zeros((size, size), bool)
+        mask[window] = ink > 0.4
+        taken |= mask
+        alpha = np.clip(ink, 0, 1)[..., None]
+        picture[window] = picture[window] * (1 - alpha) + colour * alpha
+        found.append((index, mask))
+    return picture.round().clip(0, 255).astype(np.uint8), found
+
+
+def _write_split(root, split, count, scans, labels, indices, rng, spec):
+    from PIL import Image
+    (root / split).mkdir()
+    images, annotations = [], []
+    for image_id in range(1, count + 1):
+        picture, found = compose(rng, scans[indices], spec)
+        name = f'{image_id:06d}.png'
+        Image.fromarray(picture).save(root / split / name)
+        images.append(dict(id=image_id, file_name=name, width=spec.image_size, height=spec.image_size))
+        for index, mask in found:
+            rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            box = [cols[0], rows[0], cols[-1] + 1 - cols[0], rows[-1] + 1 - rows[0]]
+            source = int(indices[index])
+            annotations.append(dict(
+                id=len(annotations) + 1, image_id=image_id, category_id=int(labels[source]) + 1, iscrowd=0,
+                bbox=[int(v) for v in box], area=int(mask.sum()), segmentation=encode_rle(mask), scan=source))
+    categories = [dict(id=i + 1, name=str(i)) for i in range(10)]
+    (root / 'annotations').mkdir(exist_ok=True)
+    with open(root / 'annotations' / f'{split}.json', 'w') as file:
+        json.dump(dict(images=images, annotations=annotations, categories=categories), file)
+
+
+def is_complete(root, spec):
+    """Whether ``root`` holds the dataset of exactly this spec (the folder appears under its name only when whole)."""
+    try:
+        return json.loads((Path(root) / MANIFEST).read_text()) == asdict(spec)
+    except (OSError, ValueError):
+        return False
+
+
+def generate(root, spec=DigitsSpec()):
+    """Write the dataset, unless it already stands there whole.
+
+    Writes ``train/``, ``val/`` (PNG), ``annotations/{train,val}.json`` (COCO, with the extra key ``scan``: the row of
+    ``load_digits`` an instance was drawn from) and ``digits.json`` (the spec) into a folder beside ``root``, then
+    renames that folder, so that an interrupted run never leaves a ``root`` that looks finished.
+
+    Args:
+        root (str | os.PathLike): The dataset's folder. One written by this function for another spec is replaced.
+        spec (DigitsSpec): What to draw.
+
+    Returns:
+        pathlib.Path: ``root``.
+
+    Raises:
+        FileExistsError: ``root`` holds something this function did not write.
+        ImportError: scikit-learn is not installed.
+    """
+    root = Path(root)
+    if is_complete(root, spec):
+        return root
+    if root.exists() and not (root / MANIFEST).is_file() and (root.is_file() or any(root.iterdir())):
+        raise FileExistsError(f'{str(root)!r} exists and holds no {MANIFEST}, so it is not a generated dataset and '
+                              'will not be overwritten: name another folder, or move it away')
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError('the digits dataset is drawn from scikit-learn: pip install scikit-learn') from error
+    digits = load_digits()
+    rng = np.random.default_rng(spec.seed)
+    # A fifth of the scans is kept for validation, whatever the number of pictures.
+    order = rng.permutation(len(digits.images))
+    held_out = len(order) // 5
+    root.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f'.{root.name}.', dir=root.parent))
+    try:
+        for split, count, indices in (('train', spec.train, order[held_out:]), ('val', spec.val, order[:held_out])):
+            _write_split(draft, split, count, digits.images, digits.target, indices, rng, spec)
+        (draft / MANIFEST).write_text(json.dumps(asdict(spec)))
+        os.chmod(draft, 0o755)  # mkdtemp makes it private to this user
+        if root.exists() and not is_complete(root, spec):  # another process may have finished first
+            shutil.rmtree(root)
+        try:
+            os.rename(draft, root)
+        except OSError:
+            if not is_complete(root, spec):
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return root
