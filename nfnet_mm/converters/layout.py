@@ -75,7 +75,7 @@ def describe(state_dict: Mapping[str, Tensor], head: bool = True) -> Layout:
         ConversionError: A key is missing or left over, a rank or shape does not fit the rest, a weight is not a
             floating-point number, or is NaN or Inf.
     """
-    _check_leaves(state_dict)
+    check_leaves(state_dict)
     depths = _depths(state_dict)
     stem = 4 if 'backbone.stem.conv1.weight' in state_dict else 1
     first = {m[3] for m in map(_BLOCK.fullmatch, state_dict) if m and m[1] == m[2] == '0'}
@@ -129,7 +129,8 @@ def ordered(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k: state_dict[k] for k in sorted(state_dict, key=place)}
 
 
-def _check_leaves(state_dict: Mapping[str, Tensor]) -> None:
+def check_leaves(state_dict: Mapping[str, Tensor]) -> None:
+    """Check each weight by itself: a floating-point tensor of the rank its name asks for, not empty, all finite."""
     for key, value in state_dict.items():
         if not isinstance(value, Tensor):
             raise ConversionError(f'{key} is a {type(value).__name__}, not a tensor')
