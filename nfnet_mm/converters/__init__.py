@@ -1,10 +1,13 @@
 """Public weights to ours and back; needs torch, NumPy and mmengine alone."""
 
+from .convert import Summary, convert_file
 from .deepmind import from_deepmind
+from .initializer import NFPretrained
 from .layout import ConversionError, Layout, describe
 from .readers import read_weights
+from .recognise import Weights, load_weights
 from .stand_ins import ReadError
 from .timm import from_timm, to_timm
 
-__all__ = ['ConversionError', 'Layout', 'ReadError', 'describe', 'from_deepmind', 'from_timm', 'read_weights',
-           'to_timm']
+__all__ = ['ConversionError', 'Layout', 'NFPretrained', 'ReadError', 'Summary', 'Weights', 'convert_file', 'describe',
+           'from_deepmind', 'from_timm', 'load_weights', 'read_weights', 'to_timm']

@@ -1,0 +1,126 @@
+"""Start a backbone from public weights or checkpoints, by one line of a config."""
+
+import logging
+import os
+from collections.abc import Iterable
+from typing import Optional, Union
+
+import torch
+from mmengine.logging import print_log
+from mmengine.model.weight_init import update_init_info
+from torch import Tensor, nn
+
+from nfnet_mm.registry import WEIGHT_INITIALIZERS
+
+from .layout import ConversionError, some
+from .recognise import Weights, load_weights
+
+_FIRST = 'stem.conv0.weight'
+_HEAD = 'head.fc.'
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class NFPretrained:
+    """Load DeepMind's, timm's or our weights into a backbone, or into a whole classifier; strictly, and say what.
+
+    Unlike mmengine's ``Pretrained``, a weight that is missing, left over or of another shape is an error. Only these
+    parts of a file may stay unused, and the log names them: what is not of the backbone (a classifier's head, a
+    detector's neck and heads), and the final conv and last stages if the backbone was built without them.
+
+    Args:
+        checkpoint: The file: DeepMind's pickle, timm's ``.pth`` or ``.safetensors``, or a checkpoint of one of our
+            classifiers, detectors or segmentors.
+        prefix: Of the backbone's keys in a checkpoint of ours where it is not ``'backbone.'``, e.g.
+            ``'teacher.backbone.'``.
+        in_channels: What to do if the images have another number of channels than the weights: ``'mean'`` gives
+            every channel the mean kernel, ``'cycle'`` repeats the kernels in order (RGBRGB...); by default it is an
+            error. The standardisation of the weights takes care of their scale.
+        new_head: For a whole classifier: keep its head as it was initialised instead of loading it, as for
+            fine-tuning with another number of classes. A backbone never takes a head.
+
+    Raises:
+        ConversionError: The file is unreadable, or does not fit the module; one line that names the keys and shapes.
+
+    Example:
+        >>> from nfnet_mm.registry import MODELS
+        >>> cfg = dict(type='nfnet_mm.NFNet', arch='nano', init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint='no'))
+        >>> MODELS.build(cfg).init_weights()
+        Traceback (most recent call last):
+        ...
+        nfnet_mm.converters.stand_ins.ReadError: 'no': No such file or directory
+    """
+
+    def __init__(self, checkpoint: Union[str, os.PathLike], prefix: Optional[str] = None,
+                 in_channels: Optional[str] = None, new_head: bool = False):
+        if in_channels not in (None, 'mean', 'cycle'):
+            raise ValueError(f"in_channels={in_channels!r} must be 'mean', 'cycle' or None")
+        self.checkpoint, self.prefix, self.in_channels, self.new_head = checkpoint, prefix, in_channels, new_head
+
+    def __call__(self, module: nn.Module) -> None:
+        weights = load_weights(self.checkpoint, self.prefix)
+        target = module.state_dict()
+        whole = f'backbone.{_FIRST}' in target
+        if not whole and _FIRST not in target:
+            raise ConversionError(f'{type(module).__name__} is neither a normalizer-free backbone nor a classifier '
+                                  'with one: put init_cfg into the config of the backbone')
+        backbone, prefix = (module.backbone, 'backbone.') if whole else (module, '')
+        keep_head = whole and not self.new_head
+        state = {k if whole else k.removeprefix('backbone.'): v for k, v in weights.state_dict.items()
+                 if k.startswith(('backbone.', _HEAD) if keep_head else 'backbone.')}
+        if whole and self.new_head:
+            target = {k: v for k, v in target.items() if not k.startswith(_HEAD)}
+        for key in _not_built(backbone, prefix, state):
+            del state[key]
+        self._fit_channels(state, target, prefix + _FIRST)
+        self._check(state, target)
+        module.load_state_dict(state, strict=False)  # held against each other just now, but for a new head
+        self._report(module, weights, backbone.arch.dialect, state)
+        if whole:
+            # mmengine initialises children after their parent, over what was loaded, unless they count as done.
+            for child in module.children():
+                if hasattr(child, 'is_init') and not (self.new_head and child is module.head):
+                    child.is_init = True
+
+    def _report(self, module: nn.Module, weights: Weights, dialect: str, state: dict[str, Tensor]) -> None:
+        unused = [k for k in weights.state_dict if k not in state and k.removeprefix('backbone.') not in state]
+        said = (f'{type(module).__name__}: took {len(state)} weights of {weights.source} (dialect {weights.dialect}) '
+                f'from {os.fspath(self.checkpoint)!r}')
+        if unused:
+            said += f'; left {len(unused)} in the file: {some(unused)}'
+        if weights.dialect != dialect:
+            said += f'; the backbone computes in the dialect {dialect}'
+        print_log(said, logger='current', level=logging.INFO if weights.dialect == dialect else logging.WARNING)
+        if hasattr(module, '_params_init_info'):
+            update_init_info(module, init_info=f'NFPretrained: load from {self.checkpoint}')
+
+    def _fit_channels(self, state: dict[str, Tensor], target: dict[str, Tensor], key: str) -> None:
+        """Give the first conv (O,I,k,k) as many input channels as the module has, if asked to."""
+        kernel, channels = state.get(key), target[key].shape[1]
+        if kernel is None or kernel.shape[1] == channels or self.in_channels is None:
+            return
+        if self.in_channels == 'mean':
+            state[key] = kernel.mean(1, keepdim=True).expand(-1, channels, -1, -1)
+        else:
+            state[key] = kernel[:, torch.arange(channels) % kernel.shape[1]]
+
+    def _check(self, state: dict[str, Tensor], target: dict[str, Tensor]) -> None:
+        told = [f'{len(keys)} {what}: {some(keys)}' for keys, what in (
+            (target.keys() - state.keys(), 'missing in the file'), (state.keys() - target.keys(), 'left over')) if keys]
+        told += [f'{k} has shape {tuple(state[k].shape)} in the file, {tuple(v.shape)} in the model{self._hint(k)}'
+                 for k, v in target.items() if k in state and state[k].shape != v.shape][:6]
+        if told:
+            raise ConversionError(f'{os.fspath(self.checkpoint)!r} does not fit the model: {"; ".join(told)}')
+
+    @staticmethod
+    def _hint(key: str) -> str:
+        if key.endswith(_FIRST):
+            return " (in_channels='mean' or 'cycle' adapts input channels)"
+        return ' (new_head=True keeps the new head)' if key.startswith(_HEAD) else ''
+
+
+def _not_built(backbone: nn.Module, prefix: str, keys: Iterable[str]) -> list[str]:
+    """Those keys that belong to parts the backbone was built without, as ``out_indices`` has no use for them."""
+    parts = [f'{prefix}stages.{i}.' for i in range(len(backbone.stages), 4)]
+    if backbone.final_conv is None:
+        parts.append(f'{prefix}final_conv.')
+    return [k for k in keys if k.startswith(tuple(parts))]
