@@ -1,0 +1,146 @@
+"""The warm-up average against the authors' own, and through mmengine's hook and checkpoints."""
+import copy
+
+import pytest
+import torch
+from mmengine.model import BaseModel
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS
+from mmengine.runner import Runner
+from torch import nn
+
+from nfnet_mm.models import WarmupEMA
+from tests.golden import BACKBONES, Golden, relative
+
+
+@pytest.mark.parametrize('family', BACKBONES)
+def test_three_steps_of_the_authors(family):
+    golden = Golden(family)
+    model = golden.classifier().train()
+    average = MODELS.build(dict(type='nfnet_mm.WarmupEMA', model=model, momentum=1e-5))
+    wrapper = build_optim_wrapper(
+        model,
+        dict(type='nfnet_mm.AGCOptimWrapper', constructor='nfnet_mm.NFOptimWrapperConstructor',
+             optimizer=dict(type='SGD', lr=0.1, momentum=0.9, nesterov=True, weight_decay=2e-5),
+             agc=dict(clipping=0.01, eps=1e-3)))
+    for _ in range(3):
+        wrapper.update_params(torch.nn.functional.cross_entropy(model(golden.input), golden.labels))
+        average.update_parameters(model)
+    expected, ours = golden.tree('ema3'), average.module.state_dict()
+    errors = {name: relative(ours[name], value) for name, value in expected.items()}
+    worst = max(errors, key=errors.get)
+    assert errors[worst] < 1e-6, (worst, errors[worst])
+
+
+def walk(interval=1, **kwargs):
+    """A scalar weight that takes the values 1, 2, ..., 60; its average computed by the definition, and ours."""
+    model = nn.Linear(1, 1, bias=False).double()
+    nn.init.zeros_(model.weight)
+    average = WarmupEMA(model, interval=interval, **kwargs)
+    expected = 0.
+    for i in range(1, 61):
+        if i % interval == 0:  # an accumulating wrapper updates the weights then
+            nn.init.constant_(model.weight, i)
+            t = i // interval - 1
+            decay = min(1 - average.momentum, (1 + t) / (10 + t))
+            expected = decay * expected + (1 - decay) * i
+        average.update_parameters(model)
+    return average, expected
+
+
+@pytest.mark.parametrize('momentum', [1e-5, 0.3])
+@pytest.mark.parametrize('interval', [1, 4])
+def test_definition(momentum, interval):
+    average, expected = walk(interval, momentum=momentum)
+    assert average.module.weight.item() == pytest.approx(expected, rel=1e-14)
+    assert not average.module.weight.requires_grad
+
+
+def test_buffers_and_tied_weights():
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 2))
+    net[2].weight = net[0].weight
+    for update_buffers in (False, True):
+        average = WarmupEMA(net, update_buffers=update_buffers)
+        start = copy.deepcopy(net.state_dict())
+        net(torch.randn(5, 2))
+        for p in net.parameters():
+            nn.init.normal_(p)
+        average.update_parameters(net)
+        assert average.module[2].weight is average.module[0].weight
+        torch.testing.assert_close(average.module[0].weight, 0.1 * start['0.weight'] + 0.9 * net[0].weight)
+        mean = 0.1 * start['1.running_mean'] + 0.9 * net[1].running_mean
+        torch.testing.assert_close(average.module[1].running_mean, mean if update_buffers else net[1].running_mean)
+        assert average.module[1].num_batches_tracked == net[1].num_batches_tracked
+
+
+def test_counter_stays_on_the_host():
+    average = WarmupEMA(nn.Linear(1, 1), device='cpu').to('meta')
+    assert average.module.weight.is_meta and average.steps.device.type == 'cpu'
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    (dict(momentum=0.99999), r'momentum=0\.99999 must be a number in \(0, 0\.9\): it is 1 - decay'),
+    (dict(momentum=0), 'momentum=0 '),
+    (dict(momentum='1e-5'), "momentum='1e-5'"),
+    (dict(interval=0), 'interval=0 must be a positive integer'),
+    (dict(interval=2.), r'interval=2\.0 '),
+])
+def test_bad_values(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        WarmupEMA(nn.Linear(1, 1), **kwargs)
+
+
+def test_another_model():
+    with pytest.raises(ValueError, match="only one of the two has 'bias'"):
+        WarmupEMA(nn.Linear(1, 1)).update_parameters(nn.Linear(1, 1, bias=False))
+
+
+class Toy(BaseModel):
+    """Its weights are given when mmengine initialises them, which is after it has built the average."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(2, 1)
+        self.register_buffer('seen', torch.zeros((), dtype=torch.long))
+
+    def init_weights(self):
+        nn.init.ones_(self.fc.weight)
+        nn.init.ones_(self.fc.bias)
+
+    def forward(self, inputs, mode='tensor'):
+        if self.training:
+            self.seen += len(inputs)
+        return dict(loss=self.fc(inputs).square().mean())
+
+
+def train(work_dir, iters, resume=False, **ema):
+    generator = torch.Generator().manual_seed(0)
+    data = [dict(inputs=torch.randn(2, generator=generator)) for _ in range(16)]
+    runner = Runner(
+        Toy(), work_dir=str(work_dir), resume=resume, experiment_name=f'{work_dir.name}_{iters}',
+        train_dataloader=dict(dataset=data, batch_size=4, sampler=dict(type='DefaultSampler', shuffle=False),
+                              collate_fn=dict(type='default_collate')),
+        train_cfg=dict(by_epoch=False, max_iters=iters),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1)),
+        custom_hooks=[dict(type='EMAHook', ema_type='nfnet_mm.WarmupEMA', **ema)], log_level='ERROR')
+    runner.train()
+    return runner, next(hook.ema_model for hook in runner.hooks if hasattr(hook, 'ema_model'))
+
+
+def test_starts_from_the_initialised_weights(tmp_path):
+    runner, average = train(tmp_path, 1)
+    torch.testing.assert_close(average.module.fc.weight, 0.1 + 0.9 * runner.model.fc.weight.detach())
+    assert average.module.seen == 4
+    saved = torch.load(tmp_path / 'iter_1.pth', weights_only=False)
+    assert torch.equal(saved['state_dict']['fc.weight'], average.module.fc.weight)
+    assert torch.equal(saved['ema_state_dict']['module.fc.weight'], runner.model.fc.weight)
+
+
+def test_resume_is_exact(tmp_path):
+    whole, average = train(tmp_path / 'whole', 5)
+    train(tmp_path / 'parts', 2)
+    resumed, again = train(tmp_path / 'parts', 5, resume=True)
+    assert again.steps == average.steps == 5
+    for one, other in ((whole.model, resumed.model), (average, again)):
+        assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
