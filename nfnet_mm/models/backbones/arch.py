@@ -281,6 +281,7 @@ def resolve_arch(family: str, arch: Union[str, Mapping[str, Any], NFArch]) -> NF
 
 
 def _unknown(what: str, value: Any, known) -> str:
-    near = difflib.get_close_matches(str(value), known, n=1, cutoff=0.4)
+    same = {name.lower(): name for name in known}
+    near = [same[n] for n in difflib.get_close_matches(str(value).lower(), same, n=1, cutoff=0.4)]
     hint = f' Did you mean {near[0]!r}?' if near else ''
     return f'{what} {value!r} is unknown.{hint} Known: {", ".join(known)}'

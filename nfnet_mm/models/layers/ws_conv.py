@@ -17,7 +17,7 @@ _TIMM_EPS = 1e-5
 class _Standardize(torch.autograd.Function):
     """(O, N) weights, (O,) gains -> (O, N); keeps only the weight and three numbers a row for the backward.
 
-    Both passes are a row-wise a * w + b, so that no centred copy of the weights is ever stored.
+    The backward pass is a row-wise a * grad + b * w + c, so that no centred copy of the weights is ever stored.
     """
 
     @staticmethod
@@ -33,8 +33,8 @@ class _Standardize(torch.autograd.Function):
             inverse = ((variance + _TIMM_EPS) * fan_in).rsqrt()
             shrink = inverse
         ctx.save_for_backward(weight, gain, mean, inverse, shrink)
-        scale = inverse * gain[:, None]
-        return torch.addcmul(-mean * scale, weight, scale)
+        # not weight * scale - mean * scale, which loses digits where the mean is large
+        return (weight - mean).mul_(inverse * gain[:, None])
 
     @staticmethod
     @once_differentiable
