@@ -8,8 +8,8 @@ from typing import Optional, Type
 
 from mmengine import registry as root
 
-__all__ = ['DATASETS', 'FUNCTIONS', 'HOOKS', 'LOOPS', 'METRICS', 'MODELS', 'OPTIM_WRAPPERS', 'OPTIM_WRAPPER_CONSTRUCTORS',
-           'TRANSFORMS', 'WEIGHT_INITIALIZERS']
+__all__ = ['DATASETS', 'FUNCTIONS', 'HOOKS', 'LOOPS', 'METRICS', 'MODELS', 'OPTIM_WRAPPERS',
+           'OPTIM_WRAPPER_CONSTRUCTORS', 'TRANSFORMS', 'WEIGHT_INITIALIZERS']
 
 # The rooms that need more of the stack than torch and mmengine, loaded when one of their types is first asked for:
 # a detector must not pay for, or fail on, an import of mmpretrain.
@@ -40,7 +40,7 @@ MODELS = _child('MODELS', 'models')
 WEIGHT_INITIALIZERS = _child('WEIGHT_INITIALIZERS', 'converters')
 OPTIM_WRAPPERS = _child('OPTIM_WRAPPERS', 'engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child('OPTIM_WRAPPER_CONSTRUCTORS', 'engine')
-HOOKS = _child('HOOKS', 'engine')
+HOOKS = _child('HOOKS', 'engine.sam')
 LOOPS = _child('LOOPS', 'engine.total_batch')
 DATASETS = _child('DATASETS')
 FUNCTIONS = _child('FUNCTIONS')  # a data loader's collate_fn

@@ -3,6 +3,9 @@ from nfnet_mm.utils.dependencies import require
 
 require('mmpretrain')
 
+from .bn_resnet import BNResNet  # noqa: E402
 from .head import NFClsHead  # noqa: E402
+from .mixing import mixing_collate  # noqa: E402
+from .randaugment import NFRandAugment  # noqa: E402
 
-__all__ = ['NFClsHead']
+__all__ = ['BNResNet', 'NFClsHead', 'NFRandAugment', 'mixing_collate']

@@ -43,6 +43,6 @@ class NFClsHead(LinearClsHead):
         x = feats[-1] if isinstance(feats, (tuple, list)) else feats
         if x.dim() != 2 or x.shape[1] != self.in_channels:
             raise ValueError(f'NFClsHead(in_channels={self.in_channels}) takes pooled features '
-                             f"(N, {self.in_channels}), got {tuple(x.shape)}: use neck=dict(type='GlobalAveragePooling') "
-                             'and a backbone with out_indices=(4,)')
+                             f'(N, {self.in_channels}), got {tuple(x.shape)}: use '
+                             "neck=dict(type='GlobalAveragePooling') and a backbone with out_indices=(4,)")
         return self.dropout(x)
