@@ -84,7 +84,8 @@ def write_wheel(folder, name, version, files):
              f'{info}/WHEEL': 'Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n'}
     digest = {f: base64.urlsafe_b64encode(hashlib.sha256(t.encode()).digest()).rstrip(b'=').decode()
               for f, t in files.items()}
-    files[f'{info}/RECORD'] = ''.join(f'{f},sha256={d},{len(files[f])}\n' for f, d in digest.items()) + f'{info}/RECORD,,\n'
+    rows = [f'{f},sha256={d},{len(files[f])}' for f, d in digest.items()]
+    files[f'{info}/RECORD'] = '\n'.join([*rows, f'{info}/RECORD,,', ''])
     path = folder / f'{name}-{version}-py3-none-any.whl'
     with zipfile.ZipFile(path, 'w') as archive:
         for file, text in files.items():
@@ -115,13 +116,13 @@ class Checkout:
         compiler.write_text('#!/bin/sh\nexit 0\n')
         compiler.chmod(0o755)
         self.env = {k: v for k, v in os.environ.items() if not k.startswith('PIP_') and k != 'PYTHONPATH'}
-        self.env.update(CXX=str(compiler), XDG_CACHE_HOME=str(self.cache), PIP_NO_INDEX='1', PIP_FIND_LINKS=str(self.links),
-                        PIP_CONFIG_FILE=os.devnull)
+        self.env.update(CXX=str(compiler), XDG_CACHE_HOME=str(self.cache), PIP_NO_INDEX='1',
+                        PIP_FIND_LINKS=str(self.links), PIP_CONFIG_FILE=os.devnull)
         self.objects = self.root / '.venv/build/onedl_mmcv-2.3.6/build/temp'
 
     def start(self, **env):
-        return subprocess.Popen([PYTHON, str(ROOT / 'tools/setup_env.py'), '--root', str(self.root), '--python', PYTHON],
-                                env={**self.env, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        command = [PYTHON, str(ROOT / 'tools/setup_env.py'), '--root', str(self.root), '--python', PYTHON]
+        return subprocess.Popen(command, env={**self.env, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def run(self, **env):
         proc = self.start(**env)
@@ -264,15 +265,15 @@ def test_broken_venv_is_made_again_and_the_compiled_files_stay(tmp_path, broken,
 def test_compiler_error_shows_the_log_and_ends_in_one_line(checkout):
     code, out, err = checkout.run(FAIL='1')
     assert code == 1 and 'no such operator' in out
-    assert re.fullmatch(r'set-up stopped: compiling .* failed \(.*\): read \S+mmcv.log, mend the cause and run make again; '
-                        r'what is done is kept\.', last_line(err))
+    assert re.fullmatch(r'set-up stopped: compiling .* failed \(.*\): read \S+mmcv.log, mend the cause and run make '
+                        r'again; what is done is kept\.', last_line(err))
 
 
 def test_package_that_cannot_be_had(checkout):
     next(checkout.links.glob('tiny*')).unlink()
     code, _, err = checkout.run()
     assert code == 1
-    assert 'tiny==1.0' in last_line(err) and 'check the network' in last_line(err) and 'run make again' in last_line(err)
+    assert re.search(r'tiny==1\.0.*check the network.*run make again', last_line(err))
 
 
 def test_no_compiler_stops_before_anything_is_made(bare, tmp_path):
@@ -326,10 +327,10 @@ def test_missing_headers_and_disk(bare, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(bare.cache))
     monkeypatch.setenv('CXX', bare.env['CXX'])
     python = dict(version='3.11', exe='/usr/bin/python3.11', headers=False, venv=True)
-    with pytest.raises(machine.SetupError, match=r'/usr/bin/python3\.11 has no headers \(Python\.h\): .*python3\.11-dev'):
+    with pytest.raises(machine.SetupError, match=r'python3\.11 has no headers \(Python\.h\): .*python3\.11-dev'):
         setup_env.preflight(at, python, fresh=True)
     monkeypatch.setattr(setup_env, 'DISK_GB', 1e6)
-    with pytest.raises(machine.SetupError, match=r'has [0-9.]+ GB free and the set-up needs 1000000\.0 GB: free some space'):
+    with pytest.raises(machine.SetupError, match=r'has [0-9.]+ GB free and the set-up needs 1000000\.0 GB: free'):
         setup_env.preflight(at, dict(python, headers=True), fresh=True)
     assert machine.check_disk(bare.root / 'not' / 'there', 0) > 0
 
@@ -337,7 +338,7 @@ def test_missing_headers_and_disk(bare, monkeypatch):
 @pytest.mark.parametrize('output, advice', [
     ('error: could not write: [Errno 28] No space left on device', 'the disk is full'),
     ('c++: fatal error: Killed signal terminated program cc1plus', 'MAX_JOBS=1'),
-    ('WARNING: Retrying: NewConnectionError: Temporary failure in name resolution\nERROR: No matching distribution', 'network'),
+    ('WARNING: Retrying: NewConnectionError: Temporary failure in name resolution\nERROR: nothing found', 'network'),
     ('a.cpp:3: error: expected resolution of Connection', 'mend the cause'),
     ('', 'mend the cause'),
 ])
@@ -357,7 +358,7 @@ def test_pins_are_exact_and_name_each_package_once(version):
     names = [re.sub('[-_.]+', '-', p.name.lower()) for p in pins]
     assert len(names) == len(set(names)) > 80
     assert all(re.fullmatch(r'==[\w.]+', str(p.specifier)) for p in pins)
-    assert not {'mmcv', 'mmengine', 'mmdet', 'mmsegmentation', 'mmpretrain'} & set(names)  # they would overwrite onedl's
+    assert not {'mmcv', 'mmengine', 'mmdet', 'mmsegmentation', 'mmpretrain'} & set(names)  # of the other family
 
 
 def test_openmmlab_is_never_a_hard_requirement():

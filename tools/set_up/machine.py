@@ -72,8 +72,8 @@ def find_python(explicit=None):
         found = [i for i in found if i['version'] in PYTHONS]
         if not found:
             how = how_to_install('python3.11 python3.11-venv python3.11-dev', 'python3.11 python3.11-devel')
-            raise SetupError(f'Python 3.10, 3.11 or 3.12 is needed and only {", ".join(other) or "none"} was found: {how}, '
-                             'or name one: make PYTHON=/path/to/python3.11')
+            raise SetupError(f'Python 3.10, 3.11 or 3.12 is needed and only {", ".join(other) or "none"} was found: '
+                             f'{how}, or name one: make PYTHON=/path/to/python3.11')
     best = min(found, key=lambda i: (not i['venv'], not i['headers'], PYTHONS.index(i['version'])))
     if not best['venv']:
         v = best['version']
