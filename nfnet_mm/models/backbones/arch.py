@@ -186,6 +186,8 @@ def _nfnet_rows() -> Dict[str, NFArch]:
         rows[f'ECA-L{n}'] = _nfnet(
             depths=rows[f'F{n}'].depths, attention='eca', final_channels=3072 if n else 2304, **_LIGHT,
             train_size=sizes[0], test_size=sizes[1])
+    for name in ('L0', *(f'ECA-L{n}' for n in range(4))):  # by timm's names too, as all of timm's models
+        rows[name.replace('ECA-L', 'eca_nfnet_l').replace('L0', 'nfnet_l0')] = rows[name]
     rows['test_nfnet'] = _nfnet((32, 64, 96, 128), (1, 1, 1, 1), 128, se_ratio=0.25, final_channels=192,
                                 **{**_LIGHT, 'group_width': 8}, train_size=160, test_size=160)
     # Ours, for demos and quick tests on a CPU.
