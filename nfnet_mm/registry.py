@@ -18,6 +18,8 @@ TASK_TYPES = {
     'NFClsHead': 'nfnet_mm.tasks.classification',
     'NFRandAugment': 'nfnet_mm.tasks.classification',
     'mixing_collate': 'nfnet_mm.tasks.classification',
+    **dict.fromkeys(('UpProjectionHead', 'BerHuLoss', 'DownsampleCrop', 'DepthColorJitter', 'PixelDepthMetric'),
+                    'nfnet_mm.tasks.depth'),
 }
 
 
