@@ -1,0 +1,192 @@
+"""Sharpness-aware minimisation, made cheap as in NFNets (Appendix A.4)."""
+import copy
+import math
+from typing import Any, List, Mapping, Optional, Sequence
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapperDict
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from nfnet_mm.registry import HOOKS
+
+
+def perturb_(params: Sequence[Tensor], grads: Sequence[Tensor], rho: float) -> List[Tensor]:
+    """Add rho * g / ||g|| to the parameters in place, with the norm over all of them; return copies from before.
+
+    Source: Foret et al. 2021, equation 2 with p = 2. A gradient of zero moves nothing.
+
+    Example:
+        >>> w = torch.tensor([1., 1.])
+        >>> perturb_([w], [torch.tensor([30., 40.])], rho=0.05), w
+        ([tensor([1., 1.])], tensor([1.0300, 1.0400]))
+    """
+    with torch.no_grad():
+        saved = [p.detach().clone() for p in params]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        # not in place: two parameters may have been given the same gradient tensor
+        torch._foreach_add_(params, torch._foreach_mul(grads, rho / norm.clamp(min=1e-12)))
+    return saved
+
+
+def part_of(data: Any, batch: int, kept: slice) -> Any:
+    """A copy of those of ``batch`` samples that ``kept`` names, from tensors (batch, ...) and lists, however nested.
+
+    Raises:
+        ValueError: a tensor whose first dimension is not the batch.
+
+    Example:
+        >>> part_of(dict(inputs=torch.arange(6), data_samples=list('abcdef')), 6, slice(0, 4, 2))
+        {'inputs': tensor([0, 2]), 'data_samples': ['a', 'c']}
+    """
+    if isinstance(data, Tensor) and data.dim():
+        if len(data) != batch:
+            raise ValueError(f'SAMHook cannot take a part of a tensor of shape {tuple(data.shape)} in a batch of '
+                             f'{batch} samples; fraction=1 takes the whole batch')
+        return data[kept].clone()
+    if isinstance(data, Mapping):
+        return {key: part_of(value, batch, kept) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        # a loss may write into its samples, and the whole batch must find them untouched
+        return copy.deepcopy(data[kept]) if len(data) == batch else [part_of(value, batch, kept) for value in data]
+    return data
+
+
+def batch_size(data: Any) -> Optional[int]:
+    """Of what a model's forward is given: how many data samples, or else the length of the first tensor or list.
+
+    >>> batch_size(dict(inputs=[torch.zeros(6, 3), torch.zeros(6, 3)], data_samples=list('abcdef'), mode='loss'))
+    6
+    """
+    if isinstance(data, Mapping):
+        first = [data['data_samples']] if isinstance(data.get('data_samples'), (list, tuple)) else []
+        return next(filter(None, map(batch_size, [*first, *data.values()])), None)
+    return len(data) if isinstance(data, (list, tuple)) or isinstance(data, Tensor) and data.dim() else None
+
+
+@HOOKS.register_module()
+class SAMHook(Hook):
+    """Take each gradient at the weights w + rho * g / ||g||, where g is that of a part of the same batch.
+
+    Source: NFNets, Appendix A.4: a fifth of the batch gives the accuracy of the whole for 20-40% more time instead
+    of 100%; another batch than that of the descent destroys it; each replica goes by its own g.
+
+    It acts where the loss is computed and needs nothing from the training loop: when the unwrapped model is called
+    with ``mode='loss'``, g is computed for some samples of the batch as it is at that point, preprocessed and mixed,
+    and the weights are moved; as soon as the optimizer wrapper has been through ``backward`` they are restored bit
+    for bit. So it is the weights themselves that are clipped against, decayed and updated. ``.grad`` is untouched by
+    g, which is neither synchronised nor accumulated: each of several accumulated batches goes by its own, which the
+    paper recommends on few devices. Buffers do not notice the additional pass, random numbers do.
+
+    Works with any optimizer wrapper that has one optimizer, with and without AGC or mixed precision. Weights are
+    noised that require a gradient; one copy of them is held during a step.
+
+    Args:
+        rho: the radius.
+        fraction: the part of the batch that g is computed from, at least one sample: ``max(1, round(fraction * n))``
+            of n, evenly spaced, as a batch may be ordered (one half MixUp, the other CutMix).
+
+    Raises:
+        ValueError: ``rho`` is not a positive finite number or ``fraction`` not in (0, 1], or some input is not a
+            sequence over the batch.
+        RuntimeError: the model is sharded, has several optimizers, or computes its loss in some other way.
+
+    Example:
+        >>> SAMHook(fraction=20)
+        Traceback (most recent call last):
+            ...
+        ValueError: SAMHook fraction=20 must be a number in (0, 1] (the paper: 0.2)
+    """
+
+    def __init__(self, rho: float = 0.05, fraction: float = 0.2):
+        for name, value, most, words in (('rho', rho, math.inf, 'a positive finite number (the paper: 0.05)'),
+                                         ('fraction', fraction, 1, 'a number in (0, 1] (the paper: 0.2)')):
+            good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= most
+            if not good or math.isinf(value):
+                raise ValueError(f'SAMHook {name}={value!r} must be {words}')
+        self.rho = rho
+        self.fraction = fraction
+        self._params: List[Tensor] = []
+        self._saved: List[Tensor] = []
+        self._undo = None
+
+    def before_train(self, runner) -> None:
+        self.after_train(runner)
+        model, wrapper = runner.model, runner.optim_wrapper
+        if isinstance(wrapper, OptimWrapperDict):
+            raise RuntimeError(f'SAMHook goes with one optimizer, not with those of an OptimWrapperDict '
+                               f'({", ".join(wrapper.optim_wrappers)})')
+        if is_model_wrapper(model):
+            if not isinstance(model, DistributedDataParallel):
+                raise RuntimeError(f'SAMHook does not work under {type(model).__name__}, where no process has the '
+                                   'whole gradient. Use DistributedDataParallel.')
+            model = model.module
+        self._install(model, wrapper)
+
+    def after_train(self, runner) -> None:
+        self._restore()
+        if self._undo:
+            self._undo()
+            self._undo = None
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self._restore()  # for a model that computed a loss and then took no step
+
+    def _install(self, model: nn.Module, wrapper) -> None:
+        # plain functions, so that a deep copy of the model shares the hook instead of copying what it refers to
+        def before_forward(called, args, kwargs):
+            if called is model and model.training and kwargs.get('mode') == 'loss' and torch.is_grad_enabled():
+                self._restore()
+                self._ascend(model, args, kwargs, getattr(wrapper, 'loss_scaler', None))
+
+        def backward(loss, **kwargs):
+            if not self._saved:
+                raise RuntimeError(f"SAMHook: {type(model).__name__} computed its loss otherwise than by calling "
+                                   "itself with mode='loss', so its weights were not moved")
+            try:
+                plain_backward(loss, **kwargs)
+            finally:
+                self._restore()
+
+        def undo():
+            handle.remove()
+            del wrapper.backward
+
+        plain_backward = wrapper.backward
+        handle = model.register_forward_pre_hook(before_forward, with_kwargs=True)
+        wrapper.backward = backward
+        self._undo = undo
+
+    def _ascend(self, model: nn.Module, args: tuple, kwargs: dict, scaler) -> None:
+        batch = batch_size({**dict(enumerate(args)), **kwargs})
+        if not batch:
+            raise ValueError(f'SAMHook finds no batch in the inputs of {type(model).__name__}: neither tensors nor '
+                             'data_samples')
+        n = max(1, round(self.fraction * batch))
+        kept = slice(0, n * (batch // n), batch // n)
+        params = [p for p in model.parameters() if p.requires_grad]
+        buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        # forward() itself: neither this hook again nor a distributed wrapper, which would synchronise
+        losses = model.forward(*part_of(list(args), batch, kept), **part_of(kwargs, batch, kept))
+        loss, _ = model.parse_losses(losses)
+        scaled = scaler is not None and scaler.is_enabled()
+        with torch.autocast(loss.device.type, enabled=False):  # backward wants no autocast, and we may be within one
+            grads = torch.autograd.grad(scaler.scale(loss) if scaled else loss, params, allow_unused=True)
+        params, grads = zip(*((p, g) for p, g in zip(params, grads) if g is not None))
+        if scaled:  # an overflow is to be found in the gradient that is stepped with, not spread over the weights
+            grads = [g.nan_to_num(0, 0, 0) for g in grads]
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        self._params = params
+        self._saved = perturb_(params, grads, self.rho)
+        torch.clear_autocast_cache()  # it holds low-precision copies of the weights
+
+    def _restore(self) -> None:
+        if self._saved:
+            with torch.no_grad():
+                torch._foreach_copy_(self._params, self._saved)
+            torch.clear_autocast_cache()
+            self._params, self._saved = [], []

@@ -1,0 +1,318 @@
+"""Sharpness-aware minimisation against two passes written by hand, and what it must leave alone."""
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseDataPreprocessor, BaseModel, MMDistributedDataParallel
+from mmengine.optim import OptimWrapper, OptimWrapperDict, build_optim_wrapper
+from mmengine.registry import HOOKS, MODELS
+from mmengine.runner import Runner
+from torch import nn
+
+from nfnet_mm.engine.sam import SAMHook
+from tests.golden import BACKBONES
+
+RHO = 0.05
+
+
+class Preprocessor(BaseDataPreprocessor):
+    """Scales the labels in place, so that preprocessing twice shows; counts its calls."""
+    calls = 0
+    dtype = torch.float32
+
+    def forward(self, data, training=False):
+        self.calls += 1
+        for sample in data['data_samples']:
+            sample['label'] *= 2
+        return dict(inputs=torch.stack(data['inputs']).to(self.dtype), data_samples=data['data_samples'])
+
+
+class Net(BaseModel):
+
+    def __init__(self, with_cp=False, norm=False):
+        super().__init__(Preprocessor())
+        self.backbone = MODELS.build(dict(BACKBONES['nfnet'], out_indices=(3, ), with_cp=with_cp))
+        self.norm = nn.BatchNorm1d(48) if norm else nn.Identity()
+        self.fc = nn.Linear(48, 10)
+        self.unused = nn.Parameter(torch.ones(3))
+        self.frozen = nn.Parameter(torch.ones(3), requires_grad=False)
+        for m in self.modules():
+            if hasattr(m, 'skip_gain'):
+                nn.init.constant_(m.skip_gain, 0.5)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        logits = self.fc(self.norm(self.backbone(inputs)[-1].mean((2, 3))))
+        labels = torch.tensor([sample['label'] for sample in data_samples])
+        for sample in data_samples:  # as some heads do
+            sample['label'] = -100
+        return dict(loss=F.cross_entropy(logits, labels) * self.frozen.sum())
+
+
+def build(wrapper='OptimWrapper', counts=1, **kwargs):
+    torch.manual_seed(0)
+    cfg = dict(type=wrapper, accumulative_counts=counts,
+               optimizer=dict(type='SGD', lr=0.5, momentum=0.9, nesterov=True, weight_decay=1e-3))
+    cfg.update({key: kwargs.pop(key) for key in ('loss_scale', 'dtype') if key in kwargs})
+    if 'AGC' in wrapper:
+        cfg.update(constructor='nfnet_mm.NFOptimWrapperConstructor')
+    model = Net(**kwargs).train()
+    return model, build_optim_wrapper(model, cfg)
+
+
+def batches(n, size=10):
+    generator = torch.Generator().manual_seed(1)
+    return [dict(inputs=[torch.randn(3, 32, 32, generator=generator) for _ in range(size)],
+                 data_samples=[dict(label=i % 5) for i in range(size)]) for _ in range(n)]
+
+
+def with_sam(model, wrapper, **kwargs):
+    hook = SAMHook(**dict(dict(rho=RHO), **kwargs))
+    hook.before_train(SimpleNamespace(model=model, optim_wrapper=wrapper))
+    return hook
+
+
+def weights(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def same(one, other):
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def by_hand(model, wrapper, data, counts, autocast, keep):
+    """What the hook is to do, with the noised weights in a model of their own."""
+    for i, batch in enumerate(copy.deepcopy(data)):
+        batch = model.data_preprocessor(batch, True)
+
+        def gradient(net, kept):
+            with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+                part = dict(inputs=batch['inputs'][kept], data_samples=copy.deepcopy(batch['data_samples'][kept]))
+                loss = net(**part, mode='loss')['loss']
+            params = [p for p in net.parameters() if p.requires_grad]
+            return torch.autograd.grad(loss, params, allow_unused=True, materialize_grads=True)
+
+        noised = copy.deepcopy(model)
+        ascent = gradient(model, keep)
+        norm = sum(g.double().square().sum() for g in ascent).sqrt().item()
+        for p, g in zip((p for p in noised.parameters() if p.requires_grad), ascent):
+            p.data.add_(g, alpha=RHO / norm)
+        for p, g in zip((p for p in model.parameters() if p.requires_grad), gradient(noised, slice(None))):
+            g = g / counts
+            p.grad = g if p.grad is None else p.grad + g
+        model.unused.grad = None
+        if (i + 1) % counts == 0:
+            wrapper.step()
+            wrapper.zero_grad()
+
+
+@pytest.mark.parametrize('wrapper, counts, kwargs', [
+    ('OptimWrapper', 1, {}),
+    ('OptimWrapper', 3, {}),
+    ('nfnet_mm.AGCOptimWrapper', 1, {}),
+    ('nfnet_mm.AGCOptimWrapper', 2, dict(with_cp=True)),
+    ('nfnet_mm.AmpAGCOptimWrapper', 2, {}),
+    ('nfnet_mm.AmpAGCOptimWrapper', 1, dict(loss_scale=1024.)),
+])
+def test_equals_two_passes_by_hand(wrapper, counts, kwargs):
+    model, optim = build(wrapper, counts, **kwargs)
+    reference, plain = build(wrapper.replace('Amp', ''), counts, **{k: v for k, v in kwargs.items() if k != 'loss_scale'})
+    data = batches(2 * counts)
+    with_sam(model, optim)
+    if 'Amp' not in wrapper:
+        for net in (model, reference):
+            net.double().data_preprocessor.dtype = torch.float64
+    start = weights(model)
+    for batch in copy.deepcopy(data):
+        model.train_step(batch, optim)
+    by_hand(reference, plain, data, counts, 'Amp' in wrapper, slice(0, 10, 5))  # 2 of 10 samples, the 1st and 6th
+    expected = weights(reference)
+    for name, value in weights(model).items():
+        # of the update in float64; in float32 it is below the weights' rounding
+        scale = expected[name].norm() if 'Amp' in wrapper else (expected[name] - start[name]).norm()
+        assert (value - expected[name]).norm() <= 1e-6 * scale, name
+    unaware, optim = build(wrapper, counts, **kwargs)
+    for batch in copy.deepcopy(data):
+        unaware.train_step(batch, optim)
+    assert (unaware.fc.weight - model.fc.weight).norm() > 1e-3 * (model.fc.weight - start['fc.weight']).norm()
+
+
+@pytest.mark.parametrize('wrapper', ['OptimWrapper', 'nfnet_mm.AmpAGCOptimWrapper'])
+@pytest.mark.parametrize('fraction, sizes', [(0.2, [2, 10]), (0.01, [1, 10]), (0.75, [8, 10]), (1, [10, 10])])
+def test_weights_between_the_passes(wrapper, fraction, sizes):
+    model, optim = build(wrapper)
+    with_sam(model, optim, fraction=fraction)
+    before, seen, at_step = weights(model), [], []
+    model.backbone.register_forward_pre_hook(lambda m, args: seen.append((len(args[0]), weights(model))))
+    step = optim.step
+    optim.step = lambda **kwargs: (at_step.append(weights(model)), step(**kwargs))
+    model.train_step(batches(1)[0], optim)
+    assert [size for size, _ in seen] == sizes
+    assert same(before, seen[0][1]) and same(before, at_step[0])
+    distance = sum((noised - before[name]).double().square().sum() for name, noised in seen[1][1].items()).sqrt()
+    assert distance.item() == pytest.approx(RHO, rel=1e-4)
+    assert torch.equal(seen[1][1]['frozen'], before['frozen']) and torch.equal(seen[1][1]['unused'], before['unused'])
+
+
+def test_samples_and_buffers_are_not_used_twice():
+    model, optim = build(norm=True)
+    with_sam(model, optim)
+    loss = model.train_step(batches(1)[0], optim)['loss']
+    assert model.data_preprocessor.calls == 1
+    assert 0 < loss < 100  # not NaN, which labels of -100, all ignored, would give
+    assert model.norm.num_batches_tracked == 1
+    assert optim.optimizer.param_groups[0]['params'][0].grad is None  # zeroed, and nothing left over
+
+
+def test_evaluation_is_left_alone():
+    model, optim = build()
+    with_sam(model, optim)
+    before = weights(model)
+    model.eval()
+    data = model.data_preprocessor(batches(1)[0])
+    model(**copy.deepcopy(data), mode='loss')
+    model.train()
+    with torch.no_grad():
+        model(**data, mode='loss')
+    assert same(before, weights(model))
+
+
+def test_weights_survive_failures():
+    model, optim = build()
+    hook = with_sam(model, optim)
+    before = weights(model)
+
+    def out_of_memory(module, grad):
+        if hook._saved:  # in the descent
+            raise MemoryError('no room')
+
+    handle = model.fc.register_full_backward_pre_hook(out_of_memory)
+    with pytest.raises(MemoryError):
+        model.train_step(batches(1)[0], optim)
+    assert same(before, weights(model))
+    handle.remove()
+    # a loss of which no step is taken
+    model(**model.data_preprocessor(batches(1)[0]), mode='loss')
+    assert not same(before, weights(model))
+    hook.after_train_iter(None, 0)
+    assert same(before, weights(model))
+
+
+def test_overflow_under_a_loss_scale_is_a_skipped_step():
+    model, optim = build('nfnet_mm.AmpAGCOptimWrapper', loss_scale=dict(init_scale=2.**127), norm=True)
+    with_sam(model, optim)
+    before = weights(model)
+    model.train_step(batches(1)[0], optim)
+    assert optim.skipped_steps == 1 and same(before, weights(model))
+    assert optim.loss_scaler.get_scale() == 2.**126
+    assert all(buffer.isfinite().all() for buffer in model.norm.buffers())
+
+
+def test_distributed(tmp_path):
+    model, optim = build()
+    alone, other = build()
+    with_sam(alone, other)
+    data = batches(2)
+    for batch in copy.deepcopy(data):
+        alone.train_step(batch, other)
+    model.unused.requires_grad_(False)
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        wrapped, reduced = MMDistributedDataParallel(model), []
+
+        def count(state, bucket):
+            reduced.append(bucket.index())
+            done = torch.futures.Future()
+            done.set_result(bucket.buffer())
+            return done
+
+        wrapped.register_comm_hook(None, count)
+        with_sam(wrapped, optim)
+        for batch in data:
+            wrapped.train_step(batch, optim)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert reduced == [0, 0]  # the descent's gradients alone
+    assert same(weights(model), weights(alone))
+
+
+class Plain(BaseModel):
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(2, 1)
+
+    def forward(self, inputs, mode='tensor'):
+        return dict(loss=self.fc(inputs).square().mean())
+
+
+def train(work_dir, hooks, **train_cfg):
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    runner = Runner(
+        Plain(), work_dir=str(work_dir), experiment_name=f'{work_dir.name}_{len(hooks)}',
+        train_dataloader=dict(dataset=[dict(inputs=torch.randn(2, generator=generator)) for _ in range(32)],
+                              batch_size=4, sampler=dict(type='DefaultSampler', shuffle=False),
+                              collate_fn=dict(type='default_collate')),
+        train_cfg=train_cfg, optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        default_hooks=dict(checkpoint=None, logger=None), custom_hooks=hooks, log_level='ERROR')
+    runner.train()
+    return runner
+
+
+def test_in_a_runner(tmp_path):
+    """In the loop that accumulates to a total batch each part has noise of its own; beside an average too."""
+    loop = dict(type='nfnet_mm.TotalBatchTrainLoop', total_batch=8, max_iters=3)
+    runner = train(tmp_path, [dict(type='nfnet_mm.SAMHook'), dict(type='EMAHook', ema_type='nfnet_mm.WarmupEMA')], **loop)
+    torch.manual_seed(0)
+    weight = Plain().fc
+    data = torch.stack([sample['inputs'] for sample in runner.train_dataloader.dataset])
+    averages = [copy.deepcopy(weight)]
+    for t in range(3):
+        total = [torch.zeros_like(p) for p in weight.parameters()]
+        for part in data[8 * t:8 * t + 8].split(4):
+            ascent = torch.autograd.grad(weight(part[:1]).square().mean(), list(weight.parameters()))
+            norm = torch.cat([g.flatten() for g in ascent]).norm()
+            noised = copy.deepcopy(weight)
+            for p, g in zip(noised.parameters(), ascent):
+                p.data += RHO * g / norm
+            grads = torch.autograd.grad(noised(part).square().mean(), list(noised.parameters()))
+            total = [a + g / 2 for a, g in zip(total, grads)]
+        for p, g in zip(weight.parameters(), total):
+            p.data -= 0.1 * g
+        decay = (1 + t) / (10 + t)
+        averages.append(copy.deepcopy(averages[-1]))
+        for p, new in zip(averages[-1].parameters(), weight.parameters()):
+            p.data.mul_(decay).add_(new.data, alpha=1 - decay)
+    torch.testing.assert_close(runner.model.fc.weight, weight.weight, rtol=1e-6, atol=1e-7)
+    ema = next(hook.ema_model for hook in runner.hooks if hasattr(hook, 'ema_model'))
+    torch.testing.assert_close(ema.module.fc.weight, averages[-1].weight.data, rtol=1e-6, atol=1e-7)
+    # gone after training
+    assert 'backward' not in vars(runner.optim_wrapper) and not runner.model._forward_pre_hooks
+
+
+@pytest.mark.parametrize('kwargs, message', [
+    (dict(rho=0), 'rho=0 must be a positive finite number'),
+    (dict(rho=float('inf')), 'rho=inf must be'),
+    (dict(rho='0.05'), "rho='0.05' must be"),
+    (dict(fraction=0), r'fraction=0 must be a number in \(0, 1\]'),
+    (dict(fraction=1.5), r'fraction=1\.5 must be'),
+    (dict(fraction=float('nan')), 'fraction=nan must be'),
+])
+def test_bad_values(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        HOOKS.build(dict(type='nfnet_mm.SAMHook', **kwargs))
+
+
+def test_what_it_cannot_do():
+    model, optim = build()
+    with pytest.raises(RuntimeError, match=r'not with those of an OptimWrapperDict \(g, d\)'):
+        with_sam(model, OptimWrapperDict(g=optim, d=optim))
+    with_sam(model, optim)
+    with pytest.raises(RuntimeError, match="Net computed its loss otherwise than by calling itself with mode='loss'"):
+        optim.update_params(model.fc.weight.sum())
+    plain = Plain()
+    with_sam(plain, OptimWrapper(torch.optim.SGD(plain.parameters(), lr=0.1)))
+    with pytest.raises(ValueError, match=r'shape \(7, 2\) in a batch of 5 samples'):
+        plain(dict(a=torch.ones(5, 2), b=torch.ones(7, 2)), mode='loss')
