@@ -53,16 +53,16 @@ def read_pickled_tree(file: BinaryIO) -> dict[str, dict[str, np.ndarray]]:
 
 def _check_tree(tree: Any, size: int) -> dict[str, dict[str, np.ndarray]]:
     if not isinstance(tree, dict):
-        raise ReadError(f'the pickle holds a {kind_of(tree)}, not a mapping')
+        raise ReadError(f'the pickle holds {kind_of(tree)}, not a mapping')
     checked, total = {}, 0
     for module, leaves in tree.items():
         if not isinstance(leaves, dict):
-            raise ReadError(f'{short(module)} is a {kind_of(leaves)}, not a mapping of arrays')
+            raise ReadError(f'{short(module)} is {kind_of(leaves)}, not a mapping of arrays')
         checked[module] = {}
         for name, leaf in leaves.items():
             leaf = leaf.value if isinstance(leaf, PickledArray) else np.asarray(leaf) if type(leaf) is float else leaf
             if not isinstance(leaf, np.ndarray):
-                raise ReadError(f'{short(module)}|{short(name)} is a {kind_of(leaf)}, not an array')
+                raise ReadError(f'{short(module)}|{short(name)} is {kind_of(leaf)}, not an array')
             checked[module][name] = leaf
             total += max(leaf.nbytes, 1)
             if total > size:  # one array under many names, which copying would multiply
@@ -139,17 +139,17 @@ class _Machine:
     def _set(self, items: list) -> None:
         target = self.stack[-1]
         if type(target) is not dict or len(items) % 2:
-            raise ReadError(f'the pickle sets items of a {kind_of(target)}')
+            raise ReadError(f'the pickle sets items of {kind_of(target)}')
         for key, value in zip(items[::2], items[1::2]):
             if type(key) is not str:
-                raise ReadError(f'the pickle has a mapping with a {kind_of(key)} for a key')
+                raise ReadError(f'the pickle has a mapping with {kind_of(key)} for a key')
             if key in target:
                 raise ReadError(f'the pickle sets {short(key)} twice')
             target[key] = value
 
     def _extend(self, items: list) -> None:
         if type(self.stack[-1]) is not list:
-            raise ReadError(f'the pickle appends to a {kind_of(self.stack[-1])}')
+            raise ReadError(f'the pickle appends to {kind_of(self.stack[-1])}')
         self.stack[-1].extend(items)
 
     def _name(self, path: str) -> None:
@@ -164,7 +164,7 @@ class _Machine:
     def _call(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, PickledName) or type(arguments) is not tuple:
-            raise ReadError(f'the pickle calls a {kind_of(function)}, not a function by its name')
+            raise ReadError(f'the pickle calls {kind_of(function)}, not a function by its name')
         if function.path not in CALLS:
             raise ReadError(f'the pickle calls {function.path}, which is not a function')
         self.stack.append(CALLS[function.path](self, *arguments))
@@ -176,7 +176,7 @@ class _Machine:
         elif isinstance(target, PickledArray):
             set_array(target, state)
         else:
-            raise ReadError(f'the pickle sets the state of a {kind_of(target)}')
+            raise ReadError(f'the pickle sets the state of {kind_of(target)}')
 
 
 _CONSTANTS = frozenset((

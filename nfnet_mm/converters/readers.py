@@ -45,7 +45,9 @@ def read_weights(path: Union[str, os.PathLike]) -> Content:
     """
     path = os.fspath(path)
     try:
-        with open(path, 'rb') as file:  # a folder is refused here
+        if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for ever
+            raise ReadError('a folder' if os.path.isdir(path) else 'not a regular file')
+        with open(path, 'rb') as file:
             return _read(file, os.fstat(file.fileno()).st_size)
     except OSError as error:
         raise ReadError(f'{path!r}: {error.strerror or short(error)}') from None

@@ -112,7 +112,7 @@ def _mapping(machine, mapping=None) -> dict:
     if mapping is None:
         return {}
     if type(mapping) is not dict:
-        raise ReadError(f'the pickle makes a mapping of a {kind_of(mapping)}')
+        raise ReadError(f'the pickle makes a mapping of {kind_of(mapping)}')
     return mapping
 
 
@@ -134,7 +134,7 @@ def _module(machine, path) -> PickledModule:
 
 def _attribute(machine, module, name) -> PickledName:
     if not isinstance(module, PickledModule) or type(name) is not str:
-        raise ReadError(f'the pickle asks for an attribute of a {kind_of(module)}')
+        raise ReadError(f'the pickle asks for an attribute of {kind_of(module)}')
     return known_name(f'{module.path}.{name}')
 
 
@@ -169,10 +169,13 @@ CALLS: dict[str, Callable] = {
 def kind_of(value: Any) -> str:
     """What a value is, without showing it: it may be endless or deeply nested."""
     if isinstance(value, PickledName):
-        return f'reference to {short(value.path)}'
+        return f'a reference to {short(value.path)}'
+    if value is None:
+        return 'None'
     name = type(value).__name__
-    return {'PickledArray': 'array', 'ndarray': 'array', 'PickledDType': 'array type', 'PickledModule': 'module',
-            'NoneType': 'None', 'object': 'mark'}.get(name, name)
+    name = {'PickledArray': 'array', 'ndarray': 'array', 'PickledDType': 'array type', 'PickledModule': 'module',
+            'object': 'mark'}.get(name, name)
+    return f'an {name}' if name[0] in 'aeiou' else f'a {name}'
 
 
 def short(shown: Any) -> str:
@@ -181,7 +184,8 @@ def short(shown: Any) -> str:
     >>> short('a\\nb' * 200)  # doctest: +ELLIPSIS
     'a?ba?b...'
     """
-    plain = isinstance(shown, (str, int, Exception))
-    text = str(shown) if plain else repr(shown) if type(shown) is tuple else kind_of(shown)
+    # A tuple is a shape, if of numbers; any other may be nested too deeply to be shown.
+    plain = isinstance(shown, (str, int, Exception)) or type(shown) is tuple and all(type(v) is int for v in shown)
+    text = str(shown) if plain else kind_of(shown)
     text = ''.join(c if c.isprintable() else '?' for c in text[:400])
     return text if len(text) <= 100 else text[:97] + '...'
