@@ -24,13 +24,13 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
 default_hooks = dict(
-    timer=dict(type='IterTimerHook'), logger=dict(type='LoggerHook', interval=10),
+    timer=dict(type='IterTimerHook'), logger=dict(type='LoggerHook', interval=5, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=250, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'), visualization=dict(type='DetVisualizationHook'))
 env_cfg = dict(cudnn_benchmark=False, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0))
 visualizer = dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
-log_processor = dict(by_epoch=False, window_size=10)
+log_processor = dict(by_epoch=False, window_size=5)
 log_level = 'INFO'
 load_from = None
 resume = False

@@ -48,7 +48,7 @@ model = dict(
         rpn=dict(nms_pre=200, max_per_img=64, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0),
         rcnn=dict(score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=20, mask_thr_binary=0.5)))
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=100)
 optim_wrapper = dict(
     type='nfnet_mm.AGCOptimWrapper', optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
     agc=dict(clipping=0.01, eps=1e-3), constructor='nfnet_mm.NFOptimWrapperConstructor')

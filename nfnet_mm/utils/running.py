@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 __all__ = ['UserError', 'build_runner', 'check_coco_files', 'dump_predictions', 'load_config', 'prepare_launcher',
-           'one_line_errors', 'show_predictions', 'use_amp', 'use_resume', 'use_tta']
+           'one_line_errors', 'show_predictions', 'use_amp', 'use_data_root',
+           'use_resume', 'use_tta']
 
 # The wrapper that trains in mixed precision as this one does in float32.
 AMP_TWINS = {
@@ -274,3 +275,19 @@ def dump_predictions(runner, path):
     with METRICS.switch_scope_and_registry(None) as registry:
         kind = registry.get('DumpDetResults') or DumpResults  # mmdet's packs masks into run lengths
     runner.test_evaluator.metrics.append(kind(out_file_path=path))
+
+
+def use_data_root(cfg, root):
+    """Point every dataset of a config, and the annotation files of its metrics, at another data folder.
+
+    The folder is replaced at the start of the metrics' paths, as ``data_root`` names it in the file.
+    """
+    old = cfg.data_root
+    root = os.path.join(root, '')
+    for split in ('train', 'val', 'test'):
+        for dataset in _datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}):
+            dataset['data_root'] = root
+        evaluator = cfg.get(f'{split}_evaluator') or {}
+        if str(evaluator.get('ann_file')).startswith(old):
+            evaluator['ann_file'] = root + evaluator['ann_file'][len(old):]
+    cfg.data_root = root

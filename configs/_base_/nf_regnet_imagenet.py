@@ -1,0 +1,24 @@
+"""NF-RegNets on ImageNet (NF-ResNets, section 5.2 and Appendix C): 360 epochs at batch 1024, mixing, EMA; B0."""
+_base_ = 'imagenet.py'
+total_batch = 1024
+max_iters, warmup = 360 * _base_.images // total_batch, 5 * _base_.images // total_batch  # 450,410 and 6,255
+model = dict(
+    backbone=dict(type='nfnet_mm.NFRegNet', arch='B0', out_indices=(4, ), drop_path_rate=0.1),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(type='nfnet_mm.NFClsHead', num_classes=1000, in_channels=960, dropout=0.2, topk=(1, 5),
+              loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, num_classes=1000),
+              init_cfg=dict(type='Constant', layer='Linear', val=0)))
+# Half of each batch MixUp, half CutMix; RandAugment destabilised these networks (section 5.2).
+train_dataloader = dict(batch_size=128, collate_fn=dict(type='nfnet_mm.mixing_collate', num_classes=1000))
+# Weight decay grows by 1e-5 a level (the authors' code; the paper has 5e-5 for all). No AGC in this paper.
+optim_wrapper = dict(
+    type='OptimWrapper', constructor='nfnet_mm.NFOptimWrapperConstructor',
+    optimizer=dict(type='SGD', lr=0.4, momentum=0.9, nesterov=True, weight_decay=5e-5))
+train_cfg = dict(
+    type='nfnet_mm.TotalBatchTrainLoop', total_batch=total_batch, lr_batch=total_batch, max_iters=max_iters,
+    val_interval=10 * _base_.images // total_batch)
+# From (all but) zero, which a product cannot leave, to the full rate at step `warmup`.
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-8, by_epoch=False, begin=0, end=warmup + 1),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=warmup, end=max_iters, T_max=max_iters - warmup)]
+custom_hooks = [dict(type='EMAHook', ema_type='nfnet_mm.WarmupEMA', momentum=1e-5)]

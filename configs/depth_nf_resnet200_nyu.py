@@ -1,0 +1,11 @@
+"""NF-ResNet-200 + up-projections, NYU Depth v2: delta1/2/3 84.0/96.7/99.2, rms .552, rel .130 in the paper (Table 7).
+
+Expects data/nyu as tools/prepare_nyu.py makes it. Batch 256 = train_dataloader.batch_size (32) x GPUs x accumulation,
+the last derived: one GPU accumulates 8 times, eight GPUs none.
+"""
+_base_ = './_base_/depth_nyu.py'
+
+# SET ME: the ImageNet weights to start from, a classifier of ours. None starts from random weights.
+weights = None
+init = dict(init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=weights)) if weights else {}
+model = dict(backbone=dict(depth=200, **init))

@@ -1,0 +1,5 @@
+# The BatchNorm twin, which needs no dropout or stochastic depth. 1024 = 128 images x 8 GPUs.
+# Paper: NF-ResNets, Table 1.
+_base_ = 'nf_resnet152.py'
+model = dict(
+    backbone=dict(_delete_=True, type='nfnet_mm.BNResNet', depth=152, out_indices=(3, )), head=dict(dropout=0.0))

@@ -1,0 +1,4 @@
+# 4096 = 32 images x 8 GPUs x 16 accumulated; the ascent step takes a fifth of each.
+# Paper: SAM for F5 and F6 only.
+_base_ = 'nfnet_f1.py'
+custom_hooks = [*_base_.custom_hooks, dict(type='nfnet_mm.SAMHook', rho=0.05, fraction=0.2)]

@@ -1,0 +1,1 @@
+"""Data of the digits demo and the pictures it ends with."""
