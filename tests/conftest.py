@@ -1,0 +1,33 @@
+import os
+
+# Before torch loads: threads that wait by spinning slow the tests several times where the cores are shared.
+os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope='session')
+def digits_root(tmp_path_factory):
+    """A small digits dataset: 24 training and 6 validation pictures."""
+    from nfnet_mm.demo.digits import DigitsSpec, generate
+    return generate(tmp_path_factory.mktemp('data') / 'digits', DigitsSpec(train=24, val=6))
+
+
+@pytest.fixture
+def run_tool(monkeypatch, capsys):
+    """Call the ``main`` of a file of tools/ in this process: run_tool('train', *args) -> (exit code, stderr)."""
+    import runpy
+    import sys
+    from pathlib import Path
+
+    def run(name, *args):
+        path = Path(__file__).parent.parent / 'tools' / f'{name}.py'
+        monkeypatch.setattr(sys, 'argv', [str(path), *map(str, args)])
+        capsys.readouterr()
+        try:
+            runpy.run_path(str(path), run_name='__main__')
+        except SystemExit as stop:
+            return stop.code, capsys.readouterr().err
+        return 0, capsys.readouterr().err
+
+    return run

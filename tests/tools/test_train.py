@@ -1,0 +1,94 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import toy
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / 'configs/demo/mask_rcnn_nfnet_nano_digits.py'
+
+
+@pytest.fixture
+def toy_config(tmp_path):
+    file = tmp_path / 'toy_linear.py'
+    file.write_text(toy.CONFIG)
+    return file
+
+
+def weights(folder):
+    return torch.load(folder / 'iter_4.pth', weights_only=False)['state_dict']['linear.weight']
+
+
+def test_trains_and_tests_a_plain_mmengine_config(run_tool, toy_config, tmp_path):
+    run = tmp_path / 'run'
+    assert run_tool('train', toy_config, '--work-dir', run, '--cfg-options', 'train_dataloader.batch_size=4',
+                    'experiment_name=plain')[0] == 0
+    assert (run / 'last_checkpoint').read_text().endswith('iter_4.pth')
+    code, _ = run_tool('test', toy_config, run / 'iter_4.pth', '--work-dir', tmp_path / 'test', '--out',
+                       tmp_path / 'predictions.pkl', '--cfg-options', 'experiment_name=plain_test')
+    assert code == 0 and (tmp_path / 'predictions.pkl').is_file()
+
+
+def test_resume_auto_goes_on_from_the_last_checkpoint(run_tool, toy_config, tmp_path):
+    run = tmp_path / 'run'
+    run_tool('train', toy_config, '--work-dir', run, '--cfg-options', 'experiment_name=whole')
+    whole = weights(run)
+    (run / 'iter_4.pth').unlink()  # as if it had been killed after iter_2.pth
+    (run / 'last_checkpoint').write_text(str(run / 'iter_2.pth'))
+    run_tool('train', toy_config, '--work-dir', run, '--resume', '--cfg-options', 'experiment_name=second_half')
+    torch.testing.assert_close(weights(run), whole, rtol=0, atol=0)
+
+
+def test_two_cpu_processes_equal_one(run_tool, toy_config, tmp_path):
+    run_tool('train', toy_config, '--work-dir', tmp_path / 'one', '--cfg-options', 'experiment_name=one_process')
+    done = subprocess.run(
+        ['bash', ROOT / 'tools/dist_train.sh', toy_config, '2', '--work-dir', tmp_path / 'two'], cwd=tmp_path,
+        env=dict(os.environ, PYTHON=sys.executable, PORT='29517', CUDA_VISIBLE_DEVICES='-1', OMP_NUM_THREADS='1'),
+        capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert 'batch 8 = 2 samples x 2 devices x 2 accumulated' in done.stdout
+    torch.testing.assert_close(weights(tmp_path / 'two'), weights(tmp_path / 'one'), rtol=1e-6, atol=1e-7)
+
+
+def test_an_error_is_one_line_and_an_exit_code_without_traceback(tmp_path):
+    done = subprocess.run([sys.executable, ROOT / 'tools/train.py', 'configs/mask_rcnn_nfnet_f9_fpn.py'], cwd=ROOT,
+                          capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ''
+    assert done.stderr.count('\n') == 1 and done.stderr.startswith("error: config 'configs/mask_rcnn_nfnet_f9_fpn.py'")
+    assert "did you mean 'mask_rcnn_nfnet_f0_fpn.py'" in done.stderr
+
+
+@pytest.mark.parametrize('args,message', [
+    (['--amp', '--cfg-options', 'optim_wrapper.type=ApexOptimWrapper'], "wrapper 'ApexOptimWrapper'"),
+    (['--resume', 'none.pth'], "checkpoint 'none.pth' does not exist"),
+    (['--launcher', 'slurm'], "launcher 'slurm' needs an accelerator"),
+])
+def test_bad_arguments(run_tool, toy_config, monkeypatch, args, message):
+    if 'slurm' in args and torch.cuda.is_available():
+        pytest.skip('has an accelerator')
+    code, errors = run_tool('train', toy_config, *args)
+    assert code == 2 and message in errors and errors.count('\n') == 1
+
+
+def test_bad_arguments_of_test(run_tool, toy_config):
+    code, errors = run_tool('test', toy_config, 'none.pth')
+    assert code == 2 and "checkpoint 'none.pth' does not exist" in errors
+    code, errors = run_tool('test', 'none.py', 'none.pth')
+    assert code == 2 and "config 'none.py' does not exist" in errors
+
+
+@pytest.mark.parametrize('content,message', [(None, 'does not exist'), ('{"shapes": []}', 'is not a COCO file')])
+def test_bad_annotation_file_stops_before_anything_is_built(run_tool, tmp_path, content, message):
+    pytest.importorskip('mmdet')
+    (tmp_path / 'annotations').mkdir()
+    if content:
+        (tmp_path / 'annotations/train.json').write_text(content)
+    code, errors = run_tool('train', DEMO, '--work-dir', tmp_path / 'run', '--cfg-options',
+                            f'train_dataloader.dataset.data_root={tmp_path}')
+    assert code == 2 and errors.count('\n') == 1 and message in errors
+    assert str(tmp_path / 'annotations/train.json') in errors and 'images, annotations, categories' in errors
+    assert not (tmp_path / 'run').exists()
