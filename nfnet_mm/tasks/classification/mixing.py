@@ -43,10 +43,10 @@ def mixing_collate(batch: Sequence[dict],
                    randaugment: Optional[dict] = None) -> dict:
     """A ``collate_fn`` that mixes the images and labels of a batch, then augments the mixed images.
 
-    Of every two images in a row the first gets MixUp and the second CutMix, so that any even run of the batch (SAM
-    takes its first fifth) has half of each. Each image draws its own weight, from Beta(alpha, alpha) for MixUp and
-    uniformly for CutMix; its partner is the next one of the batch, the last one's the first: the sampler has shuffled
-    them. Random numbers come from numpy's global generator, which mmengine seeds in every worker.
+    The first half of the batch gets MixUp, the second CutMix (of an odd number, MixUp one more). Each image draws its
+    own weight, from Beta(alpha, alpha) for MixUp and uniformly for CutMix; its partner is the next one of the batch,
+    the last one's the first: the sampler has shuffled them. Random numbers come from numpy's global generator, which
+    mmengine seeds in every worker.
 
     Args:
         batch: what ``PackInputs`` returns: ``inputs`` uint8 (3, H, W), all of one size, and ``data_samples``, whose
@@ -77,7 +77,7 @@ def mixing_collate(batch: Sequence[dict],
     mixed: List[dict] = []
     for i, sample in enumerate(batch):
         j = (i + 1) % len(batch)
-        if i % 2 == 0:
+        if 2 * i < len(batch):
             weight = np.random.beta(mixup_alpha, mixup_alpha)
             img = mix_up(arrays[i], arrays[j], weight)
         else:
