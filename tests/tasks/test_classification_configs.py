@@ -1,0 +1,313 @@
+"""configs/imagenet: what the built runner will do against the papers' recipes, and two steps on real folders."""
+import copy
+import functools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine import Config
+from mmengine.hooks import EMAHook
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.runner import Runner
+from PIL import Image
+
+from nfnet_mm.engine import AGCOptimWrapper, AmpAGCOptimWrapper
+from nfnet_mm.models.backbones.arch import resolve_arch
+from nfnet_mm.registry import HOOKS
+from nfnet_mm.tasks.classification import BNResNet, mixing_collate
+
+CONFIGS = Path(__file__).parents[2] / 'configs' / 'imagenet'
+IMAGES = 1281167
+SAM = HOOKS.get('SAMHook')
+# train px, test px, dropout, RandAugment's magnitude (NFNets, Table 1 and Appendix A.3)
+NFNETS = dict(F0=(192, 256, .2, 5), F1=(224, 320, .3, 10), F2=(256, 352, .4, 10), F3=(320, 416, .4, 15),
+              F4=(384, 512, .5, 15), F5=(416, 544, .5, 15), F6=(448, 576, .5, 15))
+LIGHT = {'L0': (224, 288, .2, 10), 'ECA-L0': (224, 288, .2, 10), 'ECA-L1': (256, 320, .3, 10),
+         'ECA-L2': (320, 384, .4, 15), 'ECA-L3': (352, 448, .4, 15)}
+# train px, test px, dropout, weight decay (NF-ResNets, Appendix D; the authors' code)
+REGNETS = (192, 224, .2, 5e-5), (224, 256, .2, 6e-5), (240, 272, .3, 7e-5), (288, 320, .3, 8e-5), \
+    (320, 384, .4, 9e-5), (384, 456, .4, 1e-4)
+
+
+def recipe(batch, lr, epochs, decay, dropout=0.0, drop_path=0.0, train=224, test=256, agc=None, ema=None, sam=False,
+           mixing=None, images=IMAGES, warmup=None, steps=None):
+    return dict(batch=batch, lr=lr, steps=steps or epochs * images // batch, decay=decay, dropout=dropout,
+                warmup=warmup or 5 * images // batch, drop_path=drop_path, train=train, test=test, agc=agc, ema=ema,
+                sam=sam, mixing=mixing)
+
+
+def recipes():
+    """Config name -> (arch of our backbones or BatchNorm depth, recipe), from the papers."""
+    table = {}
+    for models, prefix in ((NFNETS, 'nfnet_'), (LIGHT, '')):
+        for name, (train, test, dropout, magnitude) in models.items():
+            config = prefix + {'L0': 'nfnet_l0'}.get(name, name.lower().replace('eca-', 'eca_nfnet_'))
+            kwargs = dict(dropout=dropout, drop_path=.25, train=train, test=test, agc=.01, ema=1e-5,
+                          mixing=dict(magnitude=magnitude))
+            table[config] = name, recipe(4096, 1.6, 360, 2e-5, **kwargs)
+            if prefix:
+                table[f'{config}_sam'] = name, recipe(4096, 1.6, 360, 2e-5, sam=True, **kwargs)
+    for depth in (50, 101, 152, 200, 288):
+        table[f'nf_resnet{depth}'] = str(depth), recipe(1024, .4, 90, 5e-5, .25, .1)
+        table[f'nf_resnet{depth}_agc'] = str(depth), recipe(4096, 1.6, 90, 5e-5, .25, .1, agc=.01)
+        if depth == 288:
+            continue
+        table[f'bn_resnet{depth}'] = depth, recipe(1024, .4, 90, 5e-5)
+        for kind, arch, agc in (('nf', str(depth), .01), ('bn', depth, None)):
+            table[f'pretrain_{kind}_resnet{depth}'] = arch, recipe(
+                1024, .4, 10, 1e-5, test=None, agc=agc, images=14197122, warmup=5000)
+            for px in (224, 320, 384):
+                table[f'finetune_{kind}_resnet{depth}_{px}px'] = arch, recipe(
+                    2048, .1, None, 0.0, train=px, test=px, agc=agc, ema=1e-4, steps=15000, warmup=5000)
+    for batch, lr in ((1024, .4), (8, .025), (4, .01)):
+        table[f'nf_resnet50_15e_batch{batch}'] = '50', recipe(batch, lr, 15, 5e-5)
+        table[f'bn_resnet50_15e_batch{batch}'] = 50, recipe(batch, lr, 15, 5e-5)
+    for level, (train, test, dropout, decay) in enumerate(REGNETS):
+        table[f'nf_regnet_b{level}'] = f'B{level}', recipe(
+            1024, .4, 360, decay, dropout, .1, train, test, ema=1e-5, mixing={})
+    for name, config, epochs in (('F4', 'nfnet_f4', 40), ('F4+', 'nfnet_f4plus', 20)):
+        table[f'pretrain_{config}'] = name, recipe(
+            4096, 1.6, epochs, 1e-6, test=None, agc=.01, images=14197122, warmup=5000)
+        table[f'finetune_{config}'] = name, recipe(
+            2048, .1, None, 1e-5, .25, .1, 384, 512, agc=.01, ema=1e-4, sam=True, steps=15000, warmup=5000)
+    return table
+
+
+RECIPES = recipes()
+# One of each kind in every test run, all of them in `make test-all`.
+QUICK = ('nfnet_f1', 'nfnet_f5_sam', 'eca_nfnet_l0', 'nf_resnet50', 'nf_resnet101_agc', 'nf_resnet50_15e_batch8',
+         'nf_regnet_b2', 'bn_resnet200', 'finetune_nf_resnet50_320px', 'finetune_nfnet_f4plus', 'pretrain_bn_resnet101',
+         'pretrain_nfnet_f4')
+
+
+@functools.lru_cache(None)
+def load(name):
+    """The config; read only."""
+    return Config.fromfile(CONFIGS / f'{name}.py')
+
+
+def every_config(quick):
+    return pytest.mark.parametrize('name', [
+        pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in sorted(RECIPES)])
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory):
+    """ImageNet's layout with three classes of four noisy pictures: <root>/{train,val}/<class>/*.jpg."""
+    root, rng = tmp_path_factory.mktemp('imagenet'), np.random.default_rng(0)
+    for split in ('train', 'val'):
+        for i, name in enumerate(('n01440764', 'n01443537', 'n01484850')):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for j in range(4):
+                picture = rng.integers(60 * i, 60 * i + 100, (48 + 8 * j, 56, 3), np.uint8)
+                Image.fromarray(picture).save(folder / f'{name}_{j}.JPEG')
+    return root
+
+
+def small(name, folders, work_dir):
+    """The config with the folders, a network of its family's kind that takes no time, and all else as it is."""
+    cfg = copy.deepcopy(load(name))
+    cfg.work_dir = str(work_dir)
+    backbone = cfg.model.backbone
+    backbone.pop('init_cfg', None)
+    depths = dict(depths=(1, 1, 1, 1))
+    if backbone.type == 'nfnet_mm.NFNet':
+        backbone.arch = dict(widths=(16, 16, 32, 32), stem_channels=8, group_width=8, final_channels=32, **depths)
+    elif backbone.type == 'nfnet_mm.NFRegNet':
+        backbone.arch = dict(widths=(8, 8, 16, 16), final_channels=32, **depths)
+    elif backbone.type == 'nfnet_mm.NFResNet':
+        del backbone['depth']
+        backbone.arch = dict(widths=(8, 16, 16, 32), stem_channels=8, **depths)
+    else:
+        backbone.update(depth=18, stem_channels=4, base_channels=4)
+    cfg.model.head.in_channels = 32
+    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        if cfg.get(key):
+            cfg[key].update(num_workers=0, persistent_workers=False)
+            cfg[key].dataset.update(data_root=str(folders), metainfo=dict(classes=('a', 'b', 'c')))
+    return cfg
+
+
+@pytest.fixture
+def build(folders, tmp_path):
+    """Build a config's runner up to the point where mmengine would begin to train."""
+
+    def build(name):
+        cfg = small(name, folders, tmp_path)
+        runner = Runner.from_cfg(cfg)
+        runner._train_loop = runner.build_train_loop(runner._train_loop)
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
+        return runner
+
+    return build
+
+
+def test_the_table_has_every_config():
+    assert sorted(RECIPES) == sorted(path.stem for path in CONFIGS.glob('*.py'))
+
+
+@every_config(QUICK)
+def test_recipe(name, build):
+    expected = RECIPES[name][1]
+    runner = build(name)
+    loop, wrapper, model = runner.train_loop, runner.optim_wrapper, runner.model
+    optimizer = wrapper.optimizer
+
+    assert loop.dataloader.batch_size * loop.accumulation == expected['batch']  # on one device
+    assert wrapper._accumulative_counts == loop.accumulation
+    assert loop.max_iters == expected['steps']
+    assert isinstance(optimizer, torch.optim.SGD) and optimizer.defaults['nesterov']
+    assert {(g['initial_lr'], g['momentum']) for g in optimizer.param_groups} == {(expected['lr'], 0.9)}
+    rising, falling = runner.param_schedulers
+    assert rising.begin == 0 and rising.end - 1 == falling.begin == expected['warmup']
+    assert falling.end == falling.begin + falling.T_max == expected['steps'] and falling.eta_min == 0
+    assert optimizer.param_groups[0]['lr'] == pytest.approx(0, abs=1e-7)
+
+    decays = {p: g['weight_decay'] for g in optimizer.param_groups for p in g['params']}
+    for key, p in model.named_parameters():
+        assert decays[p] == (0 if p.dim() < 2 else expected['decay']), key
+    if expected['agc'] is None:
+        assert not isinstance(wrapper, (AGCOptimWrapper, AmpAGCOptimWrapper))
+    else:
+        assert isinstance(wrapper, (AGCOptimWrapper, AmpAGCOptimWrapper))
+        assert wrapper.agc == dict(clipping=expected['agc'], eps=1e-3)
+        assert {key for key, p in model.named_parameters() if p in wrapper._excluded} == {'head.fc.weight'}
+    if isinstance(wrapper, AmpAGCOptimWrapper):
+        assert wrapper.cast_dtype == torch.bfloat16
+    assert isinstance(wrapper, AmpAGCOptimWrapper) == ('nfnet' in name)
+
+    averages = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+    assert [hook.ema_cfg['type'] for hook in averages] == ['nfnet_mm.WarmupEMA'] * (expected['ema'] is not None)
+    assert all(hook.ema_cfg['momentum'] == expected['ema'] for hook in averages)
+    sams = [hook for hook in runner.hooks if isinstance(hook, SAM)]
+    assert [(hook.rho, hook.fraction) for hook in sams] == [(0.05, 0.2)] * expected['sam']
+
+    assert model.head.dropout.p == expected['dropout']
+    assert model.head.loss_module.label_smooth_val == 0.1
+    if not isinstance(model.backbone, BNResNet):
+        assert [stage[0].drop_path_rate for stage in model.backbone.stages] == pytest.approx(
+            [expected['drop_path'] * i / 4 for i in range(4)])
+    assert model.head.init_cfg == (dict(type='Constant', layer='Linear', val=0) if 'regnet' in name else
+                                   dict(type='Normal', layer='Linear', std=0.01))
+    assert model.data_preprocessor.mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
+    assert model.data_preprocessor.std.flatten().tolist() == pytest.approx([58.395, 57.12, 57.375])
+    assert model.data_preprocessor.to_rgb and model.data_preprocessor.batch_augments is None
+
+    steps = loop.dataloader.dataset.pipeline.transforms
+    assert [type(step).__name__ for step in steps] == [
+        'LoadImageFromFile', 'RandomResizedCrop', 'RandomFlip', 'PackInputs']
+    assert steps[1].scale == (expected['train'], ) * 2 and steps[1].crop_ratio_range == (0.08, 1.0)
+    collate = loop.dataloader.collate_fn
+    if expected['mixing'] is None:
+        assert collate.func is not mixing_collate
+    else:
+        assert collate.func is mixing_collate and collate.keywords.get('mixup_alpha', 0.2) == 0.2
+        assert collate.keywords.get('randaugment') == (expected['mixing'] or None)
+    if expected['test'] is None:
+        assert runner.val_loop is None
+    else:
+        _, resize, crop, _ = runner.val_loop.dataloader.dataset.pipeline.transforms
+        assert (resize.scale, resize.edge, resize.interpolation) == (expected['test'] + 32, 'short', 'bicubic')
+        assert crop.crop_size == (expected['test'], ) * 2
+
+
+@pytest.mark.parametrize('name', sorted(RECIPES))
+def test_shapes(name):
+    """The variant, and a head that fits it; without building it, which the test of all configs does."""
+    arch, expected = RECIPES[name]
+    cfg = load(name)
+    backbone, head = cfg.model.backbone, cfg.model.head
+    if isinstance(arch, int):
+        assert (backbone.type, backbone.depth, head.in_channels) == ('nfnet_mm.BNResNet', arch, 2048)
+        assert arch in BNResNet.arch_settings
+        return
+    assert (backbone.get('arch') or str(backbone.depth)) == arch and tuple(backbone.out_indices) == (4, )
+    row = resolve_arch(backbone.type.rpartition('.')[2], arch)
+    assert head.in_channels == (row.final_channels or row.widths[-1])
+    if 'tune' not in name and 'pretrain' not in name:
+        assert (row.train_size, row.test_size) == (expected['train'], expected['test'])
+
+
+def test_leaves_are_short_and_do_their_arithmetic():
+    for path in CONFIGS.glob('*.py'):
+        lines = path.read_text().splitlines()
+        assert len(lines) <= 30, path.name
+        cfg = load(path.stem)
+        gpus = 1 if path.stem.endswith(('batch8', 'batch4')) else 8
+        batch, parts = cfg.train_cfg.total_batch, cfg.train_dataloader.batch_size * gpus
+        said = f'{batch} = {cfg.train_dataloader.batch_size} images x {gpus} GPU' + 's' * (gpus > 1)
+        said += f' x {batch // parts} accumulated' if batch > parts else ''
+        assert said in ' '.join(lines[:2]) and batch % parts == 0, (path.name, said)
+
+
+def test_learning_rate_step_by_step():
+    """Linear from 0 to the full rate at step `warmup`, then half a cosine to 0: both schedulers, really stepped."""
+    cfg = load('nf_resnet50_agc')
+    model = torch.nn.Linear(1, 1)
+    wrapper = build_optim_wrapper(model, dict(type='OptimWrapper', optimizer=dict(cfg.optim_wrapper.optimizer)))
+    schedulers = [PARAM_SCHEDULERS.build(dict(c), default_args=dict(optimizer=wrapper)) for c in cfg.param_scheduler]
+    seen = []
+    for _ in range(cfg.max_iters):
+        seen.append(wrapper.optimizer.param_groups[0]['lr'])
+        for scheduler in schedulers:
+            scheduler.step()
+    warmup, steps = cfg.warmup, cfg.max_iters
+    assert (warmup, steps) == (1563, 28150)
+    expected = [k / warmup if k < warmup else 0.5 + 0.5 * math.cos(math.pi * (k - warmup) / (steps - warmup))
+                for k in range(steps)]
+    assert np.abs(np.array(seen) - 1.6 * np.array(expected)).max() < 1e-6
+
+
+@every_config(('nfnet_f0', 'nfnet_f6_sam', 'eca_nfnet_l1', 'nf_resnet50', 'nf_resnet50_agc', 'nf_resnet50_15e_batch4',
+               'nf_regnet_b0', 'bn_resnet50', 'finetune_nf_resnet50_224px', 'pretrain_nf_resnet50'))
+def test_two_steps_and_validation(name, folders, tmp_path):
+    cfg = small(name, folders, tmp_path)
+    if cfg.train_dataloader.batch_size > 4:
+        cfg.train_dataloader.batch_size = 4
+    cfg.train_cfg.update(total_batch=8, max_iters=2, val_interval=2)
+    cfg.param_scheduler[0].end = 2  # to the full rate in the second step
+    cfg.param_scheduler[1].begin = 1
+    cfg.train_dataloader.dataset.pipeline[1].scale = 32
+    cfg.default_hooks.logger.interval = 1
+    if cfg.get('val_dataloader'):
+        pipeline = cfg.val_dataloader.dataset.pipeline
+        pipeline[1].scale, pipeline[2].crop_size = 48, 40
+    runner = Runner.from_cfg(cfg)
+    runner.model.init_weights()
+    before = {key: p.detach().clone() for key, p in runner.model.named_parameters()}
+    runner.train()
+    assert runner.iter == 2 and (tmp_path / 'iter_2.pth').exists()
+    for key, p in runner.model.named_parameters():
+        assert p.isfinite().all(), key
+    moved = [key for key, p in runner.model.named_parameters() if not torch.equal(p, before[key])]
+    assert 'head.fc.weight' in moved and 'head.fc.bias' in moved
+    # with a classifier of zeros nothing else has a gradient before the second update
+    assert 'regnet' in name or any(key.startswith('backbone') for key in moved)
+    losses = runner.message_hub.get_scalar('train/loss').data[0]
+    assert len(losses) == 2 and np.isfinite(losses).all()
+    classes = cfg.model.head.num_classes
+    assert abs(losses[0] - math.log(classes)) < 1
+    if cfg.get('val_dataloader'):
+        assert 0 <= runner.message_hub.get_scalar('val/accuracy/top1').current() <= 100
+
+
+def test_fine_tuning_starts_from_the_pre_trained_backbone(folders, tmp_path):
+    """The averaged or raw weights that pre-training saves are what the fine-tuning's init_cfg loads."""
+    source = Runner.from_cfg(small('pretrain_nf_resnet50', folders, tmp_path / 'a')).model
+    source.init_weights()
+    with torch.no_grad():
+        for p in source.parameters():
+            p.normal_()
+    torch.save(dict(state_dict=source.state_dict()), tmp_path / 'pretrained.pth')
+    init = load('finetune_nf_resnet50_384px').model.backbone.init_cfg
+    cfg = small('finetune_nf_resnet50_384px', folders, tmp_path / 'b')
+    cfg.model.backbone.init_cfg = dict(init, checkpoint=str(tmp_path / 'pretrained.pth'))
+    target = Runner.from_cfg(cfg).model
+    target.init_weights()
+    for (key, p), q in zip(target.backbone.state_dict().items(), source.backbone.state_dict().values()):
+        assert torch.equal(p, q), key
