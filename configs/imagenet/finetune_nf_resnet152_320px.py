@@ -3,7 +3,7 @@
 _base_ = '../_base_/nf_resnet_finetune.py'
 model = dict(backbone=dict(
     depth=152, init_cfg=dict(
-        type='Pretrained', checkpoint='work_dirs/pretrain_nf_resnet152/iter_138643.pth', prefix='backbone.')))
+        type='nfnet_mm.NFPretrained', checkpoint='work_dirs/pretrain_nf_resnet152/iter_138643.pth')))
 optim_wrapper = dict(type='nfnet_mm.AGCOptimWrapper', agc=dict(clipping=0.01, eps=1e-3))
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
 train_pipeline[1]['scale'] = 320

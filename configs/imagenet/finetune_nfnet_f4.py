@@ -3,7 +3,7 @@
 _base_ = '../_base_/nfnet_finetune.py'
 model = dict(
     backbone=dict(arch='F4', with_cp=True, init_cfg=dict(
-        type='Pretrained', checkpoint='work_dirs/pretrain_nfnet_f4/iter_138643.pth', prefix='backbone.')),
+        type='nfnet_mm.NFPretrained', checkpoint='work_dirs/pretrain_nfnet_f4/iter_138643.pth')),
     head=dict(in_channels=3072))
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
 train_pipeline[1]['scale'] = 384

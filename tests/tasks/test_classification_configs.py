@@ -2,6 +2,7 @@
 import copy
 import functools
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -296,18 +297,44 @@ def test_two_steps_and_validation(name, folders, tmp_path):
         assert 0 <= runner.message_hub.get_scalar('val/accuracy/top1').current() <= 100
 
 
-def test_fine_tuning_starts_from_the_pre_trained_backbone(folders, tmp_path):
-    """The averaged or raw weights that pre-training saves are what the fine-tuning's init_cfg loads."""
-    source = Runner.from_cfg(small('pretrain_nf_resnet50', folders, tmp_path / 'a')).model
+@pytest.mark.parametrize('kind', ['nf', 'bn'])
+def test_fine_tuning_starts_from_the_pre_trained_backbone(kind, folders, tmp_path):
+    """What pre-training saves is what the fine-tuning's init_cfg loads, though the classes are others."""
+    source = Runner.from_cfg(small(f'pretrain_{kind}_resnet50', folders, tmp_path / 'a')).model
     source.init_weights()
     with torch.no_grad():
         for p in source.parameters():
             p.normal_()
     torch.save(dict(state_dict=source.state_dict()), tmp_path / 'pretrained.pth')
-    init = load('finetune_nf_resnet50_384px').model.backbone.init_cfg
-    cfg = small('finetune_nf_resnet50_384px', folders, tmp_path / 'b')
-    cfg.model.backbone.init_cfg = dict(init, checkpoint=str(tmp_path / 'pretrained.pth'))
+    name = f'finetune_{kind}_resnet50_384px'
+    cfg = small(name, folders, tmp_path / 'b')
+    cfg.model.backbone.init_cfg = dict(load(name).model.backbone.init_cfg, checkpoint=str(tmp_path / 'pretrained.pth'))
     target = Runner.from_cfg(cfg).model
     target.init_weights()
-    for (key, p), q in zip(target.backbone.state_dict().items(), source.backbone.state_dict().values()):
-        assert torch.equal(p, q), key
+    ours, theirs = target.backbone.state_dict(), source.backbone.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_every_fine_tuning_names_what_its_pre_training_saves():
+    for name in RECIPES:
+        if name.startswith('finetune'):
+            before = re.sub('_[0-9]+px', '', name).replace('finetune', 'pretrain')
+            saved = f'work_dirs/{before}/iter_{RECIPES[before][1]["steps"]}.pth'
+            assert load(name).model.backbone.init_cfg.checkpoint == saved
+
+
+def test_workers_mix_reproducibly(folders, tmp_path):
+    """The same seed gives the same mixed and augmented batches, from two worker processes."""
+    cfg = small('nfnet_f0', folders, tmp_path)
+    cfg.train_dataloader.update(batch_size=4, num_workers=2)
+    cfg.train_dataloader.dataset.pipeline[1].scale = 32
+    batches = []
+    for seed in (0, 0, 1):
+        loader = iter(Runner.build_dataloader(copy.deepcopy(cfg.train_dataloader), seed=seed))
+        batches.append([next(loader) for _ in range(3)])
+        del loader
+    images = [torch.stack([batch['inputs'] for batch in run]) for run in batches]
+    assert images[0].dtype == torch.uint8 and images[0].shape == (3, 4, 3, 32, 32)
+    assert torch.equal(images[0], images[1]) and not torch.equal(images[0], images[2])
+    scores = [torch.stack([s.gt_score for batch in run for s in batch['data_samples']]) for run in batches]
+    assert torch.equal(scores[0], scores[1]) and scores[0].shape == (12, 1000)
