@@ -66,7 +66,7 @@ class PixelDepthMetric(BaseMetric):
         """The five figures from all images' sums."""
         count, *near, square, relative = sum(results, torch.zeros(6, dtype=torch.float64)).tolist()
         if not count:
-            raise ValueError(f'no pixel of {len(results)} images has a depth in [{self.min_depth}, {self.max_depth}] m: '
-                             'is depth_rescale_factor that of the annotations (1e-3 for millimetres)?')
+            raise ValueError(f'no pixel of {len(results)} images has a depth in [{self.min_depth}, {self.max_depth}] '
+                             'metres: is depth_rescale_factor that of the annotations (1e-3 for millimetres)?')
         return {**{f'delta{i}': 100 * part / count for i, part in enumerate(near, 1)},
                 'rms': (square / count)**0.5, 'rel': relative / count}
