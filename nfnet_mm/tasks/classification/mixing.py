@@ -61,8 +61,16 @@ def mixing_collate(batch: Sequence[dict],
     Raises:
         ValueError: fewer than two images, images of other types or of different sizes, or a label out of range.
 
-    Example: ``train_dataloader = dict(collate_fn=dict(type='nfnet_mm.mixing_collate', num_classes=1000,
-    randaugment=dict(magnitude=5)))``
+    Example:
+        In a config, ``train_dataloader = dict(collate_fn=dict(type='nfnet_mm.mixing_collate', num_classes=1000,
+        randaugment=dict(magnitude=5)))``.
+
+        >>> from mmpretrain.structures import DataSample
+        >>> batch = [dict(inputs=torch.zeros(3, 8, 8, dtype=torch.uint8), data_samples=DataSample().set_gt_label(i))
+        ...          for i in range(4)]
+        >>> mixed = mixing_collate(batch, num_classes=10)
+        >>> mixed['inputs'].shape, mixed['data_samples'][0].gt_score.shape
+        (torch.Size([4, 3, 8, 8]), torch.Size([10]))
     """
     images = [sample['inputs'] for sample in batch]
     if len(images) < 2:
