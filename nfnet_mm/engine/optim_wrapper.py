@@ -35,7 +35,7 @@ class _AGC:
         self.skipped_steps = 0
         self._nonfinite_in_a_row = 0
         self._names: Dict[Tensor, str] = {}
-        self._excluded: Set[Tensor] = set()
+        self.excluded: Set[Tensor] = set()
         self._transposed: Dict[Tensor, int] = {}
         self._bound = False
         self._refuse_shards(p for group in self.optimizer.param_groups for p in group['params'])
@@ -44,7 +44,7 @@ class _AGC:
         """Tell the wrapper its model: parameter names for messages, transposed convs, weights that are not clipped."""
         self._names = {p: name for name, p in model.named_parameters()}
         self._transposed = {m.weight: m.groups for m in model.modules() if isinstance(m, _ConvTransposeNd)}
-        self._excluded = set(exclude)
+        self.excluded = set(exclude)
         self._bound = True
 
     @property
@@ -78,9 +78,9 @@ class _AGC:
                 logger='current', level=logging.WARNING)
         params = [p for group in self.optimizer.param_groups for p in group['params'] if p.grad is not None]
         self._refuse_shards(params)
-        clipped = [p for p in params if p not in self._excluded]
+        clipped = [p for p in params if p not in self.excluded]
         stats = adaptive_clip_grad_(clipped, **self.agc, transposed=self._transposed)
-        plain = [p.grad for p in params if p in self._excluded]
+        plain = [p.grad for p in params if p in self.excluded]
         finite = stats.finite
         if plain:
             finite = finite & torch.stack(torch._foreach_norm(plain)).isfinite().all()
