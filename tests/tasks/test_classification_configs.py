@@ -177,7 +177,7 @@ def test_recipe(name, build):
     else:
         assert isinstance(wrapper, (AGCOptimWrapper, AmpAGCOptimWrapper))
         assert wrapper.agc == dict(clipping=expected['agc'], eps=1e-3)
-        assert {key for key, p in model.named_parameters() if p in wrapper._excluded} == {'head.fc.weight'}
+        assert {key for key, p in model.named_parameters() if p in wrapper.excluded} == {'head.fc.weight'}
     if isinstance(wrapper, AmpAGCOptimWrapper):
         assert wrapper.cast_dtype == torch.bfloat16
     assert isinstance(wrapper, AmpAGCOptimWrapper) == ('nfnet' in name)
