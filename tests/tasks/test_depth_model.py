@@ -1,8 +1,14 @@
 """The up-projection head and the reverse Huber loss, against definitions and numbers worked out by hand."""
+import runpy
+import statistics
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+ROOT = Path(__file__).parents[2]
 
 pytest.importorskip('mmseg')
 
@@ -58,6 +64,13 @@ def test_plain_form_is_one_5x5_conv_of_the_unpooled_map():
     conv = nn.Conv2d(4, 6, 5, padding=2, bias=False).double()
     conv.weight.data = up.kernel()
     assert torch.allclose(up(x), conv(unpooled), atol=1e-12)
+
+
+@pytest.mark.slow
+def test_fast_form_is_faster():
+    measure = runpy.run_path(str(ROOT / 'tools/measure_up_projection.py'))['measure']
+    for _, ratios, _, _, error in measure(batch=1, rounds=5, device='cpu'):
+        assert statistics.median(ratios) >= 1.5 and error < 1e-6
 
 
 def test_normalizer_free_blocks_keep_unit_variance():
