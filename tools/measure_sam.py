@@ -1,4 +1,4 @@
-"""What sharpness-aware minimisation costs: a training step with it over one without, paired, on this machine (on a CPU, in CPU time)."""
+"""What SAM costs here: a training step with it over one without, in pairs; on a CPU, in CPU time."""
 import argparse
 import statistics
 import time
@@ -59,8 +59,8 @@ def main():
         hook.before_train(runner)
         sam.append(seconds())
     ratios = sorted(b / a for a, b in zip(plain[1:], sam[1:]))  # without the first pair, which warms up
-    print(f'NFNet-{args.arch}, batch {args.batch}, {args.size} px, {args.device}: {1e3 * min(plain[1:]):.1f} ms a step, '
-          f'{1e3 * min(sam[1:]):.1f} ms with SAM on {args.fraction:g} of the batch; '
+    print(f'NFNet-{args.arch}, batch {args.batch}, {args.size} px, {args.device}: '
+          f'{1e3 * min(plain[1:]):.1f} ms a step, {1e3 * min(sam[1:]):.1f} ms with SAM on {args.fraction:g} of the batch; '
           f'ratio {statistics.median(ratios):.3f} (median of {args.pairs} pairs, {ratios[0]:.3f} to {ratios[-1]:.3f})')
 
 

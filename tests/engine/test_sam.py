@@ -117,7 +117,8 @@ def by_hand(model, wrapper, data, counts, autocast, keep):
 ])
 def test_equals_two_passes_by_hand(wrapper, counts, kwargs):
     model, optim = build(wrapper, counts, **kwargs)
-    reference, plain = build(wrapper.replace('Amp', ''), counts, **{k: v for k, v in kwargs.items() if k != 'loss_scale'})
+    by_hand_kwargs = {key: value for key, value in kwargs.items() if key != 'loss_scale'}
+    reference, plain = build(wrapper.replace('Amp', ''), counts, **by_hand_kwargs)
     data = batches(2 * counts)
     with_sam(model, optim)
     if 'Amp' not in wrapper:
@@ -264,7 +265,8 @@ def train(work_dir, hooks, **train_cfg):
 def test_in_a_runner(tmp_path):
     """In the loop that accumulates to a total batch each part has noise of its own; beside an average too."""
     loop = dict(type='nfnet_mm.TotalBatchTrainLoop', total_batch=8, max_iters=3)
-    runner = train(tmp_path, [dict(type='nfnet_mm.SAMHook'), dict(type='EMAHook', ema_type='nfnet_mm.WarmupEMA')], **loop)
+    hooks = [dict(type='nfnet_mm.SAMHook'), dict(type='EMAHook', ema_type='nfnet_mm.WarmupEMA')]
+    runner = train(tmp_path, hooks, **loop)
     torch.manual_seed(0)
     weight = Plain().fc
     data = torch.stack([sample['inputs'] for sample in runner.train_dataloader.dataset])
