@@ -2,11 +2,11 @@
 
 from .convert import Summary, convert_file
 from .deepmind import from_deepmind
+from .errors import ConversionError, ReadError
 from .initializer import NFPretrained
-from .layout import ConversionError, Layout, describe
+from .layout import Layout, describe
 from .readers import read_weights
 from .recognise import Weights, load_weights
-from .stand_ins import ReadError
 from .timm import from_timm, to_timm
 
 __all__ = ['ConversionError', 'Layout', 'NFPretrained', 'ReadError', 'Summary', 'Weights', 'convert_file', 'describe',

@@ -11,7 +11,8 @@ import torch
 from nfnet_mm import __version__
 from nfnet_mm.models.layers.ws_conv import DIALECTS
 
-from .layout import ConversionError, describe
+from .errors import ConversionError
+from .layout import describe
 from .recognise import check_arch, find_arch, load_weights
 from .safetensors_file import write_safetensors
 from .timm import to_timm

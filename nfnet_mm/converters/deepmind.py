@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .layout import ConversionError, describe, ordered, some
+from .errors import ConversionError, some
+from .layout import describe, ordered
 
 _MODULE = re.compile(r'(NFNet|NF_ResNet|NF_RegNet)/~/(.+)')
 _BLOCK = re.compile(r'nf_(?:res_)?block(?:_([1-9]\d{0,5}))?(?:/~/(.+))?')
@@ -46,7 +47,7 @@ def from_deepmind(tree: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
     >>> from_deepmind({'NFNet/~/stem_conv0': {'kernel': 0.}})
     Traceback (most recent call last):
     ...
-    nfnet_mm.converters.layout.ConversionError: not NFNet, NF_ResNet or NF_RegNet weights: NFNet/~/stem_conv0|kernel
+    nfnet_mm.converters.errors.ConversionError: not NFNet, NF_ResNet or NF_RegNet weights: NFNet/~/stem_conv0|kernel
     """
     if not isinstance(tree, Mapping) or not all(isinstance(m, Mapping) for m in tree.values()):
         raise ConversionError('a DeepMind tree is a mapping {module: {name: array}}')

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nfnet_mm.registry import WEIGHT_INITIALIZERS
 
-from .layout import ConversionError, some
+from .errors import ConversionError, some
 from .recognise import Weights, load_weights
 
 _FIRST = 'stem.conv0.weight'
@@ -47,7 +47,7 @@ class NFPretrained:
         >>> MODELS.build(cfg).init_weights()
         Traceback (most recent call last):
         ...
-        nfnet_mm.converters.stand_ins.ReadError: 'no': No such file or directory
+        nfnet_mm.converters.errors.ReadError: 'no': No such file or directory
     """
 
     def __init__(self, checkpoint: Union[str, os.PathLike], prefix: Optional[str] = None,

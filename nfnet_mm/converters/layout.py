@@ -23,16 +23,14 @@ from typing import Optional
 import torch
 from torch import Tensor
 
+from .errors import ConversionError, some
+
 _BLOCK = re.compile(r'backbone\.stages\.(\d+)\.(\d+)\.(.+)')
 _STAGES = 4
 _SE = ('fc1.weight', 'fc1.bias', 'fc2.weight', 'fc2.bias')
 _RANKS = (  # by the key, the first that matches
     (r'.*attention\.conv\.weight', 3), (r'.*\.(?:final_)?conv\w*\.weight', 4), (r'.*\.fc\d?\.weight', 2),
     (r'.*\.(?:gain|bias)', 1), (r'.*\.skip_gain', 0))
-
-
-class ConversionError(ValueError):
-    """A tree of weights is not what it should be; the message is one line and quotes the offending keys."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +49,6 @@ class Layout:
     final_channels: Optional[int]
     num_classes: Optional[int]  # None without a head
     parameters: int
-
-
-def some(names: Iterable[str], limit: int = 6) -> str:
-    """The first names, and how many more there are.
-
-    >>> some(['b', 'a', 'c'], limit=2)
-    'a, b and 1 more'
-    """
-    names = sorted(names)
-    more = f' and {len(names) - limit} more' if len(names) > limit else ''
-    return ', '.join(names[:limit]) + more
 
 
 def describe(state_dict: Mapping[str, Tensor], head: bool = True) -> Layout:
@@ -141,7 +128,8 @@ def check_leaves(state_dict: Mapping[str, Tensor]) -> None:
             raise ConversionError(f'{key} has shape {tuple(value.shape)}, it needs {rank} dimension(s)')
         if not value.numel():
             raise ConversionError(f'{key} is empty: its shape is {tuple(value.shape)}')
-        if not all(map(isfinite, torch.aminmax(value.detach()))):  # one pass and no copy; NaN passes through
+        # One pass and no copy; NaN passes through. On the meta device there is nothing to look at.
+        if not value.is_meta and not all(map(isfinite, torch.aminmax(value.detach()))):
             raise ConversionError(f'{key} holds NaN or Inf')
 
 

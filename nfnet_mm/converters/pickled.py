@@ -16,8 +16,8 @@ from typing import Any, BinaryIO, Callable
 
 import numpy as np
 
-from .stand_ins import (CALLS, PickledArray, PickledDType, PickledName, ReadError, kind_of, known_name, set_array,
-                        set_dtype, short)
+from .errors import ReadError, short
+from .stand_ins import CALLS, PickledArray, PickledDType, PickledName, kind_of, known_name, set_array, set_dtype
 
 _MAX_INSTRUCTIONS = 2_000_000  # the largest NFNet takes under 100,000
 _MAX_DEPTH = 50_000  # of the stack: a dict's items wait on it, a thousand at a time
@@ -42,7 +42,7 @@ def read_pickled_tree(file: BinaryIO) -> dict[str, dict[str, np.ndarray]]:
     >>> read_pickled_tree(io.BytesIO(pickle.dumps({'net': print})))
     Traceback (most recent call last):
     ...
-    nfnet_mm.converters.stand_ins.ReadError: the pickle asks for builtins.print, which is neither an array nor a mapping
+    nfnet_mm.converters.errors.ReadError: the pickle asks for builtins.print, which is neither an array nor a mapping
     """
     reader = _Bounded(file)
     tree = _Machine(reader.size).run(reader)

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import ReadError, short
 from .pickled import read_pickled_tree
 from .safetensors_file import looks_like_safetensors, read_safetensors
-from .stand_ins import ReadError, short
 
 _ZIP = b'PK\x03\x04'
 # What torch.save began with before it wrote zip archives (and timm's releases still do): a pickled magic number.
@@ -106,14 +106,16 @@ class _Nothing:
         pass
 
 
-_BESIDE_WEIGHTS = [
-    'mmengine.logging.history_buffer.HistoryBuffer', 'builtins.getattr', 'numpy.dtype', 'numpy.ndarray',
-    *(f'numpy.{core}.multiarray.{name}' for core in ('core', '_core') for name in ('_reconstruct', 'scalar'))]
+# Classes of these names, rather than one class for all: PyTorch before 2.6 knows them by their own name only.
+_BESIDE_WEIGHTS = [type(name, (_Nothing, ), {'__module__': module}) for module, name in (
+    ('mmengine.logging.history_buffer', 'HistoryBuffer'), ('builtins', 'getattr'), ('numpy', 'dtype'),
+    ('numpy', 'ndarray'), *((f'numpy.{core}.multiarray', function)
+                            for core in ('core', '_core') for function in ('_reconstruct', 'scalar')))]
 
 
 def _read_torch(file: BinaryIO, size: int) -> Content:
     try:
-        allow = torch.serialization.safe_globals([(_Nothing, name) for name in _BESIDE_WEIGHTS])
+        allow = torch.serialization.safe_globals(_BESIDE_WEIGHTS)
     except AttributeError:  # PyTorch before 2.5 loads files of plain weights only
         allow = nullcontext()
     try:
@@ -127,7 +129,9 @@ def _read_torch(file: BinaryIO, size: int) -> Content:
     state_dict, meta = _pick(loaded)
     total = 0
     for name, value in state_dict.items():
-        if type(name) is not str or not isinstance(value, Tensor):
+        if type(name) is not str:  # and may be nested too deeply to be shown
+            raise ReadError(f'it has weights named by {type(name).__name__}, not by text')
+        if not isinstance(value, Tensor):
             raise ReadError(f'{short(name)} is a {type(value).__name__}, not a weight')
         if value.layout is not torch.strided or value.is_quantized or value.is_nested or value.device.type != 'cpu':
             raise ReadError(f'{short(name)} is not a dense tensor')

@@ -14,13 +14,14 @@ from typing import Any, Optional, Union
 import torch
 from torch import Tensor
 
-from nfnet_mm.models.backbones.arch import FAMILIES, NFArch
+from nfnet_mm.models.backbones.arch import FAMILIES, NFArch, resolve_arch
 from nfnet_mm.models.layers import round_to_multiple
 from nfnet_mm.models.layers.ws_conv import DIALECTS
 from nfnet_mm.registry import MODELS
 
 from .deepmind import from_deepmind
-from .layout import ConversionError, Layout, check_leaves, some
+from .errors import ConversionError, some
+from .layout import Layout, check_leaves
 from .readers import Content, read_weights
 from .timm import from_timm
 
@@ -140,10 +141,11 @@ def check_arch(state_dict: Mapping[str, Tensor], layout: Layout, arch: str) -> N
     Raises:
         ConversionError: The family has no variant of this name, or the weights do not fit it.
     """
-    rows = FAMILIES[layout.family][1]
-    if arch not in rows:
-        raise ConversionError(f'{layout.family} has no variant {arch!r}; it has {", ".join(rows)}')
-    wrong = mismatches(rows[arch], layout)
+    try:
+        row = resolve_arch(layout.family, arch)
+    except ValueError as error:
+        raise ConversionError(str(error)) from None
+    wrong = mismatches(row, layout)
     if wrong:
         raise ConversionError(f'the weights are not {arch}\'s: they have {"; ".join(wrong)}')
     with torch.device('meta'):  # shapes only

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from .stand_ins import ReadError, short
+from .errors import ReadError, short
 
 _MAX_HEADER = 16 << 20  # bytes; NFNet-F6 takes 0.2 MB
 _DTYPES = {'F64': torch.float64, 'F32': torch.float32, 'F16': torch.float16, 'BF16': torch.bfloat16,

@@ -9,13 +9,9 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from .layout import ConversionError
+from .errors import ReadError, short
 
 _MAX_RANK = 8
-
-
-class ReadError(ConversionError):
-    """A file cannot be read safely, or is not what it should be; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,7 @@ def _dtype(machine, code, align=False, copy=True) -> PickledDType:
     if type(code) is str and code[:1] in ('O', '|'):
         raise ReadError('the pickle has an array of Python objects, not of numbers')
     if type(code) is not str or code not in _NUMBERS:
-        raise ReadError(f'the pickle has an array of type {short(code)}, not of plain numbers')
+        raise ReadError(f'the pickle has an array of type {show(code)}, not of plain numbers')
     return PickledDType(code)
 
 
@@ -128,7 +124,7 @@ def _encode(machine, text, encoding) -> bytes:
 
 def _module(machine, path) -> PickledModule:
     if type(path) is not str or path not in _MODULES:
-        raise ReadError(f'the pickle asks for the module {short(path)}, which arrays do not need')
+        raise ReadError(f'the pickle asks for the module {show(path)}, which arrays do not need')
     return PickledModule(path)
 
 
@@ -140,7 +136,7 @@ def _attribute(machine, module, name) -> PickledName:
 
 def known_name(path: str) -> PickledName:
     if path not in CALLS and path not in ('numpy.ndarray', ):
-        raise ReadError(f'the pickle asks for {short(path)}, which is neither an array nor a mapping')
+        raise ReadError(f'the pickle asks for {show(path)}, which is neither an array nor a mapping')
     return PickledName(path)
 
 
@@ -178,14 +174,6 @@ def kind_of(value: Any) -> str:
     return f'an {name}' if name[0] in 'aeiou' else f'a {name}'
 
 
-def short(shown: Any) -> str:
-    """One line of at most 100 characters, whatever the file put in.
-
-    >>> short('a\\nb' * 200)  # doctest: +ELLIPSIS
-    'a?ba?b...'
-    """
-    # A tuple is a shape, if of numbers; any other may be nested too deeply to be shown.
-    plain = isinstance(shown, (str, int, Exception)) or type(shown) is tuple and all(type(v) is int for v in shown)
-    text = str(shown) if plain else kind_of(shown)
-    text = ''.join(c if c.isprintable() else '?' for c in text[:400])
-    return text if len(text) <= 100 else text[:97] + '...'
+def show(value: Any) -> str:
+    """A text in one line, and of anything else what it is."""
+    return short(value) if type(value) is str else kind_of(value)

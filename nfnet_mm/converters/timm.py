@@ -11,7 +11,8 @@ from typing import Optional
 
 from torch import Tensor
 
-from .layout import ConversionError, describe, ordered, some
+from .errors import ConversionError, some
+from .layout import describe, ordered
 
 _STEM = {'conv': 'conv0', **{f'conv{s + 1}': f'conv{s}' for s in range(4)}}
 _BLOCK = {
@@ -40,7 +41,7 @@ def from_timm(state_dict: Mapping[str, Tensor], head: bool = True) -> dict[str, 
     >>> from_timm({'conv1.weight': torch.ones(64, 3, 7, 7)})
     Traceback (most recent call last):
     ...
-    nfnet_mm.converters.layout.ConversionError: not weights of timm's NFNet, NF-ResNet or NF-RegNet: conv1.weight
+    nfnet_mm.converters.errors.ConversionError: not weights of timm's NFNet, NF-ResNet or NF-RegNet: conv1.weight
     """
     state, sources, unknown = {}, {}, []
     for source, value in state_dict.items():

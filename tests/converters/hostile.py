@@ -234,7 +234,7 @@ def files():
     yield 'pth with a list', _torch([torch.ones(3)]), 'holds a list'
     yield 'pth with nothing', _torch({}), 'holds a dict|holds a OrderedDict'
     yield 'pth with texts', _torch({'state_dict': {'a': 'text'}}), 'a is a str'
-    yield 'pth with numbers for names', _torch({1: torch.ones(3)}), 'not a weight'
+    yield 'pth with numbers for names', _torch({1: torch.ones(3)}), 'named by int'
     yield 'pth shown large', _torch({'a': torch.ones(1).expand(1 << 40)}), 'more bytes'
     yield 'pth of sparse tensors', _torch({'a': torch.eye(3).to_sparse()}), 'dense'
     yield 'pth on no device', _torch({'a': torch.empty(3, device='meta')}), 'dense'
