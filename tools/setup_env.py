@@ -177,10 +177,11 @@ def set_up(at, explicit=None):
             make_venv(at, python)
         for name in drop_half_installed(at.site()):
             say(f'  removed {name}, left half-installed by an interrupted run')
-        pip(at, 'installing torch and what mmcv is compiled with', 'install', '-r', str(at.base), lock=lock)
         rest = at.build / 'rest.txt'  # all but mmcv, which is compiled below, in sight of the user
         rest.write_text(''.join(line for line in at.pins.read_text().splitlines(True)
                                 if not line.startswith(('-r', MMCV + '=='))))
+        pip(at, 'installing torch and what mmcv is compiled with', 'install', '-r', str(at.base),
+            '-c', str(rest), lock=lock)
         pip(at, 'installing the other packages', 'install', '--no-build-isolation', '-r', str(at.base), '-r', str(rest),
             lock=lock)
         headless = at.pin('opencv-python-headless')

@@ -122,7 +122,8 @@ class Checkout:
 
     def start(self, **env):
         command = [PYTHON, str(ROOT / 'tools/setup_env.py'), '--root', str(self.root), '--python', PYTHON]
-        return subprocess.Popen(command, env={**self.env, **env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, env={**self.env, **env}, text=True, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE)
 
     def run(self, **env):
         proc = self.start(**env)
