@@ -182,7 +182,7 @@ def test_from_nothing_then_at_once_then_mended_from_the_cache(bare):
 
     start = time.monotonic()
     assert bare.run() == (0, '', '')
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 10  # a tenth of a second where nothing else runs
 
     site = bare.root / f'.venv/lib/python{VERSION}/site-packages'
     (site / 'mmcv' / '_ext.py').unlink()  # the operators are gone
