@@ -79,6 +79,8 @@ def test_recipe_of_the_built_runner(name, nyu, tmp_path):
     optimizer = runner.optim_wrapper.optimizer
     assert type(optimizer) is torch.optim.SGD
     assert sum(len(group['params']) for group in optimizer.param_groups) == len(list(runner.model.parameters()))
+    agc = dict(clipping=0.04, eps=1e-3) if '_nf_' in name else None
+    assert getattr(runner.optim_wrapper, 'agc', None) == agc
     rates = []
     for _ in range(7500):
         group = optimizer.param_groups[0]

@@ -53,6 +53,17 @@ def _conv(in_channels: int, out_channels: int, kernel: Sequence[int], input_scal
     return conv
 
 
+class _OutputConv(nn.Conv2d):
+    """A conv whose weights are divided by sqrt(fan-in) as they are applied.
+
+    Its input is as large at every pixel (the sum of two unit-variance branches), so the curvature of the loss along
+    plain weights grows with the fan-in, and the recipe's learning rate of 0.16 is beyond what SGD bears there.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight * self.weight[0].numel()**-0.5, self.bias)
+
+
 class UpConv(nn.Module):
     """Unpooling and a 5x5 conv, as four small convs whose outputs interleave (Laina et al. 2016, section 3.1).
 
@@ -166,8 +177,8 @@ class UpProjectionHead(BaseDecodeHead):
         self.blocks = nn.ModuleList(
             UpProjection(channels >> i, channels >> i + 1, norm_cfg, RELU_GAIN * 0.5**0.5 if i else 1.0)
             for i in range(num_blocks))
-        self.conv_seg = nn.Conv2d(self.channels, 1, 3, padding=1)
-        nn.init.normal_(self.conv_seg.weight, std=0.01)
+        self.conv_seg = _OutputConv(self.channels, 1, 3, padding=1)
+        nn.init.normal_(self.conv_seg.weight, std=0.1)
         nn.init.zeros_(self.conv_seg.bias)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
