@@ -44,7 +44,7 @@ def read_pickled_tree(file: BinaryIO) -> dict[str, dict[str, np.ndarray]]:
     ...
     nfnet_mm.converters.errors.ReadError: the pickle asks for builtins.print, which is neither an array nor a mapping
     """
-    reader = _Bounded(file)
+    reader = Bounded(file)
     tree = _Machine(reader.size).run(reader)
     if reader.left:
         raise ReadError(f'{reader.left} bytes follow the end of the pickle')
@@ -70,7 +70,7 @@ def _check_tree(tree: Any, size: int) -> dict[str, dict[str, np.ndarray]]:
     return checked
 
 
-class _Bounded:
+class Bounded:
     """A file of which never more is asked than it holds, whatever length an instruction states."""
 
     def __init__(self, file: BinaryIO):
@@ -101,7 +101,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
         self.spare = size  # bytes that texts may be encoded to, in all
 
-    def run(self, reader: _Bounded) -> Any:
+    def run(self, reader: Bounded) -> Any:
         try:
             for count, (opcode, argument, _) in enumerate(pickletools.genops(reader)):
                 if count > _MAX_INSTRUCTIONS or len(self.stack) > _MAX_DEPTH:

@@ -1,6 +1,8 @@
 """Read a file of weights, knowing it by its content, without running anything in it."""
 
+import io
 import os
+import pickletools
 import re
 import warnings
 import zipfile
@@ -14,9 +16,10 @@ import torch
 from torch import Tensor
 
 from .errors import ReadError, short
-from .pickled import read_pickled_tree
+from .pickled import Bounded, read_pickled_tree
 from .safetensors_file import looks_like_safetensors, read_safetensors
 
+_MAX_TUPLES = 100_000  # NFNet-F6 with momentum and averaged weights has under 30,000
 _ZIP = b'PK\x03\x04'
 # What torch.save began with before it wrote zip archives (and timm's releases still do): a pickled magic number.
 _LEGACY_TORCH = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
@@ -66,6 +69,8 @@ def _read(file: BinaryIO, size: int) -> Content:
         _check_zip(file, size)
         return _read_torch(file, size)
     if head.startswith(_LEGACY_TORCH):
+        for _ in range(4):  # magic number, version, system, weights
+            _check_nesting(file)
         return _read_torch(file, size)
     if _PICKLE.match(head):
         return Content('pickle', tree=read_pickled_tree(file))
@@ -85,15 +90,29 @@ def _check_zip(file: BinaryIO, size: int) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+            if members and all(m.filename.endswith('.npy') for m in members):
+                raise ReadError("a NumPy archive; DeepMind's files are pickles in spite of their suffix")
+            pickles = [m for m in members if m.filename.endswith('/data.pkl')]
+            if not pickles:
+                raise ReadError('a zip archive without weights of PyTorch in it')
+            if any(m.compress_type != zipfile.ZIP_STORED for m in members) or sum(m.file_size for m in members) > size:
+                raise ReadError('the archive unpacks to more than its size, which no .pth file does')
+            for member in pickles:
+                _check_nesting(io.BytesIO(archive.read(member)))
+    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
         raise ReadError(f'the .pth archive is cut off or broken: {short(error)}') from None
-    if members and all(m.filename.endswith('.npy') for m in members):
-        raise ReadError("a NumPy archive; DeepMind's files are pickles in spite of their suffix")
-    if not any(m.filename.endswith('/data.pkl') for m in members):
-        raise ReadError('a zip archive without weights of PyTorch in it')
-    if any(m.compress_type != zipfile.ZIP_STORED for m in members) or sum(m.file_size for m in members) > size:
-        raise ReadError('the archive unpacks to more than its size, which no .pth file does')
-    file.seek(0)
+
+
+def _check_nesting(file: BinaryIO) -> None:
+    """Refuse a pickle that could nest tuples so deeply that Python, hashing one as a key, would overrun its stack."""
+    try:
+        tuples = sum(opcode.name.startswith('TUPLE') for opcode, _, _ in pickletools.genops(Bounded(file)))
+    except ReadError:
+        raise
+    except Exception as error:
+        raise ReadError(f'the .pth file is cut off or broken: {short(error)}') from None
+    if tuples > _MAX_TUPLES:
+        raise ReadError(f'the .pth file has {tuples} tuples in it, far more than weights need')
 
 
 class _Nothing:
@@ -119,6 +138,7 @@ def _read_torch(file: BinaryIO, size: int) -> Content:
     except AttributeError:  # PyTorch before 2.5 loads files of plain weights only
         allow = nullcontext()
     try:
+        file.seek(0)
         with allow, warnings.catch_warnings():
             warnings.simplefilter('ignore')
             loaded = torch.load(file, map_location='cpu', weights_only=True)

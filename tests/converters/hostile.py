@@ -207,6 +207,23 @@ def _compressed_torch(path):
     _zip(members, zipfile.ZIP_DEFLATED)(path)
 
 
+def _deep_torch(path):
+    """Keys nested so deeply that hashing them would end the process."""
+    torch.save({'w': torch.zeros(1)}, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {m: archive.read(m) for m in archive.namelist()}
+    nested = P2 + b'})' + b'\x85' * 2_000_000 + b'K\x01s.'
+    _zip({m: nested if m.endswith('data.pkl') else data for m, data in members.items()})(path)
+
+
+def _deep_old_torch(path):
+    torch.save({'w': torch.zeros(1)}, path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    weights = data.index(b'ctorch._utils')
+    start = data.rindex(P2, 0, weights)
+    path.write_bytes(data[:start] + P2 + b'})' + b'\x85' * 2_000_000 + b'K\x01s.')
+
+
 def files():
     """(name, writer, words): no file of weights either."""
     good = {'a.weight': torch.ones(3)}
@@ -226,6 +243,8 @@ def files():
     yield 'zip cut off', _cut(_torch(good), .7), 'cut off'
     yield 'zip magic alone', _put(b'PK\x03\x04'), 'cut off'
     yield 'zip bomb', _compressed_torch, 'unpacks to more'
+    yield 'pth nested deeply', _deep_torch, '2000000 tuples'
+    yield 'old pth nested deeply', _deep_old_torch, '2000000 tuples'
     yield 'pth that runs code', _torch({'a': Call(os.system, RUN)}), r'posix\.system'
     yield 'old pth that runs code', _torch({'a': Call(os.system, RUN)}, _use_new_zipfile_serialization=False), 'system'
     yield 'pth with a module', _torch(lambda: torch.nn.Linear(2, 2)), r'torch\.nn\.modules\.linear\.Linear'
