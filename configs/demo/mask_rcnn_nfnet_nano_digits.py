@@ -1,7 +1,7 @@
 """Mask R-CNN + FPN on NFNet 'nano' with AGC: handwritten digits, minutes on two CPU cores (see tools/demo.py)."""
 _base_ = '../_base_/digits_instance.py'
 
-max_iters = 500
+max_iters = 400
 num_classes = 10
 channels = 64
 model = dict(

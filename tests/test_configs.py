@@ -1,0 +1,119 @@
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine import Config
+from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from mmengine.runner import Runner
+
+from nfnet_mm.utils import running
+
+pytest.importorskip('mmdet')
+pytest.importorskip('mmcv.ops')
+
+FOLDER = Path(__file__).parents[1] / 'configs'
+LEAVES = sorted(path for path in FOLDER.rglob('*.py') if '_base_' not in path.parts)
+F0 = FOLDER / 'mask_rcnn_nfnet_f0_fpn.py'
+HEAD_ENDS = {'rpn_head.rpn_cls.weight', 'rpn_head.rpn_reg.weight', 'roi_head.bbox_head.fc_cls.weight',
+             'roi_head.bbox_head.fc_reg.weight', 'roi_head.mask_head.conv_logits.weight'}
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    """Configs set mmengine's global scope; give it back."""
+    before = DefaultScope.get_current_instance()
+    yield
+    init_default_scope(before.scope_name if before else 'mmengine')
+
+
+@pytest.mark.parametrize('path', LEAVES, ids=lambda path: str(path.relative_to(FOLDER)))
+def test_builds_and_fits_together(path):
+    cfg = Config.fromfile(path)
+    init_default_scope(cfg.default_scope)
+    # Ours build without memory, the largest variants in a second; stock backbones read values while they build.
+    ours = str(cfg.model.get('backbone', {}).get('type')).startswith('nfnet_mm.NF')
+    with torch.device('meta') if ours else nullcontext():
+        model = MODELS.build(cfg.model)
+    if cfg.model.get('neck', {}).get('type') == 'FPN':
+        assert tuple(model.neck.in_channels) == tuple(model.backbone.out_channels)
+        assert tuple(model.backbone.out_strides) == tuple(cfg.model.roi_head.bbox_roi_extractor.featmap_strides)
+        strides = cfg.model.rpn_head.anchor_generator.strides
+        assert len(strides) == model.neck.num_outs and strides[:4] == list(model.backbone.out_strides)
+    running.use_amp(cfg)  # raises for a wrapper without a twin
+
+
+def on_digits(path, digits_root, work_dir, **options):
+    """The config with the small digits dataset in the place of its own, nothing else changed but ``options``."""
+    cfg = running.load_config(str(path), options, str(work_dir))
+    running.use_data_root(cfg, str(digits_root))
+    cfg.experiment_name = work_dir.name
+    for split, loader in (('train', cfg.train_dataloader), ('val', cfg.val_dataloader), ('val', cfg.test_dataloader)):
+        loader.update(num_workers=0, persistent_workers=False)
+        loader.dataset.update(ann_file=f'annotations/{split}.json', data_prefix=dict(img=f'{split}/'),
+                              metainfo=dict(classes=tuple('0123456789')))
+    cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = str(digits_root / 'annotations/val.json')
+    return cfg
+
+
+def test_f0_recipe_as_built(digits_root, tmp_path):
+    """The paper's numbers, read from what mmengine built."""
+    runner = Runner.from_cfg(on_digits(F0, digits_root, tmp_path / 'recipe'))
+    loop = runner.train_loop
+    wrapper = runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    schedulers = runner.build_param_scheduler(runner.param_schedulers)
+
+    assert loop.max_iters == 22_500
+    assert loop.dataloader.batch_size * wrapper._accumulative_counts == 256
+    rates = []
+    for _ in range(loop.max_iters):
+        wrapper.optimizer._step_count = 1  # else the schedulers warn that nothing was trained between their steps
+        rates.append(wrapper.get_lr()['lr'][0])
+        for scheduler in schedulers:
+            scheduler.step()
+    assert rates[0] == pytest.approx(0.0032)
+    assert np.all(np.diff(rates[:1000]) > 0) and rates[500] == pytest.approx(0.32 * (0.01 + 0.99 * 500 / 999))
+    for first, last, rate in ((1000, 20_249, 0.32), (20_250, 21_374, 0.032), (21_375, 21_936, 0.0032),
+                              (21_937, 22_499, 0.00032)):
+        assert rates[first] == pytest.approx(rate) and rates[last] == pytest.approx(rate)
+
+    optimizer = wrapper.optimizer
+    assert type(optimizer).__name__ == 'SGD' and optimizer.defaults['momentum'] == 0.9 and optimizer.defaults['nesterov']
+    assert {(group['weight_decay'], min(p.dim() for p in group['params']) > 1) for group in optimizer.param_groups} == {
+        (4e-5, True), (0.0, False)}
+    names = {id(p): name for name, p in runner.model.named_parameters()}
+    assert {names[id(p)] for p in wrapper.excluded} == HEAD_ENDS
+
+    # The pixels that the public weights know: RGB, zero mean, unit deviation over ImageNet; padded to one size.
+    preprocessor = runner.model.data_preprocessor
+    colour = np.array([58, 116, 104], np.uint8)  # BGR
+    batch = dict(inputs=[torch.from_numpy(np.tile(colour[:, None, None], (1, 64, 48)))], data_samples=None)
+    pixels = preprocessor(batch, training=False)['inputs']
+    expected = (np.array([104, 116, 58]) - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
+    np.testing.assert_allclose(pixels[0, :, 0, 0], expected, rtol=1e-5)
+
+
+def test_f0_trains_two_iterations_and_validates(digits_root, tmp_path):
+    cfg = on_digits(F0, digits_root, tmp_path / 'f0', **{
+        'train_cfg.total_batch': 2, 'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2,
+        'train_dataloader.batch_size': 1, 'val_dataloader.dataset.indices': 2, 'default_hooks.logger.interval': 1,
+        'default_hooks.checkpoint.save_last': False,  # half a gigabyte
+        'model.roi_head.bbox_head.num_classes': 10, 'model.roi_head.mask_head.num_classes': 10,
+        'model.test_cfg.rcnn.score_thr': 0.0})  # it has learnt nothing yet, and is to find something
+    small = (128, 128)
+    resize, crop = cfg.train_dataloader.dataset.pipeline[2:4]
+    assert (resize.type, resize.scale, resize.ratio_range) == ('RandomResize', (1024, 1024), (0.1, 2.0))
+    assert (crop.type, crop.crop_size) == ('RandomCrop', (1024, 1024))
+    resize.scale = crop.crop_size = cfg.val_dataloader.dataset.pipeline[1].scale = small
+    resize.ratio_range = (0.8, 1.25)  # 0.1 would leave no digit to learn from
+    cfg.model.data_preprocessor.batch_augments[0].size = small
+    runner = Runner.from_cfg(cfg)
+    start = {name: p.detach().clone() for name, p in runner.model.named_parameters()}
+    runner.train()
+    assert runner.iter == 2 and runner.optim_wrapper._inner_count == 4
+    moved = [name for name, p in runner.model.named_parameters() if not torch.equal(p, start[name])]
+    assert {name.split('.')[0] for name in moved} == {'backbone', 'neck', 'rpn_head', 'roi_head'}
+    scalars = runner.message_hub.log_scalars
+    assert scalars['train/lr'].current() == pytest.approx(0.32 * 2 / 256 * (0.01 + 0.99 / 999))
+    assert np.isfinite(scalars['train/loss'].current()) and 0 <= scalars['val/coco/segm_mAP'].current() <= 1
