@@ -114,7 +114,7 @@ class _Machine:
                     shown = opcode.name if argument is None else f'{opcode.name} {short(argument)}'
                     raise ReadError(f'the pickle uses the instruction {shown}, which no tree of arrays needs')
             return self.stack.pop()
-        except ReadError:
+        except (ReadError, MemoryError):
             raise
         except Exception as error:  # whatever Python raises on a malformed program: it is malformed
             raise ReadError(f'the pickle is malformed: {short(error)}') from None

@@ -99,7 +99,9 @@ def _check_zip(file: BinaryIO, size: int) -> None:
                 raise ReadError('the archive unpacks to more than its size, which no .pth file does')
             for member in pickles:
                 _check_nesting(io.BytesIO(archive.read(member)))
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except (ReadError, MemoryError):
+        raise
+    except Exception as error:  # zipfile raises nearly any kind on a broken or locked archive
         raise ReadError(f'the .pth archive is cut off or broken: {short(error)}') from None
 
 
@@ -107,7 +109,7 @@ def _check_nesting(file: BinaryIO) -> None:
     """Refuse a pickle that could nest tuples so deeply that Python, hashing one as a key, would overrun its stack."""
     try:
         tuples = sum(opcode.name.startswith('TUPLE') for opcode, _, _ in pickletools.genops(Bounded(file)))
-    except ReadError:
+    except (ReadError, MemoryError):
         raise
     except Exception as error:
         raise ReadError(f'the .pth file is cut off or broken: {short(error)}') from None

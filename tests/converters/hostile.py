@@ -207,6 +207,17 @@ def _compressed_torch(path):
     _zip(members, zipfile.ZIP_DEFLATED)(path)
 
 
+def _locked(path):
+    """As if encrypted: the flag of every entry of the directory at the archive's end."""
+    torch.save({'w': torch.zeros(1)}, path)
+    data = bytearray(path.read_bytes())
+    at = data.find(b'PK\x01\x02')
+    while at >= 0:
+        data[at + 8] |= 1
+        at = data.find(b'PK\x01\x02', at + 1)
+    path.write_bytes(data)
+
+
 def _deep_torch(path):
     """Keys nested so deeply that hashing them would end the process."""
     torch.save({'w': torch.zeros(1)}, path)
@@ -242,6 +253,7 @@ def files():
     yield 'zip', _zip({'a.txt': b'x'}), 'without weights'
     yield 'zip cut off', _cut(_torch(good), .7), 'cut off'
     yield 'zip magic alone', _put(b'PK\x03\x04'), 'cut off'
+    yield 'zip locked', _locked, 'cut off or broken'
     yield 'zip bomb', _compressed_torch, 'unpacks to more'
     yield 'pth nested deeply', _deep_torch, '2000000 tuples'
     yield 'old pth nested deeply', _deep_old_torch, '2000000 tuples'
