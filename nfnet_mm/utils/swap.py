@@ -1,0 +1,451 @@
+"""Put a normalizer-free backbone in the place of a ResNet, in a config of mmdet, mmseg or mmpretrain.
+
+Works on plain dicts and imports none of the frameworks: see :func:`swap_config`. Files are in ``config_files``.
+"""
+import copy
+import difflib
+import re
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from nfnet_mm.engine import NFOptimWrapperConstructor
+from nfnet_mm.engine.agc import check_agc
+from nfnet_mm.models.backbones.arch import FAMILIES, NFArch, resolve_arch
+
+from .running import AMP_TWINS, UserError
+
+__all__ = ['Variant', 'find_variant', 'swap_config', 'variant_names']
+
+# ImageNet's, of the RGB channels: what every public NF weight was trained with.
+MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+
+# Types that are one stem of stride 4 and four stages, whose channels follow from depth and base_channels.
+RESNETS = ('ResNet', 'ResNetV1b', 'ResNetV1c', 'ResNetV1d', 'ResNeXt', 'ResNeSt', 'Res2Net', 'SEResNet', 'SEResNeXt')
+# Near relatives that are not, and why.
+REASONS = {
+    'TridentResNet': 'its last stage runs three times with shared weights and different dilations',
+    'DetectoRS_ResNet': 'its switchable atrous convs and the features fed back into it (RFP) have no counterpart',
+    'DetectoRS_ResNeXt': 'its switchable atrous convs and the features fed back into it (RFP) have no counterpart',
+    'ICNet': "it calls ResNet's layers one by one, at two image sizes",
+    'ResNet_CIFAR': 'its stem keeps the image size, while every NF stem divides it',
+}
+
+# What becomes of a ResNet's options. CARRIED: see _backbone_cfg.
+CARRIED = ('type', 'depth', 'in_channels', 'out_indices', 'frozen_stages', 'with_cp', 'strides', 'dilations',
+           'drop_path_rate', 'num_stages')
+# The variant has its own.
+SHAPE = ('base_channels', 'stem_channels', 'expansion', 'deep_stem', 'avg_down', 'groups', 'base_width',
+         'width_per_group', 'scales', 'radix', 'reduction_factor', 'avg_down_stride', 'se_ratio')
+# Nothing to norm, or another network's weights.
+MOOT = ('norm_cfg', 'norm_eval', 'style', 'conv_cfg', 'act_cfg', 'zero_init_residual', 'init_cfg', 'pretrained')
+# What a conv is there does not matter here, where every weight is standardised.
+PLAIN_CONVS = (None, 'Conv', 'Conv2d', 'ConvWS')
+# Left out if the user says so.
+ON_REQUEST = {
+    'dcn': 'deformable convs in its stages',
+    'plugins': 'modules inside its blocks',
+}
+NEAREST = {
+    'contract_dilation': 'the first block of a dilated stage dilates as much as the others',
+    'multi_grid': "the last stage's blocks all dilate alike",
+}
+# Heads inside a two-stage detector's roi_head.
+ROI_HEADS = ('bbox_head', 'mask_head', 'keypoint_head', 'semantic_head', 'grid_head')
+
+
+class Variant(NamedTuple):
+    """A backbone by name: its config and its shape."""
+    name: str
+    cfg: Dict[str, Any]
+    arch: NFArch
+
+    def channels(self, index: int) -> int:
+        """Of output ``index`` (see ``NFBackbone``)."""
+        if index < len(self.arch.widths):
+            return self.arch.widths[index]
+        return self.arch.final_channels or self.arch.widths[-1]
+
+
+def _variants() -> Dict[str, Dict[str, Any]]:
+    names = {}
+    for name in FAMILIES['NFNet'][1]:
+        ours = name.lower().replace('eca-l', 'eca_nfnet_l')
+        ours = f'nfnet_{ours}' if re.fullmatch(r'f\d\+?|l0|nano', ours) else ours
+        names.setdefault(ours, dict(type='nfnet_mm.NFNet', arch=name))
+    for name in FAMILIES['NFResNet'][1]:
+        numbered = dict(type='nfnet_mm.NFResNet', depth=int(name)) if name.isdigit() else None
+        names.setdefault(f'nf_resnet{name}' if numbered else name,
+                         numbered or dict(type='nfnet_mm.NFResNet', arch=name))
+    for name in FAMILIES['NFRegNet'][1]:
+        names.setdefault(f'nf_regnet_{name.lower()}' if len(name) == 2 else name,
+                         dict(type='nfnet_mm.NFRegNet', arch=name))
+    # where the paper's and timm's shapes share a name, the plain one is the paper's
+    for family, (_, rows) in FAMILIES.items():
+        for name, arch in rows.items():
+            if arch.dialect == 'timm' and names.get(name, {}).get('arch') != name:
+                names[f'timm/{name}'] = dict(type=f'nfnet_mm.{family}', arch=name)
+    return names
+
+
+def variant_names() -> List[str]:
+    """Every name that :func:`find_variant` knows."""
+    return list(_variants())
+
+
+def find_variant(name: str) -> Variant:
+    """The backbone of a name.
+
+    ``nfnet_f0``, ``nf_resnet50`` and ``nf_regnet_b1`` are the papers' shapes, for the authors' weights;
+    ``timm/nf_resnet50`` is timm's, for timm's.
+
+    Raises:
+        UserError: unknown; the message suggests the nearest and lists all.
+
+    Example:
+        >>> find_variant('nfnet_f0').cfg, find_variant('nf_resnet50').channels(3)
+        ({'type': 'nfnet_mm.NFNet', 'arch': 'F0'}, 2048)
+    """
+    known = _variants()
+    cfg = known.get(name.lower())
+    if cfg is None:
+        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
+        hint = f' Did you mean {" or ".join(map(repr, near))}?' if near else ''
+        raise UserError(f'backbone {name!r} is unknown.{hint} Known: {", ".join(known)}')
+    family = cfg['type'].partition('.')[2]
+    return Variant(name.lower(), dict(cfg), resolve_arch(family, cfg['arch'] if 'arch' in cfg else str(cfg['depth'])))
+
+
+def swap_config(cfg: Dict[str, Any],
+                backbone: str,
+                weights: Optional[str] = None,
+                clipping: float = 0.01,
+                drop: Sequence[str] = ()) -> Tuple[Dict[str, Any], List[str]]:
+    """A config with every ResNet of its model replaced, and all that follows from it.
+
+    The channels that necks and heads read, the input normalisation, and the optimizer wrapper (AGC's, with the same
+    optimizer, accumulation and parameter-wise rules) change; what cannot be converted is refused.
+
+    Args:
+        cfg: the whole config, of plain dicts; not changed.
+        backbone: a name, see :func:`find_variant`.
+        weights: file of weights to start the backbone from; random without.
+        clipping: of AGC.
+        drop: options of the ResNet ('dcn', 'plugins') to leave out, which are refused otherwise.
+
+    Returns: the new config, and what changed and was left behind, a line each.
+
+    Raises:
+        UserError: something in the config has no counterpart; the message names it and quotes its value.
+
+    Example:
+        >>> cfg = dict(model=dict(
+        ...     type='RetinaNet', data_preprocessor=dict(type='DetDataPreprocessor'),
+        ...     backbone=dict(type='ResNet', depth=50, out_indices=(1, 2, 3), frozen_stages=1),
+        ...     neck=dict(type='FPN', in_channels=[512, 1024, 2048], out_channels=256)))
+        >>> new, notes = swap_config(cfg, 'nfnet_f0')
+        >>> new['model']['backbone']
+        {'type': 'nfnet_mm.NFNet', 'arch': 'F0', 'out_indices': (1, 2, 3), 'frozen_stages': 1}
+        >>> notes[1]
+        'model.neck.in_channels: [512, 1024, 2048] -> [512, 1536, 1536]'
+    """
+    if unknown := [name for name in drop if name not in ON_REQUEST]:
+        raise UserError(f'drop={unknown[0]!r} cannot be asked for; what can be left out is {", ".join(ON_REQUEST)}')
+    variant, notes = find_variant(backbone), []
+    cfg = copy.deepcopy(cfg)
+    model = cfg.get('model')
+    if not isinstance(model, dict):
+        raise UserError(f'the config has no model to change (model={model!r})')
+    hosts = list(_hosts(model, 'model'))
+    if not any(_is_resnet(host[key]) for _, host, key, _ in hosts):
+        raise UserError(_no_resnet(hosts))
+    for path, host, key, above in hosts:
+        if not _is_resnet(host[key]):
+            notes.append(f'{path}.{key} stays {host[key].get("type")!r}')
+            continue
+        _swap_one(host, key, path, variant, cfg.get('default_scope'), weights, drop, notes)
+        for owner, where in [(model, 'model'), *above]:
+            for option in ('pretrained', 'init_cfg'):
+                # another network's weights, for the whole of what holds the backbone
+                value = owner.get(option)
+                if value and (option == 'pretrained' or 'checkpoint' in str(value)):
+                    owner[option] = None
+                    notes.append(f'{where}.{option} = {_brief(value)} dropped')
+    if cfg.get('load_from'):
+        notes.append(f'load_from = {cfg["load_from"]!r} dropped')
+        cfg['load_from'] = None
+    _set_normalisation(cfg, notes)
+    _set_agc(cfg, clipping, notes)
+    left = sorted({where for where, kind in _norms(model, '') if 'BN' in kind or 'BatchNorm' in kind})
+    if left:
+        notes.append(f'BatchNorm stays in {", ".join(left)}')
+    return cfg, notes
+
+
+def _brief(value: Any) -> str:
+    text = str(value.get('checkpoint', value) if isinstance(value, dict) else value)
+    return text if len(text) < 60 else f'{text[:57]}...'
+
+
+def _kind(cfg: Dict[str, Any]) -> Tuple[Optional[str], str]:
+    """(scope, name) of a module's type."""
+    kind = cfg.get('type')
+    if not isinstance(kind, str):
+        raise UserError(f'type={kind!r} is a class, of a config in the style of mmengine\'s read_base; the old style, '
+                        'with types as text, can be converted')
+    scope, _, name = kind.rpartition('.')
+    return scope or None, name
+
+
+def _is_resnet(cfg: Dict[str, Any]) -> bool:
+    return _kind(cfg)[1] in RESNETS
+
+
+def _hosts(node: Any, path: str, above=()) -> Iterator[Tuple[str, dict, str, tuple]]:
+    """(path, dict, key, dicts around it) of each backbone in a model, the outermost of each branch."""
+    if isinstance(node, (list, tuple)):
+        for i, item in enumerate(node):
+            yield from _hosts(item, f'{path}.{i}', above)
+    if not isinstance(node, dict):
+        return
+    above = (*above, (node, path))
+    for key, value in node.items():
+        if key in ('backbone', 'backbone_cfg') and isinstance(value, dict) and 'type' in value:
+            inner = list(_hosts(value, f'{path}.{key}', above)) if _kind(value)[1] == 'BiSeNetV1' else []
+            yield from inner or [(path, node, key, above)]
+        elif isinstance(value, (dict, list, tuple)) and not key.startswith('teacher'):
+            yield from _hosts(value, f'{path}.{key}', above)
+
+
+def _no_resnet(hosts) -> str:
+    if not hosts:
+        return 'the model has no backbone: nothing to replace'
+    path, host, key, _ = hosts[0]
+    kind = _kind(host[key])[1]
+    why = REASONS.get(kind, 'it is not of the ResNet family, and its options have no counterpart')
+    return f'{path}.{key} of type {kind!r} cannot be replaced: {why}. What can: {", ".join(RESNETS)}'
+
+
+def _swap_one(host, key, path, variant, default_scope, weights, drop, notes) -> None:
+    """Replace ``host[key]`` and let the modules beside it read the new channels."""
+    old = host[key]
+    depth, scope = old.get('depth', 50), _kind(old)[0] or default_scope
+    indices = tuple(old.get('out_indices') or ((3, ) if scope == 'mmpretrain' else range(old.get('num_stages', 4))))
+    base = old.get('base_channels', 64) * (old.get('expansion') or (1 if str(depth) in ('18', '34') else 4))
+    was = [base * 2**i for i in indices]
+    necks = _modules(host.get('neck'))
+    if indices == (3, ) and (default_scope == 'mmpretrain' or any('Pooling' in _kind(n)[1] for _, n in necks)):
+        indices = (4, )  # a pre-activation network ends with an activation, in some after a conv
+    cfg = _backbone_cfg(old, f'{path}.{key}', variant, indices, weights, drop, notes)
+    levels = list(zip(was, map(variant.channels, indices)))
+    host[key] = cfg
+    if 'context_channels' in host:
+        return _rewire_bisenet(host, path, levels, notes)
+    for where, neck in necks:
+        where = f'{path}.neck{where}'
+        if 'in_channels' not in neck:  # pooling and the like: channels pass
+            continue
+        _set(neck, 'in_channels', _mapped(neck['in_channels'], levels, f'{where}.in_channels'), where, notes)
+        if _kind(neck)[1] != 'JPU':
+            return
+        # JPU hands on what it was given, but for the last level
+        widened = neck.get('mid_channels', 512) * len(neck.get('dilations', (1, 2, 4, 8)))
+        levels = [*levels[neck.get('start_level', 0):-1], (widened, widened)]
+    for name, value in host.items():
+        if name.endswith('head'):
+            for i, head in _modules(value):
+                _rewire_head(head, f'{path}.{name}{i}', levels, notes)
+
+
+def _backbone_cfg(old, path, variant, indices, weights, drop, notes) -> Dict[str, Any]:
+    """The config of the new backbone: the variant's, and what is carried over from the old."""
+    known = (*CARRIED, *SHAPE, *MOOT, *NEAREST, *ON_REQUEST, 'stage_with_dcn')
+    if unknown := [key for key in old if key not in known]:
+        raise UserError(f'{path}.{unknown[0]}={old[unknown[0]]!r} has no counterpart in {variant.name}')
+    for key, what in ON_REQUEST.items():
+        if old.get(key) and key not in drop:
+            raise UserError(f'{path}.{key} ({what}) has no counterpart in {variant.name}: {_brief(str(old[key]))}; '
+                            f'--drop {key} leaves it out')
+    conv = old.get('conv_cfg') or {}
+    if conv.get('type') not in PLAIN_CONVS:
+        raise UserError(f'{path}.conv_cfg={conv!r} has no counterpart in {variant.name}, whose convs are '
+                        'weight-standardised')
+    cfg = dict(variant.cfg, out_indices=indices)
+    for key, default in (('frozen_stages', -1), ('in_channels', 3), ('with_cp', False), ('drop_path_rate', 0.0)):
+        if old.get(key, default) != default:
+            cfg[key] = old[key]
+    # The stem's stride times the first stage's is 4 in ResNets; NF-RegNets divide it otherwise.
+    strides = [*old.get('strides', (1, 2, 2, 2)), 1, 1, 1][:4] if 'strides' in old else [1, 2, 2, 2]
+    first = 4 * strides[0] / variant.arch.stem_stride
+    if first != int(first):
+        raise UserError(f'{path}.strides={old["strides"]!r}: the stem of {variant.name} already has stride '
+                        f'{variant.arch.stem_stride}')
+    strides = (int(first), *strides[1:])
+    dilations = (*old.get('dilations', ()), 1, 1, 1, 1)[:4]
+    if strides[:max(indices) + 1] != variant.arch.strides[:max(indices) + 1]:
+        cfg['strides'] = strides
+    if dilations != (1, 1, 1, 1):
+        cfg['dilations'] = dilations
+    if weights:
+        cfg['init_cfg'] = dict(type='nfnet_mm.NFPretrained', checkpoint=weights)
+    carried = ''.join(f', {key} {value}' for key, value in cfg.items() if key not in ('type', 'arch', 'depth'))
+    notes.append(f'{path}: {_kind(old)[1]}-{old.get("depth", 50)} -> {variant.name}{carried}')
+    if gone := [key for key in (*MOOT, *ON_REQUEST) if old.get(key) not in (None, False)]:
+        notes.append(f'{path}: dropped {", ".join(gone)}')
+    notes.extend(f'{path}: {key} has no counterpart, {what}' for key, what in NEAREST.items() if old.get(key))
+    if not weights:
+        frozen = f', and {cfg["frozen_stages"]} of its stages are frozen so' if cfg.get('frozen_stages', -1) >= 0 else ''
+        notes.append(f'{path} starts from random weights{frozen}: name its weights with --weights')
+    return cfg
+
+
+def _modules(value: Any) -> List[Tuple[str, dict]]:
+    """(suffix of the path, config) of a module or of each in a list."""
+    if isinstance(value, dict):
+        return [('', value)]
+    return [(f'.{i}', item) for i, item in enumerate(value or ()) if isinstance(item, dict)]
+
+
+def _set(module: dict, key: str, value: Any, path: str, notes: List[str]) -> None:
+    if module[key] != value:
+        notes.append(f'{path}.{key}: {module[key]} -> {value}')
+        module[key] = value
+
+
+def _mapped(value: Any, levels, path: str) -> Any:
+    """Old channel numbers replaced by the new ones."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_mapped(v, levels, path) for v in value)
+    table = dict(levels)
+    if value not in table:
+        raise UserError(f'{path} holds {value!r}, which is none of the channels that the ResNet hands on '
+                        f'({", ".join(map(str, table))}): cannot tell what it should become')
+    return table[value]
+
+
+def _rewire_head(head: dict, path: str, levels, notes: List[str], strict: bool = True) -> None:
+    """Set the channels of a head that reads the backbone's features, and of the heads inside it that do."""
+    shared = head.get('shared_head')
+    if shared and any(old != new for old, new in levels):
+        (old, new), = levels[-1:]
+        raise UserError(f"{path}.shared_head of type {shared.get('type')!r} is ResNet's own next stage and reads {old} "
+                        f'channels, where the new backbone gives {new}. Choose one of the same channels (nf_resnet50, '
+                        '101, ...), or start from a config without it (FPN or DC5)')
+    index = head.get('in_index')
+    if 'in_channels' in head:
+        value, where = head['in_channels'], f'{path}.in_channels'
+        if index is not None:  # which level is told, so that equal numbers cannot be mixed up
+            many = isinstance(index, (list, tuple))
+            read = [levels[i] for i in (index if many else (index, ))]
+            if [old for old, _ in read] != (list(value) if many else [value]):
+                raise UserError(f'{where}={value!r} with in_index={index!r} does not fit the ResNet\'s channels '
+                                f'{[old for old, _ in levels]}')
+            new = [new for _, new in read]
+            _set(head, 'in_channels', type(value)(new) if many else new[0], path, notes)
+        elif strict or value in dict(levels):
+            _set(head, 'in_channels', _mapped(value, levels, where), path, notes)
+    if 'c1_in_channels' in head:  # the skip connection of DeepLabV3+
+        _set(head, 'c1_in_channels', levels[0][1], path, notes)
+    for key, value in head.items():
+        for i, inner in _modules(value) if isinstance(value, (dict, list, tuple)) else ():
+            where = f'{path}.{key}{i}'
+            if key.endswith('roi_extractor') and 'out_channels' in inner:
+                _set(inner, 'out_channels', _mapped(inner['out_channels'], levels, f'{where}.out_channels'), where, notes)
+            elif key in ROI_HEADS or (key.endswith('head') and 'in_index' in inner):
+                # behind a shared head, roi heads read its channels
+                _rewire_head(inner, where, levels, notes, strict=not shared)
+
+
+def _rewire_bisenet(host: dict, path: str, levels, notes: List[str]) -> None:
+    """BiSeNetV1's context path reads stages 3 and 4; its fusion adds spatial and context width up to stage 3's."""
+    inner, read, last = host['context_channels'][0], levels[-2][1], levels[-1][1]
+    if read <= inner:
+        raise UserError(f'{path}.context_channels={host["context_channels"]!r}: BiSeNetV1 keeps {inner} channels of the '
+                        f'{read} that the new backbone gives, and needs fewer than those')
+    _set(host, 'context_channels', type(host['context_channels'])((inner, read, last)), path, notes)
+    spatial = host['spatial_channels']
+    _set(host, 'spatial_channels', type(spatial)((*spatial[:-1], read - inner)), path, notes)
+
+
+def _preprocessors(node: Any, path: str) -> Iterator[Tuple[str, dict]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            where = f'{path}.{key}' if path else key
+            if key == 'data_preprocessor' and isinstance(value, dict):
+                yield where, value
+            yield from _preprocessors(value, where)
+    elif isinstance(node, (list, tuple)):
+        for i, item in enumerate(node):
+            yield from _preprocessors(item, f'{path}.{i}')
+
+
+def _set_normalisation(cfg: dict, notes: List[str]) -> None:
+    """RGB, ImageNet's mean and deviation, in every data preprocessor of the model and the one at the top."""
+    found = list(_preprocessors(dict(model=cfg['model']), ''))
+    if isinstance(cfg.get('data_preprocessor'), dict):
+        found.append(('data_preprocessor', cfg['data_preprocessor']))
+    # one that wraps another leaves the normalisation to it
+    found = [(path, p) for path, p in found if not isinstance(p.get('data_preprocessor'), dict)]
+    if not found:
+        raise UserError('the config has no data_preprocessor, so nothing says how images are normalised: state one')
+    for path, preprocessor in found:
+        # mmpretrain's name of the switch, and mmdet's and mmseg's
+        kind = str(preprocessor.get('type', ''))
+        flag = 'to_rgb' if 'to_rgb' in preprocessor or cfg.get('default_scope') == 'mmpretrain' or any(
+            word in kind for word in ('Cls', 'SelfSup', 'ReID')) else 'bgr_to_rgb'
+        new = dict(mean=MEAN, std=STD, **{flag: True})
+        if preprocessor.get('rgb_to_bgr'):
+            new['rgb_to_bgr'] = False
+        if any(preprocessor.get(key) != value for key, value in new.items()):
+            before = {key: preprocessor.get(key) for key in ('mean', 'std', flag)}
+            preprocessor.update(copy.deepcopy(new))
+            notes.append(f'{path}: {_brief_dict(before)} -> RGB, mean {MEAN}, std {STD}')
+
+
+def _brief_dict(values: Dict[str, Any]) -> str:
+    return ', '.join(f'{key} {value}' for key, value in values.items())
+
+
+def _set_agc(cfg: dict, clipping: float, notes: List[str]) -> None:
+    """AGC's twin of the optimizer wrapper; everything else in it stays."""
+    try:
+        check_agc(clipping, 1e-3)
+    except ValueError as error:
+        raise UserError(error) from error
+    wrapper = cfg.get('optim_wrapper')
+    if wrapper is None:
+        notes.append('the config has no optim_wrapper: none to replace')
+        return
+    twins = dict(zip(('OptimWrapper', 'AmpOptimWrapper'), list(AMP_TWINS.items())[1]))
+    kind = wrapper.get('type', 'OptimWrapper')
+    if kind not in (*twins, *twins.values()):
+        raise UserError(f'optim_wrapper.type={kind!r} has no twin with AGC; {", ".join(twins)} have')
+    builder = wrapper.get('constructor')
+    if builder not in (None, 'DefaultOptimWrapperConstructor', 'nfnet_mm.NFOptimWrapperConstructor'):
+        raise UserError(f'optim_wrapper.constructor={builder!r} knows the layers of another network, and AGC needs '
+                        "'nfnet_mm.NFOptimWrapperConstructor' in its place")
+    paramwise = wrapper.get('paramwise_cfg')
+    try:
+        NFOptimWrapperConstructor(dict(optimizer=wrapper.get('optimizer')), paramwise)
+    except (TypeError, ValueError) as error:
+        raise UserError(f'optim_wrapper: {error}') from error
+    wrapper.update(type=twins.get(kind, kind), constructor='nfnet_mm.NFOptimWrapperConstructor')
+    wrapper['agc'] = dict(clipping=clipping, eps=1e-3)
+    notes.append(f'optim_wrapper: {kind} -> {wrapper["type"]}, clipping {clipping}; optimizer '
+                 f'{_brief_dict(wrapper.get("optimizer") or {})} stays')
+    if wrapper.get('clip_grad'):
+        notes.append(f'optim_wrapper.clip_grad ({_brief_dict(wrapper["clip_grad"])}) stays, and applies after AGC')
+    if cfg.get('default_scope') != 'mmpretrain':
+        notes.append('AGC clips every weight, the last layers too: name those in optim_wrapper.paramwise_cfg.agc_exclude')
+
+
+def _norms(node: Any, path: str) -> Iterator[Tuple[str, str]]:
+    """(place, type) of the norm layers that modules state."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == 'norm_cfg' and isinstance(value, dict):
+                yield path or 'model', str(value.get('type'))
+            else:
+                yield from _norms(value, path or key if not isinstance(value, (dict, list, tuple)) else
+                                  f'{path}.{key}'.strip('.'))
+    elif isinstance(node, (list, tuple)):
+        for item in node:
+            yield from _norms(item, path)
