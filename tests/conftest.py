@@ -16,6 +16,7 @@ def digits_root(tmp_path_factory):
 @pytest.fixture
 def run_tool(monkeypatch, capsys):
     """Call the ``main`` of a file of tools/ in this process: run_tool('train', *args) -> (exit code, stderr)."""
+    import logging
     import runpy
     import sys
     from pathlib import Path
@@ -23,6 +24,8 @@ def run_tool(monkeypatch, capsys):
     def run(name, *args):
         path = Path(__file__).parent.parent / 'tools' / f'{name}.py'
         monkeypatch.setattr(sys, 'argv', [str(path), *map(str, args)])
+        # mmengine's loggers of earlier tests still hold those tests' closed streams.
+        monkeypatch.setattr(logging, 'raiseExceptions', False)
         capsys.readouterr()
         try:
             runpy.run_path(str(path), run_name='__main__')

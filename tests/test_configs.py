@@ -79,7 +79,8 @@ def test_f0_recipe_as_built(digits_root, tmp_path):
         assert rates[first] == pytest.approx(rate) and rates[last] == pytest.approx(rate)
 
     optimizer = wrapper.optimizer
-    assert type(optimizer).__name__ == 'SGD' and optimizer.defaults['momentum'] == 0.9 and optimizer.defaults['nesterov']
+    assert type(optimizer).__name__ == 'SGD'
+    assert optimizer.defaults['momentum'] == 0.9 and optimizer.defaults['nesterov']
     assert {(group['weight_decay'], min(p.dim() for p in group['params']) > 1) for group in optimizer.param_groups} == {
         (4e-5, True), (0.0, False)}
     names = {id(p): name for name, p in runner.model.named_parameters()}

@@ -26,6 +26,5 @@ param_scheduler = [
     dict(type='MultiStepLR', by_epoch=False, begin=0, end=max_iters, milestones=[20_250, 21_375, 21_937], gamma=0.1)]
 default_hooks = dict(
     logger=dict(interval=10, log_metric_by_epoch=False),
-    checkpoint=dict(_delete_=True, type='CheckpointHook', by_epoch=False, interval=500,
-                    max_keep_ckpts=3))
+    checkpoint=dict(_delete_=True, type='CheckpointHook', by_epoch=False, interval=500, max_keep_ckpts=3))
 log_processor = dict(by_epoch=False, window_size=10)

@@ -8,13 +8,12 @@ import json
 import os
 import shutil
 import tempfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-__all__ = ["DigitsSpec", "compose", "decode_rle", "encode_rle", "generate", "is_complete"]
-
-from dataclasses import asdict, dataclass
+__all__ = ['DigitsSpec', 'compose', 'decode_rle', 'encode_rle', 'generate', 'is_complete']
 
 MANIFEST = 'digits.json'
 

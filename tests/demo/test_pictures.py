@@ -9,7 +9,8 @@ pytest.importorskip('matplotlib')
 
 def test_read_scalars(tmp_path):
     file = tmp_path / 'scalars.json'
-    file.write_text('{"loss": 2.0, "step": 5, "note": "x"}\n{"loss": 1.0, "step": 10}\n{"coco/bbox_mAP": 0.5, "step": 10}\n')
+    rows = '{"loss": 2.0, "step": 5, "note": "x"}', '{"loss": 1.0, "step": 10}', '{"coco/bbox_mAP": 0.5, "step": 10}'
+    file.write_text('\n'.join(rows))
     curves = read_scalars(file)
     assert curves['loss'] == ([5, 10], [2.0, 1.0]) and curves['coco/bbox_mAP'] == ([10], [0.5])
     assert 'note' not in curves
@@ -25,7 +26,8 @@ def test_draws_masks_and_boxes_in_the_label_s_colour(tmp_path):
     mask = np.zeros((1, 64, 64), bool)
     mask[:, 20:40, 20:40] = True
     truth = dict(boxes=np.array([[20., 20, 40, 40]]), labels=np.array([3]), masks=mask)
-    nothing = dict(boxes=np.zeros((0, 4)), labels=np.zeros(0, int), masks=np.zeros((0, 64, 64), bool), scores=np.zeros(0))
+    nothing = dict(boxes=np.zeros((0, 4)), labels=np.zeros(0, int), masks=np.zeros((0, 64, 64), bool),
+                   scores=np.zeros(0))
     draw_prediction(tmp_path / 'p.png', np.zeros((64, 64, 3), np.uint8), dict(truth=truth, predictions=nothing),
                     names='0123456789')
     drawn = np.asarray(Image.open(tmp_path / 'p.png').convert('RGB')).astype(int)
