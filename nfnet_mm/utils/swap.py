@@ -3,17 +3,16 @@
 Works on plain dicts and imports none of the frameworks: see :func:`swap_config`. Files are in ``config_files``.
 """
 import copy
-import difflib
-import re
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from nfnet_mm.engine import NFOptimWrapperConstructor
 from nfnet_mm.engine.agc import check_agc
-from nfnet_mm.models.backbones.arch import FAMILIES, NFArch, resolve_arch
 
+from .rewire import assign, mapped, modules, rewire_bisenet, rewire_head
 from .running import AMP_TWINS, UserError
+from .variants import find_variant
 
-__all__ = ['Variant', 'find_variant', 'swap_config', 'variant_names']
+__all__ = ['backbone_hosts', 'is_resnet', 'swap_config']
 
 # ImageNet's, of the RGB channels: what every public NF weight was trained with.
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -48,70 +47,6 @@ NEAREST = {
     'contract_dilation': 'the first block of a dilated stage dilates as much as the others',
     'multi_grid': "the last stage's blocks all dilate alike",
 }
-# Heads inside a two-stage detector's roi_head.
-ROI_HEADS = ('bbox_head', 'mask_head', 'keypoint_head', 'semantic_head', 'grid_head')
-
-
-class Variant(NamedTuple):
-    """A backbone by name: its config and its shape."""
-    name: str
-    cfg: Dict[str, Any]
-    arch: NFArch
-
-    def channels(self, index: int) -> int:
-        """Of output ``index`` (see ``NFBackbone``)."""
-        if index < len(self.arch.widths):
-            return self.arch.widths[index]
-        return self.arch.final_channels or self.arch.widths[-1]
-
-
-def _variants() -> Dict[str, Dict[str, Any]]:
-    names = {}
-    for name in FAMILIES['NFNet'][1]:
-        ours = name.lower().replace('eca-l', 'eca_nfnet_l')
-        ours = f'nfnet_{ours}' if re.fullmatch(r'f\d\+?|l0|nano', ours) else ours
-        names.setdefault(ours, dict(type='nfnet_mm.NFNet', arch=name))
-    for name in FAMILIES['NFResNet'][1]:
-        numbered = dict(type='nfnet_mm.NFResNet', depth=int(name)) if name.isdigit() else None
-        names.setdefault(f'nf_resnet{name}' if numbered else name,
-                         numbered or dict(type='nfnet_mm.NFResNet', arch=name))
-    for name in FAMILIES['NFRegNet'][1]:
-        names.setdefault(f'nf_regnet_{name.lower()}' if len(name) == 2 else name,
-                         dict(type='nfnet_mm.NFRegNet', arch=name))
-    # where the paper's and timm's shapes share a name, the plain one is the paper's
-    for family, (_, rows) in FAMILIES.items():
-        for name, arch in rows.items():
-            if arch.dialect == 'timm' and names.get(name, {}).get('arch') != name:
-                names[f'timm/{name}'] = dict(type=f'nfnet_mm.{family}', arch=name)
-    return names
-
-
-def variant_names() -> List[str]:
-    """Every name that :func:`find_variant` knows."""
-    return list(_variants())
-
-
-def find_variant(name: str) -> Variant:
-    """The backbone of a name.
-
-    ``nfnet_f0``, ``nf_resnet50`` and ``nf_regnet_b1`` are the papers' shapes, for the authors' weights;
-    ``timm/nf_resnet50`` is timm's, for timm's.
-
-    Raises:
-        UserError: unknown; the message suggests the nearest and lists all.
-
-    Example:
-        >>> find_variant('nfnet_f0').cfg, find_variant('nf_resnet50').channels(3)
-        ({'type': 'nfnet_mm.NFNet', 'arch': 'F0'}, 2048)
-    """
-    known = _variants()
-    cfg = known.get(name.lower())
-    if cfg is None:
-        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
-        hint = f' Did you mean {" or ".join(map(repr, near))}?' if near else ''
-        raise UserError(f'backbone {name!r} is unknown.{hint} Known: {", ".join(known)}')
-    family = cfg['type'].partition('.')[2]
-    return Variant(name.lower(), dict(cfg), resolve_arch(family, cfg['arch'] if 'arch' in cfg else str(cfg['depth'])))
 
 
 def swap_config(cfg: Dict[str, Any],
@@ -126,7 +61,7 @@ def swap_config(cfg: Dict[str, Any],
 
     Args:
         cfg: the whole config, of plain dicts; not changed.
-        backbone: a name, see :func:`find_variant`.
+        backbone: a name, see :func:`~.variants.find_variant`.
         weights: file of weights to start the backbone from; random without.
         clipping: of AGC.
         drop: options of the ResNet ('dcn', 'plugins') to leave out, which are refused otherwise.
@@ -144,7 +79,7 @@ def swap_config(cfg: Dict[str, Any],
         >>> new, notes = swap_config(cfg, 'nfnet_f0')
         >>> new['model']['backbone']
         {'type': 'nfnet_mm.NFNet', 'arch': 'F0', 'out_indices': (1, 2, 3), 'frozen_stages': 1}
-        >>> notes[1]
+        >>> notes[2]
         'model.neck.in_channels: [512, 1024, 2048] -> [512, 1536, 1536]'
     """
     if unknown := [name for name in drop if name not in ON_REQUEST]:
@@ -154,11 +89,11 @@ def swap_config(cfg: Dict[str, Any],
     model = cfg.get('model')
     if not isinstance(model, dict):
         raise UserError(f'the config has no model to change (model={model!r})')
-    hosts = list(_hosts(model, 'model'))
-    if not any(_is_resnet(host[key]) for _, host, key, _ in hosts):
+    hosts = list(backbone_hosts(model, 'model'))
+    if not any(is_resnet(host[key]) for _, host, key, _ in hosts):
         raise UserError(_no_resnet(hosts))
     for path, host, key, above in hosts:
-        if not _is_resnet(host[key]):
+        if not is_resnet(host[key]):
             notes.append(f'{path}.{key} stays {host[key].get("type")!r}')
             continue
         _swap_one(host, key, path, variant, cfg.get('default_scope'), weights, drop, notes)
@@ -195,24 +130,25 @@ def _kind(cfg: Dict[str, Any]) -> Tuple[Optional[str], str]:
     return scope or None, name
 
 
-def _is_resnet(cfg: Dict[str, Any]) -> bool:
+def is_resnet(cfg: Dict[str, Any]) -> bool:
+    """Whether a backbone is one that can be replaced."""
     return _kind(cfg)[1] in RESNETS
 
 
-def _hosts(node: Any, path: str, above=()) -> Iterator[Tuple[str, dict, str, tuple]]:
+def backbone_hosts(node: Any, path: str, above=()) -> Iterator[Tuple[str, dict, str, tuple]]:
     """(path, dict, key, dicts around it) of each backbone in a model, the outermost of each branch."""
     if isinstance(node, (list, tuple)):
         for i, item in enumerate(node):
-            yield from _hosts(item, f'{path}.{i}', above)
+            yield from backbone_hosts(item, f'{path}.{i}', above)
     if not isinstance(node, dict):
         return
     above = (*above, (node, path))
     for key, value in node.items():
         if key in ('backbone', 'backbone_cfg') and isinstance(value, dict) and 'type' in value:
-            inner = list(_hosts(value, f'{path}.{key}', above)) if _kind(value)[1] == 'BiSeNetV1' else []
+            inner = list(backbone_hosts(value, f'{path}.{key}', above)) if _kind(value)[1] == 'BiSeNetV1' else []
             yield from inner or [(path, node, key, above)]
         elif isinstance(value, (dict, list, tuple)) and not key.startswith('teacher'):
-            yield from _hosts(value, f'{path}.{key}', above)
+            yield from backbone_hosts(value, f'{path}.{key}', above)
 
 
 def _no_resnet(hosts) -> str:
@@ -231,19 +167,19 @@ def _swap_one(host, key, path, variant, default_scope, weights, drop, notes) -> 
     indices = tuple(old.get('out_indices') or ((3, ) if scope == 'mmpretrain' else range(old.get('num_stages', 4))))
     base = old.get('base_channels', 64) * (old.get('expansion') or (1 if str(depth) in ('18', '34') else 4))
     was = [base * 2**i for i in indices]
-    necks = _modules(host.get('neck'))
+    necks = modules(host.get('neck'))
     if indices == (3, ) and (default_scope == 'mmpretrain' or any('Pooling' in _kind(n)[1] for _, n in necks)):
         indices = (4, )  # a pre-activation network ends with an activation, in some after a conv
     cfg = _backbone_cfg(old, f'{path}.{key}', variant, indices, weights, drop, notes)
     levels = list(zip(was, map(variant.channels, indices)))
     host[key] = cfg
     if 'context_channels' in host:
-        return _rewire_bisenet(host, path, levels, notes)
+        return rewire_bisenet(host, path, levels, notes)
     for where, neck in necks:
         where = f'{path}.neck{where}'
         if 'in_channels' not in neck:  # pooling and the like: channels pass
             continue
-        _set(neck, 'in_channels', _mapped(neck['in_channels'], levels, f'{where}.in_channels'), where, notes)
+        assign(neck, 'in_channels', mapped(neck['in_channels'], levels, f'{where}.in_channels'), where, notes)
         if _kind(neck)[1] != 'JPU':
             return
         # JPU hands on what it was given, but for the last level
@@ -251,8 +187,8 @@ def _swap_one(host, key, path, variant, default_scope, weights, drop, notes) -> 
         levels = [*levels[neck.get('start_level', 0):-1], (widened, widened)]
     for name, value in host.items():
         if name.endswith('head'):
-            for i, head in _modules(value):
-                _rewire_head(head, f'{path}.{name}{i}', levels, notes)
+            for i, head in modules(value):
+                rewire_head(head, f'{path}.{name}{i}', levels, notes)
 
 
 def _backbone_cfg(old, path, variant, indices, weights, drop, notes) -> Dict[str, Any]:
@@ -292,77 +228,9 @@ def _backbone_cfg(old, path, variant, indices, weights, drop, notes) -> Dict[str
         notes.append(f'{path}: dropped {", ".join(gone)}')
     notes.extend(f'{path}: {key} has no counterpart, {what}' for key, what in NEAREST.items() if old.get(key))
     if not weights:
-        frozen = f', and {cfg["frozen_stages"]} of its stages are frozen so' if cfg.get('frozen_stages', -1) >= 0 else ''
+        frozen = f', and frozen_stages={cfg["frozen_stages"]} keeps some so' if 'frozen_stages' in cfg else ''
         notes.append(f'{path} starts from random weights{frozen}: name its weights with --weights')
     return cfg
-
-
-def _modules(value: Any) -> List[Tuple[str, dict]]:
-    """(suffix of the path, config) of a module or of each in a list."""
-    if isinstance(value, dict):
-        return [('', value)]
-    return [(f'.{i}', item) for i, item in enumerate(value or ()) if isinstance(item, dict)]
-
-
-def _set(module: dict, key: str, value: Any, path: str, notes: List[str]) -> None:
-    if module[key] != value:
-        notes.append(f'{path}.{key}: {module[key]} -> {value}')
-        module[key] = value
-
-
-def _mapped(value: Any, levels, path: str) -> Any:
-    """Old channel numbers replaced by the new ones."""
-    if isinstance(value, (list, tuple)):
-        return type(value)(_mapped(v, levels, path) for v in value)
-    table = dict(levels)
-    if value not in table:
-        raise UserError(f'{path} holds {value!r}, which is none of the channels that the ResNet hands on '
-                        f'({", ".join(map(str, table))}): cannot tell what it should become')
-    return table[value]
-
-
-def _rewire_head(head: dict, path: str, levels, notes: List[str], strict: bool = True) -> None:
-    """Set the channels of a head that reads the backbone's features, and of the heads inside it that do."""
-    shared = head.get('shared_head')
-    if shared and any(old != new for old, new in levels):
-        (old, new), = levels[-1:]
-        raise UserError(f"{path}.shared_head of type {shared.get('type')!r} is ResNet's own next stage and reads {old} "
-                        f'channels, where the new backbone gives {new}. Choose one of the same channels (nf_resnet50, '
-                        '101, ...), or start from a config without it (FPN or DC5)')
-    index = head.get('in_index')
-    if 'in_channels' in head:
-        value, where = head['in_channels'], f'{path}.in_channels'
-        if index is not None:  # which level is told, so that equal numbers cannot be mixed up
-            many = isinstance(index, (list, tuple))
-            read = [levels[i] for i in (index if many else (index, ))]
-            if [old for old, _ in read] != (list(value) if many else [value]):
-                raise UserError(f'{where}={value!r} with in_index={index!r} does not fit the ResNet\'s channels '
-                                f'{[old for old, _ in levels]}')
-            new = [new for _, new in read]
-            _set(head, 'in_channels', type(value)(new) if many else new[0], path, notes)
-        elif strict or value in dict(levels):
-            _set(head, 'in_channels', _mapped(value, levels, where), path, notes)
-    if 'c1_in_channels' in head:  # the skip connection of DeepLabV3+
-        _set(head, 'c1_in_channels', levels[0][1], path, notes)
-    for key, value in head.items():
-        for i, inner in _modules(value) if isinstance(value, (dict, list, tuple)) else ():
-            where = f'{path}.{key}{i}'
-            if key.endswith('roi_extractor') and 'out_channels' in inner:
-                _set(inner, 'out_channels', _mapped(inner['out_channels'], levels, f'{where}.out_channels'), where, notes)
-            elif key in ROI_HEADS or (key.endswith('head') and 'in_index' in inner):
-                # behind a shared head, roi heads read its channels
-                _rewire_head(inner, where, levels, notes, strict=not shared)
-
-
-def _rewire_bisenet(host: dict, path: str, levels, notes: List[str]) -> None:
-    """BiSeNetV1's context path reads stages 3 and 4; its fusion adds spatial and context width up to stage 3's."""
-    inner, read, last = host['context_channels'][0], levels[-2][1], levels[-1][1]
-    if read <= inner:
-        raise UserError(f'{path}.context_channels={host["context_channels"]!r}: BiSeNetV1 keeps {inner} channels of the '
-                        f'{read} that the new backbone gives, and needs fewer than those')
-    _set(host, 'context_channels', type(host['context_channels'])((inner, read, last)), path, notes)
-    spatial = host['spatial_channels']
-    _set(host, 'spatial_channels', type(spatial)((*spatial[:-1], read - inner)), path, notes)
 
 
 def _preprocessors(node: Any, path: str) -> Iterator[Tuple[str, dict]]:
@@ -434,7 +302,8 @@ def _set_agc(cfg: dict, clipping: float, notes: List[str]) -> None:
     if wrapper.get('clip_grad'):
         notes.append(f'optim_wrapper.clip_grad ({_brief_dict(wrapper["clip_grad"])}) stays, and applies after AGC')
     if cfg.get('default_scope') != 'mmpretrain':
-        notes.append('AGC clips every weight, the last layers too: name those in optim_wrapper.paramwise_cfg.agc_exclude')
+        notes.append('AGC clips every weight, the last layers too: name those in '
+                     'optim_wrapper.paramwise_cfg.agc_exclude')
 
 
 def _norms(node: Any, path: str) -> Iterator[Tuple[str, str]]:

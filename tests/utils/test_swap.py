@@ -1,0 +1,287 @@
+"""Swapping backbones in configs: what becomes of every option, and what is refused."""
+import copy
+
+import pytest
+import torch
+
+from nfnet_mm.models.backbones.arch import FAMILIES
+from nfnet_mm.registry import MODELS
+from nfnet_mm.utils.running import UserError
+from nfnet_mm.utils.swap import MEAN, STD, swap_config
+from nfnet_mm.utils.variants import find_variant, variant_names
+
+
+def detector(backbone=(), **model):
+    """A config as mmdet's RetinaNet has it, in what matters here."""
+    resnet = dict(type='ResNet', depth=50, num_stages=4, out_indices=(0, 1, 2, 3), frozen_stages=1,
+                  norm_cfg=dict(type='BN', requires_grad=True), norm_eval=True, style='caffe',
+                  init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://resnet50'))
+    return dict(
+        default_scope='mmdet',
+        model=dict(dict(
+            type='RetinaNet',
+            data_preprocessor=dict(type='DetDataPreprocessor', mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0],
+                                   bgr_to_rgb=False, pad_size_divisor=32),
+            backbone=dict(resnet, **dict(backbone)),
+            neck=dict(type='FPN', in_channels=[256, 512, 1024, 2048], out_channels=256),
+            bbox_head=dict(type='RetinaHead', in_channels=256)), **model),
+        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01, weight_decay=1e-4)))
+
+
+def segmentor(backbone=(), **model):
+    """A config as mmseg's FCN at stride 8 has it."""
+    resnet = dict(type='ResNetV1c', depth=50, out_indices=(0, 1, 2, 3), dilations=(1, 1, 2, 4), strides=(1, 2, 1, 1),
+                  norm_cfg=dict(type='SyncBN'), contract_dilation=True)
+    return dict(
+        default_scope='mmseg',
+        model=dict(dict(
+            type='EncoderDecoder', pretrained='open-mmlab://resnet50_v1c',
+            data_preprocessor=dict(type='SegDataPreProcessor', size=(512, 512)),
+            backbone=dict(resnet, **dict(backbone)),
+            decode_head=dict(type='FCNHead', in_channels=2048, in_index=3, norm_cfg=dict(type='SyncBN')),
+            auxiliary_head=[dict(type='FCNHead', in_channels=1024, in_index=2)]), **model),
+        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01)))
+
+
+def test_names_build():
+    for name in variant_names():
+        variant = find_variant(name)
+        with torch.device('meta'):
+            net = MODELS.build(dict(variant.cfg, out_indices=(0, 1, 2, 3, 4)))
+        assert tuple(map(variant.channels, range(5))) == net.out_channels, name
+
+
+@pytest.mark.parametrize('name, cfg', [
+    ('nfnet_f7', dict(type='nfnet_mm.NFNet', arch='F7')),
+    ('NFNet_F0+', dict(type='nfnet_mm.NFNet', arch='F0+')),
+    ('eca_nfnet_l0', dict(type='nfnet_mm.NFNet', arch='ECA-L0')),
+    ('nf_resnet200', dict(type='nfnet_mm.NFResNet', depth=200)),
+    ('nf_seresnet50', dict(type='nfnet_mm.NFResNet', arch='nf_seresnet50')),
+    ('timm/nf_resnet50', dict(type='nfnet_mm.NFResNet', arch='nf_resnet50')),
+    ('timm/nfnet_f0', dict(type='nfnet_mm.NFNet', arch='nfnet_f0')),
+    ('nf_regnet_b1', dict(type='nfnet_mm.NFRegNet', arch='B1')),
+])
+def test_names(name, cfg):
+    assert find_variant(name).cfg == cfg
+
+
+def test_every_variant_has_a_name():
+    shapes = {repr(find_variant(name).arch) for name in variant_names()}
+    assert shapes == {repr(arch) for _, rows in FAMILIES.values() for arch in rows.values()}
+
+
+def test_unknown_name_suggests_the_nearest():
+    with pytest.raises(UserError, match="'nfnet_f9' is unknown. Did you mean 'nfnet_f"):
+        swap_config(detector(), 'nfnet_f9')
+
+
+def test_detector():
+    cfg = detector()
+    before = copy.deepcopy(cfg)
+    new, notes = swap_config(cfg, 'nfnet_f0', weights='F0_haiku.npz', clipping=0.04)
+    assert cfg == before
+    model = new['model']
+    assert model['backbone'] == dict(
+        type='nfnet_mm.NFNet', arch='F0', out_indices=(0, 1, 2, 3), frozen_stages=1,
+        init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint='F0_haiku.npz'))
+    assert model['neck']['in_channels'] == [256, 512, 1536, 1536]
+    assert model['bbox_head']['in_channels'] == 256  # reads the neck
+    assert model['data_preprocessor'] == dict(
+        type='DetDataPreprocessor', mean=MEAN, std=STD, bgr_to_rgb=True, pad_size_divisor=32)
+    assert new['optim_wrapper'] == dict(
+        type='nfnet_mm.AGCOptimWrapper', constructor='nfnet_mm.NFOptimWrapperConstructor',
+        agc=dict(clipping=0.04, eps=1e-3), optimizer=cfg['optim_wrapper']['optimizer'])
+    assert 'model.backbone: dropped norm_cfg, norm_eval, style, init_cfg' in notes
+    assert any(note.startswith('model.data_preprocessor: mean [103.53') for note in notes)
+    assert not any('random' in note for note in notes)
+
+
+def test_segmentor_keeps_strides_and_dilations():
+    new, notes = swap_config(segmentor(), 'nfnet_f1')
+    model = new['model']
+    assert model['backbone'] == dict(type='nfnet_mm.NFNet', arch='F1', out_indices=(0, 1, 2, 3),
+                                     strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))
+    assert (model['decode_head']['in_channels'], model['auxiliary_head'][0]['in_channels']) == (1536, 1536)
+    assert model['pretrained'] is None
+    assert any('contract_dilation has no counterpart' in note for note in notes)
+    assert any('random weights' in note for note in notes)
+    assert 'BatchNorm stays in decode_head' in notes
+
+
+def test_stem_of_another_stride():
+    """NF-RegNets stride in the stem by 2 only; the outputs' strides are what the config asked for all the same."""
+    backbone = swap_config(segmentor(), 'nf_regnet_b0')[0]['model']['backbone']
+    assert MODELS.build(backbone).out_strides == (4, 8, 8, 8)
+    assert 'strides' not in swap_config(detector(), 'nf_regnet_b0')[0]['model']['backbone']
+
+
+def test_fewer_stages():
+    model = swap_config(detector(dict(num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(2, )),
+                                 neck=dict(type='ChannelMapper', in_channels=[1024])), 'nfnet_f0')[0]['model']
+    assert model['backbone']['out_indices'] == (2, ) and 'strides' not in model['backbone']
+    assert model['neck']['in_channels'] == [1536]
+    assert MODELS.build(model['backbone']).out_strides == (16, )
+
+
+def test_dilated_c5():
+    model = swap_config(detector(
+        dict(strides=(1, 2, 2, 1), dilations=(1, 1, 1, 2), out_indices=(3, )), neck=None,
+        rpn_head=dict(type='RPNHead', in_channels=2048, feat_channels=2048),
+        roi_head=dict(type='StandardRoIHead', bbox_roi_extractor=dict(out_channels=2048, featmap_strides=[16]),
+                      bbox_head=dict(type='Shared2FCBBoxHead', in_channels=2048)), bbox_head=None),
+        'nfnet_f0')[0]['model']
+    assert model['rpn_head'] == dict(type='RPNHead', in_channels=1536, feat_channels=2048)
+    assert model['roi_head']['bbox_roi_extractor']['out_channels'] == 1536
+    assert model['roi_head']['bbox_head']['in_channels'] == 1536
+    assert MODELS.build(model['backbone']).out_strides == (16, )
+
+
+C4 = dict(neck=None, bbox_head=None, rpn_head=dict(type='RPNHead', in_channels=1024), roi_head=dict(
+    type='StandardRoIHead', shared_head=dict(type='ResLayer', depth=50, stage=3),
+    bbox_roi_extractor=dict(out_channels=1024), bbox_head=dict(type='BBoxHead', in_channels=2048)))
+
+
+def test_c4_keeps_the_stage_in_its_head_where_it_fits():
+    cfg = detector(dict(num_stages=3, out_indices=(2, )), **C4)
+    assert swap_config(cfg, 'nf_resnet101')[0]['model']['roi_head'] == C4['roi_head']
+    with pytest.raises(UserError, match=r"shared_head of type 'ResLayer' .*reads 1024 .*gives 1536.*nf_resnet50"):
+        swap_config(cfg, 'nfnet_f0')
+
+
+def test_heads_that_read_several_levels():
+    aspp = dict(type='DepthwiseSeparableASPPHead', in_channels=2048, in_index=3, c1_in_channels=256, c1_channels=48)
+    knet = dict(type='IterativeDecodeHead',
+                kernel_generate_head=dict(type='UPerHead', in_channels=[256, 512, 1024, 2048], in_index=[0, 1, 2, 3]),
+                kernel_update_head=[dict(type='KernelUpdateHead', in_channels=512)])
+    cascade = [dict(type='FCNHead', in_channels=1024, in_index=2), dict(type='OCRHead', in_channels=2048, in_index=-1)]
+    heads = [swap_config(segmentor(decode_head=h), 'nf_regnet_b0')[0]['model']['decode_head']
+             for h in (aspp, knet, cascade)]
+    assert heads[0] == dict(aspp, in_channels=330, c1_in_channels=36)
+    assert heads[1]['kernel_generate_head']['in_channels'] == [36, 78, 156, 330]
+    assert heads[1]['kernel_update_head'] == knet['kernel_update_head']  # reads the first head, not the backbone
+    assert [h['in_channels'] for h in heads[2]] == [156, 330]
+
+
+def test_jpu_hands_levels_on():
+    """FastFCN: the heads read the neck's own output at the last level, the backbone's below it."""
+    neck = dict(type='JPU', in_channels=(512, 1024, 2048), mid_channels=512, start_level=0, end_level=-1)
+    cfg = segmentor(dict(out_indices=(1, 2, 3)), neck=neck,
+                    decode_head=dict(type='EncHead', in_channels=[512, 1024, 2048], in_index=[0, 1, 2]),
+                    auxiliary_head=dict(type='FCNHead', in_channels=1024, in_index=1))
+    model = swap_config(cfg, 'nfnet_f0')[0]['model']
+    assert model['neck']['in_channels'] == (512, 1536, 1536)
+    assert model['decode_head']['in_channels'] == [512, 1536, 2048]
+    assert model['auxiliary_head']['in_channels'] == 1536
+
+
+def test_bisenet():
+    bisenet = dict(type='BiSeNetV1', context_channels=(512, 1024, 2048), spatial_channels=(256, 256, 256, 512),
+                   backbone_cfg=dict(type='ResNet', depth=50, out_indices=(0, 1, 2, 3)))
+    cfg = segmentor()
+    cfg['model'].update(backbone=bisenet, decode_head=dict(type='FCNHead', in_channels=1024, in_index=0),
+                        auxiliary_head=dict(type='FCNHead', in_channels=512, in_index=1))
+    model = swap_config(cfg, 'nfnet_f0')[0]['model']
+    assert model['backbone']['context_channels'] == (512, 1536, 1536)
+    assert model['backbone']['spatial_channels'] == (256, 256, 256, 1024)
+    assert model['backbone']['backbone_cfg']['arch'] == 'F0'
+    with pytest.raises(UserError, match='BiSeNetV1 keeps 512 channels of the 156'):
+        swap_config(cfg, 'nf_regnet_b0')
+
+
+def test_classifier_reads_the_classification_feature():
+    cfg = dict(default_scope='mmpretrain', data_preprocessor=dict(num_classes=1000, mean=[0, 0, 0], std=[1, 1, 1]),
+               model=dict(type='ImageClassifier', backbone=dict(type='ResNet', depth=50), head=dict(
+                   type='LinearClsHead', num_classes=1000, in_channels=2048), neck=dict(type='GlobalAveragePooling')),
+               optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)))
+    new, _ = swap_config(cfg, 'nfnet_f0')
+    assert new['model']['backbone']['out_indices'] == (4, )
+    assert new['model']['head']['in_channels'] == 3072
+    assert new['data_preprocessor'] == dict(num_classes=1000, mean=MEAN, std=STD, to_rgb=True)
+
+
+def test_model_around_a_detector():
+    """Semi-supervised training and tracking hold a detector; its weights as a whole are another network's."""
+    cfg = detector()
+    inner = cfg['model'].pop('data_preprocessor')
+    cfg['model'] = dict(type='SoftTeacher', detector=dict(cfg['model'], init_cfg=dict(checkpoint='whole.pth')),
+                        data_preprocessor=dict(type='MultiBranchDataPreprocessor', data_preprocessor=inner))
+    cfg['load_from'] = 'whole.pth'
+    new, notes = swap_config(cfg, 'nfnet_f0')
+    assert new['model']['detector']['backbone']['arch'] == 'F0'
+    assert new['model']['detector']['init_cfg'] is None and new['load_from'] is None
+    outer = new['model']['data_preprocessor']
+    assert outer['data_preprocessor']['mean'] == MEAN and 'mean' not in outer
+    assert "load_from = 'whole.pth' dropped" in notes
+
+
+def test_optimizer_wrapper_keeps_its_settings():
+    cfg = detector()
+    cfg['optim_wrapper'] = dict(
+        type='AmpOptimWrapper', loss_scale=512.0, accumulative_counts=4, clip_grad=dict(max_norm=0.1, norm_type=2),
+        optimizer=dict(type='AdamW', lr=1e-4), paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1)}))
+    new, notes = swap_config(cfg, 'nfnet_f0')
+    assert new['optim_wrapper'] == dict(cfg['optim_wrapper'], type='nfnet_mm.AmpAGCOptimWrapper', agc=dict(
+        clipping=0.01, eps=1e-3), constructor='nfnet_mm.NFOptimWrapperConstructor')
+    assert 'optim_wrapper.clip_grad (max_norm 0.1, norm_type 2) stays, and applies after AGC' in notes
+
+
+def test_twice_is_refused():
+    new, _ = swap_config(detector(), 'nfnet_f0')
+    with pytest.raises(UserError, match="'NFNet' cannot be replaced"):
+        swap_config(new, 'nfnet_f1')
+
+
+DCN = dict(dcn=dict(type='DCNv2'), stage_with_dcn=(False, True, True, True))
+PLUGINS = dict(plugins=[dict(cfg=dict(type='ContextBlock'))])
+
+
+@pytest.mark.parametrize('options, message', [
+    (DCN, 'model.backbone.dcn (deformable convs in its stages) has no counterpart in nfnet_f0'),
+    (PLUGINS, '--drop plugins leaves it out'),
+    (dict(type='ResNeXt', conv_cfg=dict(type='ConvAWS')), "conv_cfg={'type': 'ConvAWS'} has no counterpart"),
+    (dict(surprise=3), 'model.backbone.surprise=3 has no counterpart in nfnet_f0'),
+    (dict(type='TridentResNet'), "'TridentResNet' cannot be replaced: its last stage runs three times"),
+    (dict(type='DetectoRS_ResNet'), 'switchable atrous convs'),
+    (dict(type='ICNet'), "calls ResNet's layers one by one"),
+    (dict(type='SwinTransformer'), 'not of the ResNet family'),
+    (dict(type=dict), 'is a class, of a config in the style'),
+])
+def test_backbones_refused(options, message):
+    with pytest.raises(UserError) as caught:
+        swap_config(detector(options), 'nfnet_f0')
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize('options', [DCN, PLUGINS])
+def test_left_out_on_request(options):
+    new, notes = swap_config(detector(options), 'nfnet_f0', drop=['dcn', 'plugins'])
+    assert new == swap_config(detector(), 'nfnet_f0')[0]
+    assert any('dropped' in note and next(iter(options)) in note for note in notes)
+
+
+@pytest.mark.parametrize('change, message', [
+    (lambda cfg: cfg.pop('model'), 'the config has no model'),
+    (lambda cfg: cfg['model'].pop('backbone'), 'the model has no backbone'),
+    (lambda cfg: cfg['model'].pop('data_preprocessor'), 'no data_preprocessor'),
+    (lambda cfg: cfg['model']['neck'].update(in_channels=[96, 192]), 'model.neck.in_channels holds 96, which is none'),
+    (lambda cfg: cfg['optim_wrapper'].update(type='OptimWrapperDict'), "type='OptimWrapperDict' has no twin with AGC"),
+    (lambda cfg: cfg['optim_wrapper'].update(constructor='LayerDecay'), "constructor='LayerDecay' knows the layers"),
+    (lambda cfg: cfg['optim_wrapper'].update(paramwise_cfg=dict(num_layers=12)), "'num_layers' is unknown"),
+])
+def test_configs_refused(change, message):
+    cfg = detector()
+    change(cfg)
+    with pytest.raises(UserError) as caught:
+        swap_config(cfg, 'nfnet_f0')
+    assert message in str(caught.value)
+
+
+def test_arguments_refused():
+    with pytest.raises(UserError, match="drop='norm_cfg' cannot"):
+        swap_config(detector(), 'nfnet_f0', drop=['norm_cfg'])
+    with pytest.raises(UserError, match='clipping=0'):
+        swap_config(detector(), 'nfnet_f0', clipping=0)
+    cfg = segmentor()
+    cfg['model']['decode_head']['in_index'] = 2
+    with pytest.raises(UserError, match='in_channels=2048 with in_index=2 does not fit'):
+        swap_config(cfg, 'nfnet_f0')
