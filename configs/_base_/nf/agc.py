@@ -1,0 +1,5 @@
+"""Adaptive gradient clipping with the config's own optimizer, see nfnet_f0.py."""
+# 0.01 is the papers' for batches of 1024 to 4096; smaller batches bear more
+nf_optim_wrapper = dict(
+    type='nfnet_mm.AGCOptimWrapper', agc=dict(clipping=0.01, eps=1e-3),
+    constructor='nfnet_mm.NFOptimWrapperConstructor')
