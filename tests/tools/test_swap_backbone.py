@@ -1,0 +1,162 @@
+"""Shipped configs with a swapped backbone: the written file is the config, and trains."""
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from mmengine import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope, init_default_scope
+
+from nfnet_mm.utils.config_files import default_name, find_config, read_config, write_config
+from nfnet_mm.utils.running import UserError
+from nfnet_mm.utils.swap import swap_config
+
+pytest.importorskip('mmdet')
+pytest.importorskip('mmseg')
+pytest.importorskip('mmpretrain')
+pytest.importorskip('mmcv.ops')
+
+ROOT = Path(__file__).parents[2]
+RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+FCN = 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py'
+CLASSIFIER = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    """Configs set mmengine's global scope; give it back."""
+    before = DefaultScope.get_current_instance()
+    yield
+    init_default_scope(before.scope_name if before else 'mmengine')
+
+
+@pytest.fixture(scope='module')
+def sweep():
+    """tools/sweep_swaps.py, whose batches and steps these tests share."""
+    spec = importlib.util.spec_from_file_location('sweep_swaps', ROOT / 'tools' / 'sweep_swaps.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for framework in ('mmdet', 'mmseg', 'mmpretrain'):
+        module.register(framework)
+    return module
+
+
+@pytest.mark.parametrize('config, backbone, strides', [
+    ('mmdet::mask_rcnn/mask-rcnn_r50-caffe_fpn_1x_coco.py', 'nfnet_f0', (4, 8, 16, 32)),
+    (RETINANET, 'nf_regnet_b0', (4, 8, 16, 32)),
+    ('mmdet::conditional_detr/conditional-detr_r50_8xb2-50e_coco.py', 'nf_resnet50', (32, )),
+    ('mmdet::faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py', 'nf_resnet50', (16, )),
+    (FCN, 'nf_resnet50', (4, 8, 8, 8)),
+    ('mmseg::upernet/upernet_r50_4xb2-40k_cityscapes-512x1024.py', 'nf_regnet_b0', (4, 8, 16, 32)),
+    ('mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py', 'eca_nfnet_l0', (4, 8, 8, 8)),
+    (CLASSIFIER, 'nf_resnet50', (32, )),
+], ids=lambda value: Path(value).stem if isinstance(value, str) else '')
+def test_shipped(sweep, tmp_path, config, backbone, strides):
+    source = find_config(config)
+    old = read_config(source.path)
+    new, _ = swap_config(old, backbone)
+    target, text = write_config(tmp_path / 'new.py', source, old, new, 'title')
+    cfg = Config.fromfile(target)
+    assert read_config(target) == new
+    if rcnn := (cfg.model.get('train_cfg') or {}).get('rcnn'):
+        rcnn.sampler.num = 16  # C4 runs a stage of ResNet on each
+    assert len(text.splitlines()) < 30
+    init_default_scope(cfg.default_scope)
+    model = sweep.build(cfg)
+    assert model.backbone.out_strides == strides
+    assert sweep.step(new, model) > 0
+    assert sweep.gradient_norm(model.backbone) > 0
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    wrapper.step()  # clips and updates
+    assert type(wrapper).__name__ == 'AGCOptimWrapper'
+
+
+def test_command(run_tool, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, err = run_tool('swap_backbone', RETINANET, '--backbone', 'nfnet_f0+', '--weights', 'w.pth',
+                         '--clipping', 0.04)
+    assert (code, err) == (0, '')
+    cfg = Config.fromfile(tmp_path / 'retinanet_nfnet_f0plus_fpn_1x_coco.py')
+    assert cfg.model.neck.in_channels == [384, 768, 2048, 2048]
+    assert cfg.model.backbone.init_cfg.checkpoint == 'w.pth' and cfg.optim_wrapper.agc.clipping == 0.04
+    code, err = run_tool('swap_backbone', RETINANET, '--backbone', 'nfnet_f0+')
+    assert code == 2 and 'exists; --force replaces it' in err and err.count('\n') == 1
+    assert run_tool('swap_backbone', RETINANET, '--backbone', 'nfnet_f0+', '--force')[0] == 0
+    # a file of ours, inherited by its relative path
+    (tmp_path / 'sub').mkdir()
+    Path('mine_r50.py').write_text(f'_base_ = {RETINANET!r}\nmodel = dict(backbone=dict(frozen_stages=2))\n')
+    assert run_tool('swap_backbone', 'mine_r50.py', '--backbone', 'nf_resnet50', '-o', 'sub/new.py')[0] == 0
+    assert "_base_ = '../mine_r50.py'" in Path('sub/new.py').read_text()
+    assert Config.fromfile('sub/new.py').model.backbone.frozen_stages == 2
+    assert sorted(path.name for path in tmp_path.rglob('*.py')) == [
+        'mine_r50.py', 'new.py', 'retinanet_nfnet_f0plus_fpn_1x_coco.py']
+
+
+@pytest.mark.parametrize('args, message', [
+    (['mmdet::retinanet/retinanet_r50_fpn_1x_coc.py'], "did you mean 'retinanet_r50_fpn_1x_coco.py'"),
+    (['mmyolo::x.py'], "no package 'mmyolo' is installed"),
+    (['nowhere.py'], "config 'nowhere.py' does not exist"),
+    ([RETINANET, '-o', 'no/folder.py'], "the folder 'no' does not exist"),
+    ([RETINANET, '-o', 'x.json'], "'x.json' must end in .py"),
+    (['lazy.py'], 'in the style of read_base'),
+    (['broken.py'], 'does not load'),
+    (['own_r50.py', '-o', 'own_r50.py', '--force'], 'is the config itself'),
+    (['mmdet::dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py'], '--drop dcn leaves it out'),
+    (['mmdet::swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py'], "'SwinTransformer' cannot be replaced"),
+])
+def test_refusals(run_tool, tmp_path, monkeypatch, args, message):
+    monkeypatch.chdir(tmp_path)
+    Path('lazy.py').write_text('from mmengine.config import read_base\nwith read_base():\n    from .x import *\n')
+    Path('broken.py').write_text("_base_ = 'gone.py'\n")
+    Path('own_r50.py').write_text(f'_base_ = {RETINANET!r}\n')
+    before = sorted(tmp_path.iterdir())
+    code, err = run_tool('swap_backbone', *args, '--backbone', 'nfnet_f0')
+    assert code == 2 and message in err and err.count('\n') == 1
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize('fragment', ['nfnet_f0', 'nfnet_f1', 'nf_resnet50', 'nf_resnet101'])
+@pytest.mark.parametrize('config, model, head', [
+    (RETINANET, 'nf_detector', 'neck'), (FCN, 'nf_segmentor', 'decode_head'), (CLASSIFIER, 'nf_classifier', 'head')])
+def test_fragments_say_what_the_tool_says(tmp_path, fragment, config, model, head):
+    source = find_config(config)
+    folder = ROOT / 'configs' / '_base_' / 'nf'
+    mine = tmp_path / 'mine.py'
+    mine.write_text(f"_base_ = [{source.base}, {str(folder / fragment)!r} + '.py', {str(folder / 'agc.py')!r}]\n"
+                    f'model = _base_.{model}\noptim_wrapper = _base_.nf_optim_wrapper\n')
+    cfg, (new, _) = read_config(mine), swap_config(read_config(source.path), fragment)
+    for place in (cfg, new):
+        for key, default in (('frozen_stages', 1), ('out_indices', (0, 1, 2, 3))):  # the fragments freeze nothing
+            if place['model']['backbone'].get(key) == default:
+                del place['model']['backbone'][key]
+    assert cfg['model'] == new['model'] and cfg['optim_wrapper'] == new['optim_wrapper']
+    assert cfg['model'][head]['in_channels'] == new['model'][head]['in_channels']
+
+
+@pytest.mark.parametrize('name, expected', [
+    ('fcn_r50-d8_4xb2', 'fcn_nfnet_f0-d8_4xb2'), ('dino-4scale_r50_8xb2', 'dino-4scale_nfnet_f0_8xb2'),
+    ('mask-rcnn_x101-32x4d_fpn', 'mask-rcnn_nfnet_f0_fpn'), ('other', 'other_nfnet_f0')])
+def test_default_names(name, expected):
+    assert default_name(Path(f'{name}.py'), 'nfnet_f0') == f'{expected}.py'
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize('framework', ['mmdet', 'mmseg'])
+def test_every_shipped_resnet50(sweep, tmp_path, monkeypatch, framework):
+    """What builds as shipped builds swapped or is refused in words; what trains as shipped trains."""
+    out = tmp_path / 'sweep.jsonl'
+    monkeypatch.setattr('sys.argv', ['sweep_swaps.py', '--frameworks', framework, '--out', str(out)])
+    sweep.main()
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) > 30
+    for row in rows:
+        if row['shipped'] != 'builds':
+            continue
+        for name in ('nf_resnet50', 'nfnet_f0'):
+            swapped = row[name]
+            if 'refused' in swapped and 'built' not in swapped:
+                continue
+            assert swapped['built'] and swapped['sizes'], row
+            assert swapped.get('ok') or isinstance(row['shipped_step'], str), row

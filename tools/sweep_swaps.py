@@ -1,0 +1,338 @@
+"""Swap the backbone of every ResNet-50 config that mmdet and mmseg ship, one per distinct model, and train one step.
+
+For each: does it build as shipped; and with the backbone swapped, does it convert and build, is the loss of one step on
+two small made-up pictures finite, do gradients reach the backbone, are the features of the size the ResNet's were. A
+step that fails is tried as shipped too, to tell what is missing on this machine (an operator without a CPU kernel) from
+what the swap broke. Pretrained weights are never loaded. Results go to a file of JSON lines, which is continued.
+"""
+import argparse
+import copy
+import gc
+import json
+import logging
+import multiprocessing
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections import Counter
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from mmengine import MessageHub
+
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
+from nfnet_mm.models.backbones.base import NFBackbone  # noqa: E402
+from nfnet_mm.utils import config_files, swap  # noqa: E402
+from nfnet_mm.utils.running import UserError  # noqa: E402
+
+LAYOUT = ('out_indices', 'strides', 'dilations', 'num_stages', 'plugins', 'dcn', 'stage_with_dcn', 'multi_grid')
+SKIPPED = ('train_cfg', 'test_cfg', 'data_preprocessor', 'init_cfg', 'norm_cfg', 'act_cfg', 'pretrained')
+# Pixels of the pictures: the fewest that most models take, and what those that find too few positions need.
+SIZES = 96, 288
+
+
+def layout(node, inside=''):
+    """What makes a model another model: the types of its modules (not of losses), the layout of its backbone."""
+    if isinstance(node, dict):
+        for key, value in sorted(node.items()):
+            if inside.endswith('backbone') and key in LAYOUT:
+                yield inside, key, json.dumps(value, sort_keys=True)
+            elif key == 'type':
+                yield inside, str(value)
+            elif key not in SKIPPED and not key.startswith('loss'):
+                yield from layout(value, f'{inside}.{key}')
+    elif isinstance(node, (list, tuple)):
+        for i, item in enumerate(node):
+            yield from layout(item, f'{inside}.{i}')
+
+
+def shipped(framework):
+    """{layout: [names]} of the ResNet-50 configs a framework ships, and the names of those that do not load."""
+    root = Path(find_spec(framework).submodule_search_locations[0], '.mim', 'configs')
+    models, broken = {}, []
+    for path in sorted(root.rglob('*.py')):
+        name = path.relative_to(root).as_posix()
+        if '_base_' in name or '50' not in path.stem:
+            continue
+        try:
+            cfg = config_files.read_config(path)
+        except UserError:
+            broken.append(name)
+            continue
+        hosts = list(swap.backbone_hosts(cfg.get('model'), 'model'))
+        if any(swap.is_resnet(host[key]) and host[key].get('depth') == 50 for _, host, key, _ in hosts):
+            models.setdefault(repr(list(layout(cfg['model']))), []).append(name)
+    return models, broken
+
+
+def register(framework):
+    """Import what a framework's configs name."""
+    import_module(f'{framework}.utils').register_all_modules(init_default_scope=False)
+    if framework == 'mmseg':  # some of its models are mmdet's
+        import_module('mmdet.utils').register_all_modules(init_default_scope=False)
+
+
+def made_up_batch(cfg, size):
+    """Two random pictures with made-up answers, as the framework's own tests have them."""
+    # a class that every head has
+    classes = min(_numbers(cfg['model'], 'num_classes'), default=2)
+    if cfg['default_scope'] == 'mmseg':
+        from mmengine.structures import PixelData
+        from mmseg.structures import SegDataSample
+        samples = [SegDataSample(gt_sem_seg=PixelData(data=torch.randint(0, min(classes, 4), (1, size, size))),
+                                 metainfo=dict(img_shape=(size, size), ori_shape=(size, size))) for _ in range(2)]
+        return dict(inputs=[torch.randint(0, 256, (3, size, size), dtype=torch.uint8) for _ in samples],
+                    data_samples=samples)
+    if cfg['default_scope'] == 'mmpretrain':
+        from mmpretrain.structures import DataSample
+        return dict(inputs=torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8),
+                    data_samples=[DataSample().set_gt_label(i % classes) for i in range(2)])
+    from mmdet.testing import demo_mm_inputs, demo_mm_proposals, demo_track_inputs
+    kind = cfg['model']['type']
+    if kind == 'BaseReID':
+        from mmdet.structures import ReIDDataSample
+        inputs = [torch.randint(0, 256, (4, 3, size, size), dtype=torch.uint8) for _ in range(2)]
+        samples = [ReIDDataSample() for _ in range(2)]
+        for sample in samples:
+            sample.set_gt_label([0, 1, 0, 1])
+        return dict(inputs=inputs, data_samples=samples)
+    shapes = [(3, size, size)] * 2
+    if 'Track' in str(cfg['model'].get('data_preprocessor', {}).get('type')):
+        batch = demo_track_inputs(batch_size=1, num_frames=2, key_frames_inds=[0], image_shapes=shapes[:1],
+                                  num_classes=max(1, min(classes, 2)), with_mask=True)
+        return batch
+    batch = demo_mm_inputs(2, shapes, num_items=[3, 3], num_classes=2, with_mask=True, with_semantic=True)
+    for sample in batch['data_samples']:
+        # boxes of some size, and masks that fill them: an empty one stands for no object
+        boxes = torch.tensor([[8., 8., 56., 52.], [30., 20., 90., 85.], [50., 5., 92., 40.]]) * (size / 96)
+        sample.gt_instances.bboxes = boxes
+        sample.gt_instances.labels = torch.tensor([min(1, classes - 1), 0, 0])
+        masks = torch.zeros(3, size, size).numpy().astype('uint8')
+        for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist()):
+            mask[y1:y2, x1:x2] = 1
+        sample.gt_instances.masks = type(sample.gt_instances.masks)(masks, size, size)
+        sample.gt_sem_seg.sem_seg = sample.gt_sem_seg.sem_seg % max(classes, 1)
+    if kind == 'FastRCNN':
+        for sample, proposals in zip(batch['data_samples'], demo_mm_proposals(shapes, 50)):
+            sample.proposals = proposals
+    if kind in ('SoftTeacher', 'SemiBaseDetector'):
+        for sample in batch['data_samples']:
+            sample.set_metainfo(dict(homography_matrix=torch.eye(3).numpy()))
+        names = ('sup', 'unsup_teacher', 'unsup_student')
+        batch = {part: {name: copy.deepcopy(batch[part]) for name in names} for part in ('inputs', 'data_samples')}
+    return batch
+
+
+def _numbers(node, wanted):
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == wanted and isinstance(value, int):
+                yield value
+            elif key == wanted and isinstance(value, (list, tuple)):
+                yield from value
+            else:
+                yield from _numbers(value, wanted)
+    elif isinstance(node, (list, tuple)):
+        for item in node:
+            yield from _numbers(item, wanted)
+
+
+def build(cfg):
+    from mmengine import ConfigDict
+    from mmengine.model import revert_sync_batchnorm
+    from mmengine.registry import MODELS, init_default_scope
+    init_default_scope(cfg['default_scope'])
+    model = ConfigDict(copy.deepcopy(cfg['model']))
+    model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    torch.manual_seed(0)
+    return revert_sync_batchnorm(MODELS.build(model))
+
+
+def backbones(cfg, model):
+    """(module, as shipped or swapped) at the places of the config's backbones."""
+    for path, _, key, _ in swap.backbone_hosts(cfg['model'], 'model'):
+        name = f'{path}.{key}'.partition('.')[2]
+        name = {'backbone.backbone_cfg': 'backbone.context_path.backbone'}.get(name, name)
+        name = name.replace('detector.', 'student.') if hasattr(model, 'student') else name
+        yield model.get_submodule(name)
+
+
+def step(cfg, model):
+    """Loss of one training step; gradients are left in the model."""
+    try:
+        return _step(cfg, model, SIZES[0])
+    except Exception as error:
+        if 'not found' in str(error) or isinstance(error, NotImplementedError):
+            raise
+        model.zero_grad()
+        return _step(cfg, model, SIZES[1])
+
+
+def _step(cfg, model, size):
+    model.train()
+    if 'checkpoint' not in json.dumps(cfg['model'], default=str):
+        model.init_weights()
+    for part in model.modules():  # pictures stay small: no padding up to the size of the recipe's crops
+        if getattr(part, 'batch_augments', None):
+            part.batch_augments = None
+        if getattr(part, 'size', None) is not None and 'processor' in type(part).__name__.lower():
+            part.size = (size, size)
+    MessageHub.get_current_instance().update_info('iter', 0)  # some losses warm up
+    batch = model.data_preprocessor(made_up_batch(cfg, size), True)
+    loss, _ = model.parse_losses(model(**batch, mode='loss'))
+    loss.backward()
+    return loss.item()
+
+
+def sizes(module):
+    module.eval()  # mmdet's returns None
+    with torch.no_grad():
+        outs = module(torch.zeros(1, 3, SIZES[0], SIZES[0]))
+    return [tuple(o.shape[-2:]) for o in (outs if isinstance(outs, (tuple, list)) else [outs])]
+
+
+def gradient_norm(module):
+    grads = [p.grad.norm() for p in module.parameters() if p.grad is not None]
+    return float(torch.stack(grads).norm()) if grads else 0.0
+
+
+def short(error):
+    text = f'{type(error).__name__}: {error}'.strip().replace('\n', ' ')
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f'{text[:200]} ({Path(where.filename).name}:{where.lineno})'
+
+
+def examine(framework, name, names, pipe):
+    """Everything about one config and all backbones, as a dict sent through ``pipe``."""
+    warnings.filterwarnings('ignore')
+    logging.disable(logging.WARNING)
+    source = config_files.find_config(f'{framework}::{name}')
+    old = config_files.read_config(source.path)
+    old.setdefault('default_scope', framework)
+    result, was = dict(framework=framework, config=name), []
+    pipe.send(result)
+    try:
+        model = build(old)
+        result['shipped'] = 'builds'
+        was = [sizes(backbone) for backbone in backbones(old, model)]
+    except Exception as error:
+        result['shipped'] = short(error)
+    model = None
+    for backbone in names:
+        gc.collect()
+        row = result[backbone] = {}
+        try:
+            new, notes = swap.swap_config(old, backbone)
+        except UserError as error:
+            row['refused'] = str(error)
+            try:
+                new, notes = swap.swap_config(old, backbone, drop=list(swap.ON_REQUEST))
+            except UserError:
+                continue
+        start = time.time()
+        try:
+            row['built'] = False
+            model = build(new)
+            row['built'] = True
+            swapped = list(backbones(new, model))
+            row['sizes'] = [sizes(m) for m in swapped] == was if was else None
+            row['loss'] = step(new, model)
+            row['finite'] = abs(row['loss']) < float('inf')
+            row['gradient'] = [gradient_norm(m) for m in swapped if isinstance(m, NFBackbone)]
+            row['ok'] = bool(row['finite'] and row['sizes'] and all(0 < n < float('inf') for n in row['gradient']))
+        except Exception as error:
+            row['error'] = short(error)
+            model = None
+            if row['built'] and result['shipped'] == 'builds' and 'shipped_step' not in result:
+                try:
+                    result['shipped_step'] = step(old, build(old))
+                except Exception as error:
+                    result['shipped_step'] = short(error)
+        row['seconds'] = round(time.time() - start, 1)
+        pipe.send(result)
+    pipe.send(result)
+
+
+def in_child(limit, *args):
+    """The last result of :func:`examine` in a process of its own, whatever becomes of it."""
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    child = multiprocessing.get_context('fork').Process(target=examine, args=(*args, theirs))
+    child.start()
+    theirs.close()
+    result, end = {}, time.time() + limit
+    try:
+        while ours.poll(max(0, end - time.time())):
+            result = ours.recv()
+        result['stopped'] = f'after {limit} s'
+        child.kill()
+    except EOFError:
+        pass
+    child.join()
+    if child.exitcode:
+        result.setdefault('stopped', f'exit code {child.exitcode}')
+    return result
+
+
+def summary(results, names):
+    """Counts in a few lines, and each config that falls short."""
+    builds = [r for r in results if r.get('shipped') == 'builds']
+    yield f'{len(results)} distinct models, {len(builds)} build as shipped'
+    for name in names:
+        rows = [(r, r.get(name, {})) for r in builds]
+        yield (f'{name}: of these {sum("refused" not in row for _, row in rows)} converted, '
+               f'{sum(row.get("built", False) for _, row in rows)} built, '
+               f'{sum(row.get("ok", False) for _, row in rows)} trained a step; '
+               f'{sum("refused" in row for _, row in rows)} refused '
+               f'({sum("refused" in row and row.get("built", False) for _, row in rows)} built with --drop)')
+        for r, row in rows:
+            if 'refused' in row:
+                yield f'  refused  {r["config"]}: {row["refused"]}'
+        for r, row in rows:
+            if not row.get('ok') and not ('refused' in row and 'built' not in row):
+                why = row.get('error') or r.get('stopped') or f'loss {row.get("loss")}, sizes {row.get("sizes")}'
+                yield f'  no step  {r["config"]}: {why}; as shipped: {r.get("shipped_step", "not tried")}'
+    for r in results:
+        if r.get('shipped') != 'builds':
+            yield f'broken as shipped  {r["config"]}: {r.get("shipped")}'
+    yield repr(Counter(r['framework'] for r in results))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--backbones', nargs='+', default=['nf_resnet50', 'nfnet_f0'])
+    parser.add_argument('--frameworks', nargs='+', default=['mmdet', 'mmseg'])
+    parser.add_argument('--out', default='work_dirs/sweep_swaps.jsonl', type=Path)
+    parser.add_argument('--only', default='', help='only configs whose name holds this; they are examined anew')
+    parser.add_argument('--limit', type=float, default=300, help='seconds for one config')
+    args = parser.parse_args()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    logging.disable(logging.WARNING)
+    warnings.filterwarnings('ignore')
+    results = {}
+    if args.out.exists():
+        for line in args.out.read_text().splitlines():
+            row = json.loads(line)
+            results[row['framework'], row['config']] = row
+    for framework in args.frameworks:
+        models, broken = shipped(framework)
+        print(f'{framework}: {len(models)} distinct models in {sum(map(len, models.values()))} ResNet-50 configs; '
+              f'{len(broken)} do not load', flush=True)
+        register(framework)
+        for names in models.values():
+            name = min(names, key=lambda n: ('coco' not in n and 'cityscapes' not in n, len(n)))
+            if args.only not in name or not args.only and (framework, name) in results:
+                continue
+            row = in_child(args.limit, framework, name, args.backbones)
+            results[framework, name] = row
+            with args.out.open('a') as out:
+                out.write(json.dumps(row) + '\n')
+            print(name, {b: row.get(b, {}).get('ok', False) for b in args.backbones}, flush=True)
+    print('\n'.join(summary(list(results.values()), args.backbones)))
+
+
+if __name__ == '__main__':
+    main()
