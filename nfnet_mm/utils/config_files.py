@@ -55,8 +55,9 @@ def read_config(path: Path) -> Dict[str, Any]:
                         'old style, with types as text, can be converted')
     try:
         return _plain(Config.fromfile(str(path))._cfg_dict)
-    except (OSError, SyntaxError, KeyError, TypeError) as error:
-        raise UserError(f'config {str(path)!r} does not load: {type(error).__name__}: {error}') from error
+    except Exception as error:  # a config is a program: anything can go wrong in it
+        reason = ' '.join(str(error).split())
+        raise UserError(f'config {str(path)!r} does not load: {type(error).__name__}: {reason}') from error
 
 
 def _plain(value: Any) -> Any:

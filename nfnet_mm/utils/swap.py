@@ -9,13 +9,16 @@ from nfnet_mm.engine import NFOptimWrapperConstructor
 from nfnet_mm.engine.agc import check_agc
 
 from .rewire import assign, mapped, modules, rewire_bisenet, rewire_head
-from .running import AMP_TWINS, UserError
+from .running import UserError
 from .variants import find_variant
 
 __all__ = ['backbone_hosts', 'is_resnet', 'swap_config']
 
 # ImageNet's, of the RGB channels: what every public NF weight was trained with.
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+
+# The wrapper that clips adaptively and is otherwise the same.
+AGC_TWINS = {'OptimWrapper': 'nfnet_mm.AGCOptimWrapper', 'AmpOptimWrapper': 'nfnet_mm.AmpAGCOptimWrapper'}
 
 # Types that are one stem of stride 4 and four stages, whose channels follow from depth and base_channels.
 RESNETS = ('ResNet', 'ResNetV1b', 'ResNetV1c', 'ResNetV1d', 'ResNeXt', 'ResNeSt', 'Res2Net', 'SEResNet', 'SEResNeXt')
@@ -209,7 +212,7 @@ def _backbone_cfg(old, path, variant, indices, weights, drop, notes) -> Dict[str
         if old.get(key, default) != default:
             cfg[key] = old[key]
     # The stem's stride times the first stage's is 4 in ResNets; NF-RegNets divide it otherwise.
-    strides = [*old.get('strides', (1, 2, 2, 2)), 1, 1, 1][:4] if 'strides' in old else [1, 2, 2, 2]
+    strides = (*old.get('strides', (1, 2, 2, 2)), 1, 1, 1)[:4]
     first = 4 * strides[0] / variant.arch.stem_stride
     if first != int(first):
         raise UserError(f'{path}.strides={old["strides"]!r}: the stem of {variant.name} already has stride '
@@ -282,10 +285,9 @@ def _set_agc(cfg: dict, clipping: float, notes: List[str]) -> None:
     if wrapper is None:
         notes.append('the config has no optim_wrapper: none to replace')
         return
-    twins = dict(zip(('OptimWrapper', 'AmpOptimWrapper'), list(AMP_TWINS.items())[1]))
     kind = wrapper.get('type', 'OptimWrapper')
-    if kind not in (*twins, *twins.values()):
-        raise UserError(f'optim_wrapper.type={kind!r} has no twin with AGC; {", ".join(twins)} have')
+    if kind not in (*AGC_TWINS, *AGC_TWINS.values()):
+        raise UserError(f'optim_wrapper.type={kind!r} has no twin with AGC; {", ".join(AGC_TWINS)} have')
     builder = wrapper.get('constructor')
     if builder not in (None, 'DefaultOptimWrapperConstructor', 'nfnet_mm.NFOptimWrapperConstructor'):
         raise UserError(f'optim_wrapper.constructor={builder!r} knows the layers of another network, and AGC needs '
@@ -295,7 +297,7 @@ def _set_agc(cfg: dict, clipping: float, notes: List[str]) -> None:
         NFOptimWrapperConstructor(dict(optimizer=wrapper.get('optimizer')), paramwise)
     except (TypeError, ValueError) as error:
         raise UserError(f'optim_wrapper: {error}') from error
-    wrapper.update(type=twins.get(kind, kind), constructor='nfnet_mm.NFOptimWrapperConstructor')
+    wrapper.update(type=AGC_TWINS.get(kind, kind), constructor='nfnet_mm.NFOptimWrapperConstructor')
     wrapper['agc'] = dict(clipping=clipping, eps=1e-3)
     notes.append(f'optim_wrapper: {kind} -> {wrapper["type"]}, clipping {clipping}; optimizer '
                  f'{_brief_dict(wrapper.get("optimizer") or {})} stays')
