@@ -43,18 +43,22 @@ def test_parameters_of_the_paper(arch):
         assert count(backbone) + head == 71_489_284
 
 
-def test_multiply_adds_of_the_paper():
-    model = torch.nn.Sequential(meta(NFNet, 'F0', out_indices=(4, )))
+@pytest.mark.parametrize('arch, size, macs, rel', [
+    ('F0', 256, 12.38, 0.01), ('F4+', 512, 367, 0.002)])  # NFNets, Tables 3 and 5
+def test_multiply_adds_of_the_paper(arch, size, macs, rel):
+    model = torch.nn.Sequential(meta(NFNet, arch, out_indices=(4, )))
     with FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, 3, 256, 256, device='meta'))
-    macs = counter.get_total_flops() / 2 + 3072 * 1000
-    assert macs / 1e9 == pytest.approx(12.38, rel=0.01)
+        model(torch.empty(1, 3, size, size, device='meta'))
+    classifier = model[0].out_channels[0] * 1000
+    assert (counter.get_total_flops() / 2 + classifier) / 1e9 == pytest.approx(macs, rel=rel)
 
 
 def test_plus_variants_are_wider():
     plus, plain = FAMILIES['NFNet'][1]['F4+'], FAMILIES['NFNet'][1]['F4']
     assert plus.widths == (384, 768, 2048, 2048)
     assert (plus.depths, plus.test_size, plus.dropout) == (plain.depths, 512, 0.5)
+    backbone = meta(NFNet, 'F4+', out_indices=(4, ))
+    assert round((count(backbone) + 4096 * 1000 + 1000) / 1e6) == 527  # NFNets, Table 5
 
 
 def test_betas_against_the_authors_loop():
