@@ -9,7 +9,7 @@ import pytest
 import nfnet_mm
 
 PACKAGE = Path(nfnet_mm.__file__).parent
-HEAVY = ('mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'timm', 'sklearn', 'cv2', 'scipy')
+HEAVY = ('mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'timm', 'cv2')
 
 CORE = '''
 import sys

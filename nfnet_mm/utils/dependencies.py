@@ -68,7 +68,10 @@ def _look(name):
     package = _PACKAGES[name]
     versions = {d: _version(d) for d in (package.onedl, package.original)}
     there = tuple(d for d, version in versions.items() if version)
-    spec = importlib.util.find_spec(name)
+    try:
+        spec = importlib.util.find_spec(name)
+    except ImportError:  # an import hook that hides it
+        spec = None
     if spec is None:  # metadata without the files is what an uninstall of one distribution leaves of the other
         return _Found(None, there)
     folders = list(spec.submodule_search_locations or [])
