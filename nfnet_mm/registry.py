@@ -14,12 +14,10 @@ __all__ = ['DATASETS', 'FUNCTIONS', 'HOOKS', 'LOOPS', 'METRICS', 'MODELS', 'OPTI
 # The rooms that need more of the stack than torch and mmengine, loaded when one of their types is first asked for:
 # a detector must not pay for, or fail on, an import of mmpretrain.
 TASK_TYPES = {
-    'BNResNet': 'nfnet_mm.tasks.classification',
-    'NFClsHead': 'nfnet_mm.tasks.classification',
-    'NFRandAugment': 'nfnet_mm.tasks.classification',
-    'mixing_collate': 'nfnet_mm.tasks.classification',
+    **dict.fromkeys(('BNResNet', 'NFClsHead', 'NFRandAugment', 'mixing_collate'), 'nfnet_mm.tasks.classification'),
     **dict.fromkeys(('UpProjectionHead', 'BerHuLoss', 'DownsampleCrop', 'DepthColorJitter', 'PixelDepthMetric'),
                     'nfnet_mm.tasks.depth'),
+    **dict.fromkeys(('CenterCropPad', 'RandomScale'), 'nfnet_mm.tasks.segmentation'),
 }
 
 

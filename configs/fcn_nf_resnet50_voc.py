@@ -1,0 +1,11 @@
+"""NF-ResNet-50 + FCN, Pascal VOC 2012 val: mIoU 74.4 in the paper (NF-ResNets, Table 6).
+
+Expects data/VOCdevkit/VOC2012 in the usual layout, with SegmentationClassAug. Batch 16 = train_dataloader.batch_size (4)
+x GPUs x accumulation, the last derived: one GPU accumulates 4 times, four GPUs none.
+"""
+_base_ = './_base_/fcn_voc.py'
+
+# SET ME: the ImageNet weights to start from (timm's nf_resnet50, a classifier of ours). None starts from random weights.
+weights = None
+init = dict(init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=weights)) if weights else {}
+model = dict(backbone=dict(depth=50, **init))
