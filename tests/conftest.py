@@ -4,6 +4,15 @@ import os
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 import pytest  # noqa: E402
+from mmengine.registry import DefaultScope  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def default_scope():
+    """Runners set mmengine's global default scope: every test begins and ends with the one before it, none as a rule."""
+    before = DefaultScope._instance_dict.copy()
+    yield
+    DefaultScope._instance_dict = before
 
 
 @pytest.fixture(scope='session')

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine import Config
-from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
 from nfnet_mm.utils import running
@@ -18,14 +18,6 @@ LEAVES = sorted(path for path in FOLDER.rglob('*.py') if '_base_' not in path.pa
 F0 = FOLDER / 'mask_rcnn_nfnet_f0_fpn.py'
 HEAD_ENDS = {'rpn_head.rpn_cls.weight', 'rpn_head.rpn_reg.weight', 'roi_head.bbox_head.fc_cls.weight',
              'roi_head.bbox_head.fc_reg.weight', 'roi_head.mask_head.conv_logits.weight'}
-
-
-@pytest.fixture(autouse=True)
-def scope():
-    """Configs set mmengine's global scope; give it back."""
-    before = DefaultScope.get_current_instance()
-    yield
-    init_default_scope(before.scope_name if before else 'mmengine')
 
 
 @pytest.mark.parametrize('path', LEAVES, ids=lambda path: str(path.relative_to(FOLDER)))

@@ -1,6 +1,5 @@
 """Sharpness-aware minimisation against two passes written by hand, and what it must leave alone."""
 import copy
-from collections import OrderedDict
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.model import BaseDataPreprocessor, BaseModel, MMDistributedDataParallel
 from mmengine.optim import OptimWrapper, OptimWrapperDict, build_optim_wrapper
-from mmengine.registry import HOOKS, MODELS, DefaultScope
+from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
 from torch import nn
 
@@ -249,12 +248,6 @@ class Plain(BaseModel):
         return dict(loss=self.fc(inputs).square().mean())
 
 
-@pytest.fixture
-def own_scope(monkeypatch):
-    """A runner sets the default scope for the whole process; let it end with the test."""
-    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
-
-
 def train(work_dir, hooks, **train_cfg):
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
@@ -269,7 +262,7 @@ def train(work_dir, hooks, **train_cfg):
     return runner
 
 
-def test_in_a_runner(tmp_path, own_scope):
+def test_in_a_runner(tmp_path):
     """In the loop that accumulates to a total batch each part has noise of its own; beside an average too."""
     loop = dict(type='nfnet_mm.TotalBatchTrainLoop', total_batch=8, max_iters=3)
     hooks = [dict(type='nfnet_mm.SAMHook'), dict(type='EMAHook', ema_type='nfnet_mm.WarmupEMA')]

@@ -1,12 +1,11 @@
 """The warm-up average against the authors' own, and through mmengine's hook and checkpoints."""
 import copy
-from collections import OrderedDict
 
 import pytest
 import torch
 from mmengine.model import BaseModel
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from torch import nn
 
@@ -114,12 +113,6 @@ class Toy(BaseModel):
         return dict(loss=self.fc(inputs).square().mean())
 
 
-@pytest.fixture
-def own_scope(monkeypatch):
-    """A runner sets the default scope for the whole process; let it end with the test."""
-    monkeypatch.setattr(DefaultScope, '_instance_dict', OrderedDict())
-
-
 def train(work_dir, iters, resume=False, **ema):
     generator = torch.Generator().manual_seed(0)
     data = [dict(inputs=torch.randn(2, generator=generator)) for _ in range(16)]
@@ -135,7 +128,7 @@ def train(work_dir, iters, resume=False, **ema):
     return runner, next(hook.ema_model for hook in runner.hooks if hasattr(hook, 'ema_model'))
 
 
-def test_starts_from_the_initialised_weights(tmp_path, own_scope):
+def test_starts_from_the_initialised_weights(tmp_path):
     runner, average = train(tmp_path, 1)
     torch.testing.assert_close(average.module.fc.weight, 0.1 + 0.9 * runner.model.fc.weight.detach())
     assert average.module.seen == 4
@@ -144,7 +137,7 @@ def test_starts_from_the_initialised_weights(tmp_path, own_scope):
     assert torch.equal(saved['ema_state_dict']['module.fc.weight'], runner.model.fc.weight)
 
 
-def test_resume_is_exact(tmp_path, own_scope):
+def test_resume_is_exact(tmp_path):
     whole, average = train(tmp_path / 'whole', 5)
     train(tmp_path / 'parts', 2)
     resumed, again = train(tmp_path / 'parts', 5, resume=True)

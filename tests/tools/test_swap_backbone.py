@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mmengine import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DefaultScope, init_default_scope
+from mmengine.registry import init_default_scope
 
 from nfnet_mm.utils.config_files import default_name, find_config, read_config, write_config
 from nfnet_mm.utils.running import UserError
@@ -21,14 +21,6 @@ ROOT = Path(__file__).parents[2]
 RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 FCN = 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py'
 CLASSIFIER = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'
-
-
-@pytest.fixture(autouse=True)
-def scope():
-    """Configs set mmengine's global scope; give it back."""
-    before = DefaultScope.get_current_instance()
-    yield
-    init_default_scope(before.scope_name if before else 'mmengine')
 
 
 @pytest.fixture(scope='module')
