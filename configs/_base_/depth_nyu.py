@@ -4,7 +4,7 @@ What the paper leaves open: no weight decay and no warm-up, as it names none; th
 activation, and the head has no normalization either. Not of the paper is AGC: without it, training a normalizer-free
 head from random weights at this learning rate diverged on generated scenes.
 """
-default_scope = 'mmseg'
+_base_ = 'mmseg_runtime.py'
 size = (304, 228)  # width, height: half of 640 x 480, then the centre
 model = dict(
     type='DepthEstimator',
@@ -52,17 +52,5 @@ optim_wrapper = dict(
     paramwise_cfg=dict(agc_exclude=['decode_head.conv_seg.weight']))
 param_scheduler = [dict(type='CosineAnnealingLR', by_epoch=False, begin=0, end=max_iters, T_max=max_iters)]
 
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'), logger=dict(type='LoggerHook', interval=50),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=750, max_keep_ckpts=3, save_best='delta1',
-                    rule='greater'),
-    sampler_seed=dict(type='DistSamplerSeedHook'), visualization=dict(type='SegVisualizationHook'))
-env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-               dist_cfg=dict(backend='nccl'))
-visualizer = dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
-log_processor = dict(by_epoch=False)
-log_level = 'INFO'
-load_from = None
-resume = False
-randomness = dict(seed=0)
+default_hooks = dict(checkpoint=dict(
+    type='CheckpointHook', by_epoch=False, interval=750, max_keep_ckpts=3, save_best='delta1', rule='greater'))

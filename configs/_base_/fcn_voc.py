@@ -3,7 +3,7 @@
 What the paper leaves open is taken from the work that it follows (He et al. 2020, MoCo, section 4.2): 256 channels in
 the head's convs. No normalization in the head either, no dropout, no stochastic depth.
 """
-default_scope = 'mmseg'
+_base_ = 'mmseg_runtime.py'
 crop = (513, 513)
 model = dict(
     type='EncoderDecoder',
@@ -53,16 +53,5 @@ optim_wrapper = dict(
 param_scheduler = [dict(type='MultiStepLR', by_epoch=False, begin=0, end=max_iters, milestones=[21_000, 27_000],
                         gamma=0.1)]
 
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'), logger=dict(type='LoggerHook', interval=50),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=3000, max_keep_ckpts=3, save_best='mIoU'),
-    sampler_seed=dict(type='DistSamplerSeedHook'), visualization=dict(type='SegVisualizationHook'))
-env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-               dist_cfg=dict(backend='nccl'))
-visualizer = dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
-log_processor = dict(by_epoch=False)
-log_level = 'INFO'
-load_from = None
-resume = False
-randomness = dict(seed=0)
+default_hooks = dict(checkpoint=dict(
+    type='CheckpointHook', by_epoch=False, interval=3000, max_keep_ckpts=3, save_best='mIoU'))

@@ -1,5 +1,4 @@
 """What NF-ResNets, Appendix H.1 does to Pascal VOC's images."""
-import random
 from typing import Sequence, Tuple, Union
 
 import mmcv
@@ -36,7 +35,7 @@ class RandomScale(BaseTransform):
         self.scales = tuple(scales)
 
     def transform(self, results: dict) -> dict:
-        factor = random.uniform(*self.scales)
+        factor = np.random.uniform(*self.scales)
         height, width = results['img'].shape[:2]
         size = max(round(width * factor), 1), max(round(height * factor), 1)
         results['img'] = mmcv.imresize(results['img'], size)
