@@ -11,7 +11,7 @@ import torch
 from mmengine import Config
 from mmengine.hooks import EMAHook
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
 from mmengine.runner import Runner
 from PIL import Image
 
@@ -326,6 +326,7 @@ def test_every_fine_tuning_names_what_its_pre_training_saves():
 def test_workers_mix_reproducibly(folders, tmp_path):
     """The same seed gives the same mixed and augmented batches, from two worker processes."""
     cfg = small('nfnet_f0', folders, tmp_path)
+    init_default_scope(cfg.default_scope)
     cfg.train_dataloader.update(batch_size=4, num_workers=2)
     cfg.train_dataloader.dataset.pipeline[1].scale = 32
     batches = []

@@ -12,7 +12,7 @@ class NFResNet(NFBackbone):
     to close the performance gap in unnormalized ResNets", section 5).
 
     Args:
-        depth: 26, 50, 101, 152, 200, 288 or 600.
+        depth: 26, 50, 101, 152, 200, 288 or 600 (or what ``arch`` takes, given first as in the other families).
         arch: instead of a depth: a model of timm by timm's name (``'nf_resnet50'``, ``'nf_seresnet50'``,
             ``'nf_ecaresnet50'``, ...) or a dict of the fields of ``NFArch``.
         attention: ``'se'`` or ``'eca'`` after the last conv of each block; None for none. With ``depth`` only.
@@ -28,10 +28,12 @@ class NFResNet(NFBackbone):
     """
 
     def __init__(self,
-                 depth: Union[int, str] = 50,
+                 depth: Union[int, str, Mapping[str, Any]] = 50,
                  arch: Union[str, Mapping[str, Any], None] = None,
                  attention: Union[str, None] = None,
                  **kwargs):
+        if arch is None and isinstance(depth, Mapping):
+            arch = depth
         if arch is None:
             arch = resolve_arch('NFResNet', str(depth))
             if attention is not None:

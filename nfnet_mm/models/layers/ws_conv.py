@@ -12,29 +12,35 @@ DIALECTS = ('authors', 'timm')
 PADDINGS = ('same', 'symmetric')
 _AUTHORS_FLOOR = 1e-4
 _TIMM_EPS = 1e-5
+_is_compiling = getattr(getattr(torch, 'compiler', None), 'is_compiling', bool)  # older torch has no such question
+
+
+def _standardize(weight: Tensor, gain: Tensor, dialect: str) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(O, N) weights and (O,) gains -> standardised (O, N), and the (O, 1) numbers that its gradient is made of."""
+    variance, mean = torch.var_mean(weight, 1, correction=0, keepdim=True)
+    fan_in = weight.shape[1]
+    if dialect == 'authors':
+        energy = variance * fan_in
+        inverse = energy.clamp(min=_AUTHORS_FLOOR).rsqrt()
+        # how much of the row's own scale the division took out: all of it, or none where the floor holds
+        shrink = inverse * (energy > _AUTHORS_FLOOR)
+    else:
+        shrink = inverse = ((variance + _TIMM_EPS) * fan_in).rsqrt()
+    # not weight * scale - mean * scale, which loses digits where the mean is large
+    return (weight - mean) * (inverse * gain[:, None]), mean, inverse, shrink
 
 
 class _Standardize(torch.autograd.Function):
-    """(O, N) weights, (O,) gains -> (O, N); keeps only the weight and three numbers a row for the backward.
+    """:func:`_standardize`, keeping only the weight and three numbers a row for the backward pass.
 
-    The backward pass is a row-wise a * grad + b * w + c, so that no centred copy of the weights is ever stored.
+    That is a row-wise a * grad + b * w + c, so that no centred copy of the weights is ever stored.
     """
 
     @staticmethod
     def forward(ctx, weight: Tensor, gain: Tensor, dialect: str) -> Tensor:
-        variance, mean = torch.var_mean(weight, 1, correction=0, keepdim=True)
-        fan_in = weight.shape[1]
-        if dialect == 'authors':
-            energy = variance * fan_in
-            inverse = energy.clamp(min=_AUTHORS_FLOOR).rsqrt()
-            # how much of the row's own scale the division took out: all of it, or none where the floor holds
-            shrink = inverse * (energy > _AUTHORS_FLOOR)
-        else:
-            inverse = ((variance + _TIMM_EPS) * fan_in).rsqrt()
-            shrink = inverse
-        ctx.save_for_backward(weight, gain, mean, inverse, shrink)
-        # not weight * scale - mean * scale, which loses digits where the mean is large
-        return (weight - mean).mul_(inverse * gain[:, None])
+        out, *rows = _standardize(weight, gain, dialect)
+        ctx.save_for_backward(weight, gain, *rows)
+        return out
 
     @staticmethod
     @once_differentiable
@@ -74,7 +80,13 @@ def standardize_weight(weight: Tensor, gain: Tensor, dialect: str = 'authors') -
         (True, True)
     """
     dtype = torch.promote_types(weight.dtype, torch.float32)
-    out = _Standardize.apply(weight.to(dtype).flatten(1), gain.to(dtype), dialect)
+    arguments = weight.to(dtype).flatten(1), gain.to(dtype), dialect
+    if _is_compiling():
+        # torch.compile gives zero gradients, without a word, to a Function that is differentiable once (torch 2.11);
+        # what is worth storing it finds out by itself.
+        out = _standardize(*arguments)[0]
+    else:
+        out = _Standardize.apply(*arguments)
     return out.to(weight.dtype).view_as(weight)
 
 
