@@ -7,8 +7,11 @@ SETUP = @boot=; for p in python3 python3.11 python3.12 python3.10 python $(PYTHO
 	[ -n "$$boot" ] || { echo 'set-up stopped: no Python was found: install Python 3.11, or name one: make PYTHON=/path/to/python3.11' >&2; exit 1; }; \
 	exec $$boot tools/setup_env.py --python "$(PYTHON)"
 
+# Threads that wait by spinning lose most of the time to each other where the cores are shared.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-all clean
+.PHONY: help env demo demo-cls demo-seg demo-depth demo-all test test-all clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -17,7 +20,21 @@ env: ## make or mend .venv: the pinned packages and mmcv's compiled operators
 	$(SETUP)
 
 demo: env ## train Mask R-CNN on an NFNet with AGC on real digits; AP, pictures and curves in work_dirs/
-	@$(RUN) tools/demo.py
+	@$(RUN) tools/demo.py detection
+
+demo-cls: env ## the same for image classification
+	@$(RUN) tools/demo.py classification
+
+demo-seg: env ## the same for semantic segmentation
+	@$(RUN) tools/demo.py segmentation
+
+demo-depth: env ## the same for monocular depth
+	@$(RUN) tools/demo.py depth
+
+demo-all: env ## all four, one after another; ends with their figures
+	@for task in detection classification segmentation depth; do $(RUN) tools/demo.py $$task || exit; done
+	@cat work_dirs/demo/result.txt work_dirs/demo_classification/result.txt work_dirs/demo_segmentation/result.txt \
+		work_dirs/demo_depth/result.txt
 
 # Small models gain nothing from more threads, and lose much where the cores are shared.
 test test-all: export OMP_NUM_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)

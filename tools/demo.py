@@ -1,4 +1,4 @@
-"""Generate the digits, train Mask R-CNN on an NFNet with AGC on them, evaluate, and draw what it found."""
+"""Generate a task's data, train a small NFNet with AGC on them, evaluate, and draw what it says of new pictures."""
 import argparse
 import os
 import sys
@@ -12,29 +12,41 @@ from mmengine import DictAction  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # a clone works without installing
-from nfnet_mm.demo import digits, report  # noqa: E402
+from nfnet_mm.demo import report  # noqa: E402
+from nfnet_mm.demo.tasks import TASKS  # noqa: E402
 from nfnet_mm.utils import running  # noqa: E402
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--config', default=str(ROOT / 'configs/demo/mask_rcnn_nfnet_nano_digits.py'))
-    parser.add_argument('--data', default='data/digits', help='folder of the generated pictures (%(default)s)')
-    parser.add_argument('--work-dir', default='work_dirs/demo', help='folder of everything else (%(default)s)')
-    parser.add_argument('--pictures', type=int, default=16, help='validation pictures to draw (%(default)s)')
-    parser.add_argument('--train', type=int, default=2000, help='training pictures (%(default)s)')
-    parser.add_argument('--val', type=int, default=200, help='validation pictures (%(default)s)')
+    parser.add_argument('task', nargs='?', choices=TASKS, default='detection', help='(default: %(default)s)')
+    parser.add_argument('--config', help="default: the task's, in configs/demo")
+    parser.add_argument('--data', help='folder of the generated pictures (default: in data/)')
+    parser.add_argument('--work-dir', help='folder of everything else (default: work_dirs/demo for detection, '
+                        'work_dirs/demo_TASK for the others)')
+    parser.add_argument('--pictures', type=int, help='validation pictures to draw')
+    parser.add_argument('--train', type=int, help='training pictures')
+    parser.add_argument('--val', type=int, help='validation pictures')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='replace values of the config, by dotted key')
-    return parser.parse_args()
+    args = parser.parse_args()
+    demo = TASKS[args.task]
+    suffix = '' if args.task == 'detection' else f'_{args.task}'
+    defaults = dict(config=str(ROOT / 'configs/demo' / demo.config), data=demo.data, pictures=demo.pictures,
+                    work_dir=f'work_dirs/demo{suffix}', train=demo.train, val=demo.val)
+    for name, value in defaults.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    return args
 
 
 @running.one_line_errors
 def main():
     args = parse_args()
+    demo = TASKS[args.task]
     print(f'1/4 pictures: {args.train} to train on, {args.val} to validate, in {args.data}', flush=True)
     try:
-        digits.generate(args.data, digits.DigitsSpec(train=args.train, val=args.val))
+        demo.generate(args.data, args.train, args.val)
     except (ImportError, OSError, ValueError) as error:
         raise running.UserError(error) from error
     cfg = running.load_config(args.config, None, args.work_dir)
@@ -44,9 +56,12 @@ def main():
     runner = running.build_runner(cfg)
     runner.train()
     print(f'3/4 drawing {args.pictures} predictions and the curves', flush=True)
-    pictures = report.draw(runner, Path(args.work_dir) / 'pictures', args.pictures)
+    pictures = Path(args.work_dir) / 'pictures'
+    report.draw(runner, demo, pictures, args.pictures)
     print('4/4 done', flush=True)
-    print(report.summary(runner, pictures), flush=True)
+    print(report.summary(runner, demo, pictures), flush=True)
+    Path(args.work_dir, 'result.txt').write_text(
+        f'{args.task + ":":16}{report.result(runner, demo)}; {pictures}/\n')
 
 
 if __name__ == '__main__':

@@ -5,15 +5,13 @@ The digits are scikit-learn's ``load_digits``: 1,797 scans of 8 x 8 pixels from 
 appears in a training picture appears in a validation picture.
 """
 import json
-import os
-import shutil
-import tempfile
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ['DigitsSpec', 'compose', 'decode_rle', 'encode_rle', 'generate', 'is_complete']
+from .folders import write_once
+
+__all__ = ['DigitsSpec', 'compose', 'decode_rle', 'encode_rle', 'generate']
 
 MANIFEST = 'digits.json'
 
@@ -122,20 +120,11 @@ def _write_split(root, split, count, scans, labels, indices, rng, spec):
         json.dump(dict(images=images, annotations=annotations, categories=categories), file)
 
 
-def is_complete(root, spec):
-    """Whether ``root`` holds the dataset of exactly this spec (the folder appears under its name only when whole)."""
-    try:
-        return json.loads((Path(root) / MANIFEST).read_text()) == asdict(spec)
-    except (OSError, ValueError):
-        return False
-
-
 def generate(root, spec=DigitsSpec()):
     """Write the dataset, unless it already stands there whole.
 
     Writes ``train/``, ``val/`` (PNG), ``annotations/{train,val}.json`` (COCO, with the extra key ``scan``: the row of
-    ``load_digits`` an instance was drawn from) and ``digits.json`` (the spec) into a folder beside ``root``, then
-    renames that folder, so that an interrupted run never leaves a ``root`` that looks finished.
+    ``load_digits`` an instance was drawn from) and ``digits.json`` (the spec).
 
     Args:
         root (str | os.PathLike): The dataset's folder. One written by this function for another spec is replaced.
@@ -148,35 +137,18 @@ def generate(root, spec=DigitsSpec()):
         FileExistsError: ``root`` holds something this function did not write.
         ImportError: scikit-learn is not installed.
     """
-    root = Path(root)
-    if is_complete(root, spec):
-        return root
-    if root.exists() and not (root / MANIFEST).is_file() and (root.is_file() or any(root.iterdir())):
-        raise FileExistsError(f'{str(root)!r} exists and holds no {MANIFEST}, so it is not a generated dataset and '
-                              'will not be overwritten: name another folder, or move it away')
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ImportError('the digits dataset is drawn from scikit-learn: pip install scikit-learn') from error
-    digits = load_digits()
-    rng = np.random.default_rng(spec.seed)
-    # A fifth of the scans is kept for validation, whatever the number of pictures.
-    order = rng.permutation(len(digits.images))
-    held_out = len(order) // 5
-    root.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f'.{root.name}.', dir=root.parent))
-    try:
-        for split, count, indices in (('train', spec.train, order[held_out:]), ('val', spec.val, order[:held_out])):
-            _write_split(draft, split, count, digits.images, digits.target, indices, rng, spec)
-        (draft / MANIFEST).write_text(json.dumps(asdict(spec)))
-        os.chmod(draft, 0o755)  # mkdtemp makes it private to this user
-        if root.exists() and not is_complete(root, spec):  # another process may have finished first
-            shutil.rmtree(root)
+
+    def fill(folder):
         try:
-            os.rename(draft, root)
-        except OSError:
-            if not is_complete(root, spec):
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return root
+            from sklearn.datasets import load_digits
+        except ImportError as error:
+            raise ImportError('the digits dataset is drawn from scikit-learn: pip install scikit-learn') from error
+        digits = load_digits()
+        rng = np.random.default_rng(spec.seed)
+        # A fifth of the scans is kept for validation, whatever the number of pictures.
+        order = rng.permutation(len(digits.images))
+        held_out = len(order) // 5
+        for split, count, indices in (('train', spec.train, order[held_out:]), ('val', spec.val, order[:held_out])):
+            _write_split(folder, split, count, digits.images, digits.target, indices, rng, spec)
+
+    return write_once(root, spec, MANIFEST, fill)

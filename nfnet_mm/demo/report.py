@@ -3,70 +3,63 @@ from pathlib import Path
 
 import torch
 
-from .pictures import draw_curves, draw_prediction, read_scalars
+from .pictures import draw_curves, read_scalars
 
-__all__ = ['draw', 'summary']
-
-CURVES = {
-    'losses': ('loss', 'loss_rpn_cls', 'loss_rpn_bbox', 'loss_cls', 'loss_bbox', 'loss_mask'),
-    'validation': ('coco/bbox_mAP', 'coco/segm_mAP'),
-    'AGC': ('agc/clipped_fraction', ),
-}
+__all__ = ['draw', 'predictions', 'result', 'summary']
 
 
 def _scalars(runner):
-    return Path(runner.log_dir) / 'vis_data' / 'scalars.json'
+    return read_scalars(Path(runner.log_dir) / 'vis_data' / 'scalars.json')
 
 
-def _instances(found):
-    masks = found.masks
-    masks = masks.cpu().numpy() if isinstance(masks, torch.Tensor) else masks.to_ndarray()
-    boxes = found.bboxes
-    boxes = getattr(boxes, 'tensor', boxes)  # the truth comes as a box type of mmdet's
-    return dict(boxes=boxes.cpu().numpy(), labels=found.labels.cpu().numpy(), masks=masks.astype(bool))
+def predictions(runner, count):
+    """Run the trained model on the first ``count`` validation pictures.
+
+    Yields:
+        tuple: the uint8 (H, W, 3) RGB picture, the framework's data sample with truth and prediction, the class names.
+    """
+    loader = runner.val_dataloader
+    runner.model.eval()
+    for batch in loader:
+        pixels = batch['inputs']
+        with torch.no_grad():
+            results = runner.model.test_step(batch)
+        for image, sample in zip(pixels, results[:count]):
+            # every framework loads BGR
+            yield image.numpy()[::-1].transpose(1, 2, 0), sample, loader.dataset.metainfo.get('classes')
+        count -= len(results)
+        if count <= 0:
+            return
 
 
-def draw(runner, folder, count, min_score=0.3):
-    """Draw the trained model's predictions beside the truth, for the first ``count`` validation pictures, and curves.
+def draw(runner, demo, folder, count):
+    """Draw the trained model's predictions for the first ``count`` validation pictures, and the training's curves.
 
     Args:
-        runner (mmengine.runner.Runner): After training a detector that predicts masks.
+        runner (mmengine.runner.Runner): After training.
+        demo (Demo): The task.
         folder (pathlib.Path): Where the PNGs go; those of an earlier run are replaced.
-        min_score (float): Predictions below it are not drawn.
-
-    Returns:
-        pathlib.Path: ``folder``.
+        count (int): How many validation pictures to draw.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob('*.png'):
         old.unlink()
-    loader, names = runner.val_dataloader, runner.val_dataloader.dataset.metainfo['classes']
-    runner.model.eval()
-    drawn = 0
-    for batch in loader:
-        if drawn >= count:
-            break
-        pixels = batch['inputs']
-        with torch.no_grad():
-            results = runner.model.test_step(batch)
-        for image, sample in zip(pixels, results[:count - drawn]):
-            kept = sample.pred_instances[sample.pred_instances.scores >= min_score]
-            found = dict(_instances(kept), scores=kept.scores.cpu().numpy())
-            rgb = image.numpy()[::-1].transpose(1, 2, 0)  # mmdet loads BGR
-            panels = {'truth': _instances(sample.gt_instances), f'predictions (score >= {min_score})': found}
-            draw_prediction(folder / f'{Path(sample.img_path).stem}.png', rgb, panels, names)
-            drawn += 1
-    draw_curves(folder / 'curves.png', read_scalars(_scalars(runner)), CURVES)
-    return folder
+    demo.draw(runner, folder, count)
+    draw_curves(folder / 'curves.png', _scalars(runner), demo.curves)
 
 
-def summary(runner, pictures):
-    """The last lines of the demo: the figures, and where the weights, the log and the pictures are."""
-    curves = read_scalars(_scalars(runner))
+def result(runner, demo):
+    """The run's last figures in one line."""
+    curves = _scalars(runner)
+    figures = [text.format(scale * curves[name][1][-1]) for name, (text, scale) in demo.metrics.items()
+               if name in curves]
+    return f'{", ".join(figures)} on {len(runner.val_dataloader.dataset)} validation pictures'
+
+
+def summary(runner, demo, pictures):
+    """The last lines of the demo: where the weights, the log and the pictures are, and the figures."""
     weights = Path(runner.work_dir, 'last_checkpoint').read_text().strip()
     log = Path(runner.log_dir) / f'{runner.timestamp}.log'
-    lines = [f'{name} AP {100 * curves[key][1][-1]:.1f}' for name, key in
-             (('box', 'coco/bbox_mAP'), ('mask', 'coco/segm_mAP')) if key in curves]
     return '\n'.join([
-        f'weights:  {weights}', f'log:      {log}', f'pictures: {pictures}/ (curves.png, and one per picture)',
-        f'result:   {", ".join(lines)} on {len(runner.val_dataloader.dataset)} validation pictures'])
+        f'weights:  {weights}', f'log:      {log}', f'pictures: {pictures}/ (predictions, and curves.png)',
+        f'result:   {result(runner, demo)}'])
