@@ -27,7 +27,7 @@ def _standardize(weight: Tensor, gain: Tensor, dialect: str) -> Tuple[Tensor, Te
     else:
         shrink = inverse = ((variance + _TIMM_EPS) * fan_in).rsqrt()
     # not weight * scale - mean * scale, which loses digits where the mean is large
-    return (weight - mean) * (inverse * gain[:, None]), mean, inverse, shrink
+    return (weight - mean).mul_(inverse * gain[:, None]), mean, inverse, shrink
 
 
 class _Standardize(torch.autograd.Function):
