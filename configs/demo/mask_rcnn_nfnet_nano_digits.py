@@ -49,9 +49,6 @@ model = dict(
         rcnn=dict(score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=20, mask_thr_binary=0.5)))
 
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=100)
-optim_wrapper = dict(
-    type='nfnet_mm.AGCOptimWrapper', optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
-    agc=dict(clipping=0.01, eps=1e-3), constructor='nfnet_mm.NFOptimWrapperConstructor')
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=max_iters, T_max=max_iters - 50, eta_min_ratio=0.01)]

@@ -1,7 +1,7 @@
-"""Instance segmentation on real handwritten digits, in COCO format, in seconds and without a download.
+"""Pictures of real handwritten digits, for several tasks in their usual layouts, in seconds and without a download.
 
 The digits are scikit-learn's ``load_digits``: 1,797 scans of 8 x 8 pixels from the UCI optical-recognition set
-(E. Alpaydin, C. Kaynak, 1998). Each picture holds one to four of them, enlarged and pasted on noise; no scan that
+(E. Alpaydin, C. Kaynak, 1998). Each picture holds one or a few of them, enlarged and pasted on noise; no scan that
 appears in a training picture appears in a validation picture.
 """
 import json
@@ -20,7 +20,9 @@ MANIFEST = 'digits.json'
 class DigitsSpec:
     """What a generated dataset holds; two equal specs give the same bytes.
 
-    Sizes are in pixels. ``version`` grows when the pictures drawn from the same numbers change.
+    Sizes are in pixels. ``layout`` is 'coco', 'class_folders' (as ImageNet: ``train/<class>/``; one digit a picture) or
+    'label_maps' (as mmseg: ``images/train``, ``annotations/train``); the pictures do not depend on it. ``version``
+    grows when the pictures drawn from the same numbers change.
     """
     train: int = 2000
     val: int = 200
@@ -29,6 +31,7 @@ class DigitsSpec:
     max_digit: int = 55
     max_digits: int = 4
     seed: int = 0
+    layout: str = 'coco'
     version: int = 1
 
     def __post_init__(self):
@@ -36,6 +39,10 @@ class DigitsSpec:
             raise ValueError(f'train, val and max_digits must be at least 1, got {self}')
         if not 8 <= self.min_digit <= self.max_digit <= self.image_size:
             raise ValueError(f'need 8 <= min_digit <= max_digit <= image_size, got {self}')
+        if self.layout not in LAYOUTS:
+            raise ValueError(f'layout {self.layout!r} is none of {", ".join(LAYOUTS)}')
+        if self.layout == 'class_folders' and self.max_digits > 1:
+            raise ValueError(f'a picture in a class folder holds one digit: max_digits must be 1, got {self}')
 
 
 def encode_rle(mask):
@@ -98,33 +105,64 @@ def compose(rng, scans, spec):
     return picture.round().clip(0, 255).astype(np.uint8), found
 
 
-def _write_split(root, split, count, scans, labels, indices, rng, spec):
-    from PIL import Image
-    (root / split).mkdir()
-    images, annotations = [], []
-    for image_id in range(1, count + 1):
+def _pictures(count, scans, indices, rng, spec):
+    """Draw ``count`` pictures of the scans at ``indices``: number (from 1), picture, [(row of scans, mask)]."""
+    for number in range(1, count + 1):
         picture, found = compose(rng, scans[indices], spec)
+        yield number, picture, [(int(indices[index]), mask) for index, mask in found]
+
+
+def _save(array, path):
+    from PIL import Image
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def _write_coco(root, split, pictures, labels):
+    """``train/``, ``val/`` and ``annotations/{train,val}.json``, with the extra key ``scan`` in an annotation: the row
+    of ``load_digits`` it was drawn from."""
+    images, annotations = [], []
+    for image_id, picture, found in pictures:
         name = f'{image_id:06d}.png'
-        Image.fromarray(picture).save(root / split / name)
-        images.append(dict(id=image_id, file_name=name, width=spec.image_size, height=spec.image_size))
-        for index, mask in found:
+        _save(picture, root / split / name)
+        images.append(dict(id=image_id, file_name=name, width=picture.shape[1], height=picture.shape[0]))
+        for scan, mask in found:
             rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
             box = [cols[0], rows[0], cols[-1] + 1 - cols[0], rows[-1] + 1 - rows[0]]
-            source = int(indices[index])
             annotations.append(dict(
-                id=len(annotations) + 1, image_id=image_id, category_id=int(labels[source]) + 1, iscrowd=0,
-                bbox=[int(v) for v in box], area=int(mask.sum()), segmentation=encode_rle(mask), scan=source))
+                id=len(annotations) + 1, image_id=image_id, category_id=int(labels[scan]) + 1, iscrowd=0,
+                bbox=[int(v) for v in box], area=int(mask.sum()), segmentation=encode_rle(mask), scan=scan))
     categories = [dict(id=i + 1, name=str(i)) for i in range(10)]
     (root / 'annotations').mkdir(exist_ok=True)
     with open(root / 'annotations' / f'{split}.json', 'w') as file:
         json.dump(dict(images=images, annotations=annotations, categories=categories), file)
 
 
+def _write_class_folders(root, split, pictures, labels):
+    """``{train,val}/<class>/``, as ImageNet's."""
+    for digit in range(10):
+        (root / split / str(digit)).mkdir(parents=True)
+    for number, picture, found in pictures:
+        _save(picture, root / split / str(labels[found[0][0]]) / f'{number:06d}.png')
+
+
+def _write_label_maps(root, split, pictures, labels):
+    """``images/{train,val}/`` and ``annotations/{train,val}/``, as mmseg's; 0 is background, 1-10 are the digits 0-9."""
+    for number, picture, found in pictures:
+        label_map = np.zeros(picture.shape[:2], np.uint8)
+        for scan, mask in found:
+            label_map[mask] = labels[scan] + 1
+        for kind, array in (('images', picture), ('annotations', label_map)):
+            _save(array, root / kind / split / f'{number:06d}.png')
+
+
+LAYOUTS = dict(coco=_write_coco, class_folders=_write_class_folders, label_maps=_write_label_maps)
+
+
 def generate(root, spec=DigitsSpec()):
     """Write the dataset, unless it already stands there whole.
 
-    Writes ``train/``, ``val/`` (PNG), ``annotations/{train,val}.json`` (COCO, with the extra key ``scan``: the row of
-    ``load_digits`` an instance was drawn from) and ``digits.json`` (the spec).
+    Writes PNGs in the spec's layout, and ``digits.json`` (the spec).
 
     Args:
         root (str | os.PathLike): The dataset's folder. One written by this function for another spec is replaced.
@@ -149,6 +187,7 @@ def generate(root, spec=DigitsSpec()):
         order = rng.permutation(len(digits.images))
         held_out = len(order) // 5
         for split, count, indices in (('train', spec.train, order[held_out:]), ('val', spec.val, order[:held_out])):
-            _write_split(folder, split, count, digits.images, digits.target, indices, rng, spec)
+            pictures = _pictures(count, digits.images, indices, rng, spec)
+            LAYOUTS[spec.layout](folder, split, pictures, digits.target)
 
     return write_once(root, spec, MANIFEST, fill)
