@@ -1,3 +1,4 @@
+import json
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -5,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine import Config
+from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
+from nfnet_mm.engine import AGCOptimWrapper
 from nfnet_mm.utils import running
 
 pytest.importorskip('mmdet')
@@ -15,7 +18,8 @@ pytest.importorskip('mmcv.ops')
 
 FOLDER = Path(__file__).parents[1] / 'configs'
 LEAVES = sorted(path for path in FOLDER.rglob('*.py') if '_base_' not in path.parts)
-F0 = FOLDER / 'mask_rcnn_nfnet_f0_fpn.py'
+DETECTORS = sorted(FOLDER.glob('mask_rcnn_*.py'))
+QUICK = ('nfnet_f0', 'bn_resnet50')  # an NF and a BatchNorm backbone; the others are slow tests
 HEAD_ENDS = {'rpn_head.rpn_cls.weight', 'rpn_head.rpn_reg.weight', 'roi_head.bbox_head.fc_cls.weight',
              'roi_head.bbox_head.fc_reg.weight', 'roi_head.mask_head.conv_logits.weight'}
 
@@ -29,29 +33,43 @@ def test_builds_and_fits_together(path):
     with torch.device('meta') if ours else nullcontext():
         model = MODELS.build(cfg.model)
     if cfg.model.get('neck', {}).get('type') == 'FPN':
-        assert tuple(model.neck.in_channels) == tuple(model.backbone.out_channels)
-        assert tuple(model.backbone.out_strides) == tuple(cfg.model.roi_head.bbox_roi_extractor.featmap_strides)
-        strides = cfg.model.rpn_head.anchor_generator.strides
-        assert len(strides) == model.neck.num_outs and strides[:4] == list(model.backbone.out_strides)
+        channels = model.backbone.out_channels if ours else (256, 512, 1024, 2048)
+        strides = model.backbone.out_strides if ours else (4, 8, 16, 32)
+        assert tuple(model.neck.in_channels) == tuple(channels)
+        assert tuple(cfg.model.roi_head.bbox_roi_extractor.featmap_strides) == tuple(strides)
+        anchors = cfg.model.rpn_head.anchor_generator.strides
+        assert len(anchors) == model.neck.num_outs and anchors[:4] == list(strides)
     running.use_amp(cfg)  # raises for a wrapper without a twin
 
 
-def on_digits(path, digits_root, work_dir, **options):
-    """The config with the small digits dataset in the place of its own, nothing else changed but ``options``."""
+@pytest.fixture(scope='module')
+def coco(digits_root, tmp_path_factory):
+    """The small digits dataset in the layout of COCO 2017, as pictures of its first ten categories."""
+    from mmdet.datasets import CocoDataset
+    root = tmp_path_factory.mktemp('coco')
+    (root / 'annotations').mkdir()
+    for split in ('train', 'val'):
+        (root / f'{split}2017').symlink_to(digits_root / split)
+        content = json.loads((digits_root / f'annotations/{split}.json').read_text())
+        content['categories'] = [dict(id=i + 1, name=name) for i, name in enumerate(CocoDataset.METAINFO['classes'])]
+        (root / f'annotations/instances_{split}2017.json').write_text(json.dumps(content))
+    return root
+
+
+def on_coco(path, coco, work_dir, **options):
+    """The config with the small data in the place of COCO's, nothing else changed but ``options``."""
     cfg = running.load_config(str(path), options, str(work_dir))
-    running.use_data_root(cfg, str(digits_root))
+    running.use_data_root(cfg, str(coco))
     cfg.experiment_name = work_dir.name
-    for split, loader in (('train', cfg.train_dataloader), ('val', cfg.val_dataloader), ('val', cfg.test_dataloader)):
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.update(num_workers=0, persistent_workers=False)
-        loader.dataset.update(ann_file=f'annotations/{split}.json', data_prefix=dict(img=f'{split}/'),
-                              metainfo=dict(classes=tuple('0123456789')))
-    cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = str(digits_root / 'annotations/val.json')
     return cfg
 
 
-def test_f0_recipe_as_built(digits_root, tmp_path):
+@pytest.mark.parametrize('path', DETECTORS, ids=lambda path: path.stem)
+def test_coco_recipe_as_built(path, coco, tmp_path):
     """The paper's numbers, read from what mmengine built."""
-    runner = Runner.from_cfg(on_digits(F0, digits_root, tmp_path / 'recipe'))
+    runner = Runner.from_cfg(on_coco(path, coco, tmp_path / path.stem))
     loop = runner.train_loop
     wrapper = runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     schedulers = runner.build_param_scheduler(runner.param_schedulers)
@@ -75,8 +93,17 @@ def test_f0_recipe_as_built(digits_root, tmp_path):
     assert optimizer.defaults['momentum'] == 0.9 and optimizer.defaults['nesterov']
     assert {(group['weight_decay'], min(p.dim() for p in group['params']) > 1) for group in optimizer.param_groups} == {
         (4e-5, True), (0.0, False)}
-    names = {id(p): name for name, p in runner.model.named_parameters()}
-    assert {names[id(p)] for p in wrapper.excluded} == HEAD_ENDS
+    # every stage is trained
+    assert sum(len(group['params']) for group in optimizer.param_groups) == len(list(runner.model.parameters()))
+    if '_bn_' in path.stem:
+        assert type(wrapper) is OptimWrapper
+        runner.model.train()
+        assert all(m.training for m in runner.model.backbone.modules())  # no frozen statistics
+    else:
+        assert type(wrapper) is AGCOptimWrapper and wrapper.agc == dict(clipping=0.01, eps=1e-3)
+        names = {id(p): name for name, p in runner.model.named_parameters()}
+        assert {names[id(p)] for p in wrapper.excluded} == HEAD_ENDS
+        assert (runner.model.backbone.stages[-1][-1].drop_path_rate > 0.05) == ('nfnet' in path.stem)
 
     # The pixels that the public weights know: RGB, zero mean, unit deviation over ImageNet; padded to one size.
     preprocessor = runner.model.data_preprocessor
@@ -87,13 +114,16 @@ def test_f0_recipe_as_built(digits_root, tmp_path):
     np.testing.assert_allclose(pixels[0, :, 0, 0], expected, rtol=1e-5)
 
 
-def test_f0_trains_two_iterations_and_validates(digits_root, tmp_path):
-    cfg = on_digits(F0, digits_root, tmp_path / 'f0', **{
+@pytest.mark.parametrize('path', [
+    pytest.param(path, id=path.stem, marks=() if any(name in path.stem for name in QUICK) else pytest.mark.slow)
+    for path in DETECTORS])
+def test_trains_two_iterations_on_coco_and_validates(path, coco, tmp_path):
+    cfg = on_coco(path, coco, tmp_path / path.stem, **{
         'train_cfg.total_batch': 2, 'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2,
         'train_dataloader.batch_size': 1, 'val_dataloader.dataset.indices': 2, 'default_hooks.logger.interval': 1,
         'default_hooks.checkpoint.save_last': False,  # half a gigabyte
-        'model.roi_head.bbox_head.num_classes': 10, 'model.roi_head.mask_head.num_classes': 10,
         'model.test_cfg.rcnn.score_thr': 0.0})  # it has learnt nothing yet, and is to find something
+    cfg.model.backbone.pop('init_cfg', None)  # weights are not at hand here
     small = (128, 128)
     resize, crop = cfg.train_dataloader.dataset.pipeline[2:4]
     assert (resize.type, resize.scale, resize.ratio_range) == ('RandomResize', (1024, 1024), (0.1, 2.0))
