@@ -20,8 +20,8 @@ def parse_args():
     parser.add_argument('-o', '--out', help="file to write (default: the config's name with the backbone in it, here)")
     parser.add_argument('--weights', help="file to start the backbone from: DeepMind's, timm's or ours")
     parser.add_argument('--clipping', type=float, default=0.01, help="AGC's; small batches bear more (default: 0.01)")
-    parser.add_argument('--drop', nargs='+', default=(), choices=sorted(swap.ON_REQUEST),
-                        help='leave out what the new backbone does not have, and is refused otherwise')
+    parser.add_argument('--strict', action='store_true',
+                        help='refuse deformable convs and plugins instead of leaving them out with a warning')
     parser.add_argument('--force', action='store_true', help='replace the output if it exists')
     return parser.parse_args()
 
@@ -31,7 +31,7 @@ def main():
     args = parse_args()
     source = config_files.find_config(args.config)
     old = config_files.read_config(source.path)
-    new, notes = swap.swap_config(old, args.backbone, args.weights, args.clipping, args.drop)
+    new, notes = swap.swap_config(old, args.backbone, args.weights, args.clipping, args.strict)
     target = Path(args.out or config_files.default_name(source.path, args.backbone))
     title = f'{source.path.stem} with {args.backbone} as its backbone, trained with AGC.'
     config_files.write_config(target, source, old, new, title, notes, args.force)

@@ -232,10 +232,8 @@ def examine(framework, name, names, pipe):
             new, notes = swap.swap_config(old, backbone)
         except UserError as error:
             row['refused'] = str(error)
-            try:
-                new, notes = swap.swap_config(old, backbone, drop=list(swap.ON_REQUEST))
-            except UserError:
-                continue
+            continue
+        row['left_out'] = [note for note in notes if note.startswith('WARNING')]
         start = time.time()
         try:
             row['built'] = False
@@ -289,13 +287,13 @@ def summary(results, names):
         yield (f'{name}: of these {sum("refused" not in row for _, row in rows)} converted, '
                f'{sum(row.get("built", False) for _, row in rows)} built, '
                f'{sum(row.get("ok", False) for _, row in rows)} trained a step; '
-               f'{sum("refused" in row for _, row in rows)} refused '
-               f'({sum("refused" in row and row.get("built", False) for _, row in rows)} of them built with --drop)')
+               f'{sum("refused" in row for _, row in rows)} refused, '
+               f'{sum(bool(row.get("left_out")) for _, row in rows)} left something out')
         for r, row in rows:
             if 'refused' in row:
                 yield f'  refused  {r["config"]}: {row["refused"]}'
         for r, row in rows:
-            if not row.get('ok') and not ('refused' in row and 'built' not in row):
+            if not row.get('ok') and 'refused' not in row:
                 why = row.get('error') or r.get('stopped') or f'loss {row.get("loss")}, sizes {row.get("sizes")}'
                 yield f'  no step  {r["config"]}: {why}; as shipped: {r.get("shipped_step", "not tried")}'
     for r in results:

@@ -3,7 +3,7 @@
 Works on plain dicts and imports none of the frameworks: see :func:`swap_config`. Files are in ``config_files``.
 """
 import copy
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from nfnet_mm.engine import NFOptimWrapperConstructor
 from nfnet_mm.engine.agc import check_agc
@@ -41,8 +41,8 @@ SHAPE = ('base_channels', 'stem_channels', 'expansion', 'deep_stem', 'avg_down',
 MOOT = ('norm_cfg', 'norm_eval', 'style', 'conv_cfg', 'act_cfg', 'zero_init_residual', 'init_cfg', 'pretrained')
 # What a conv is there does not matter here, where every weight is standardised.
 PLAIN_CONVS = (None, 'Conv', 'Conv2d', 'ConvWS')
-# Left out if the user says so.
-ON_REQUEST = {
+# What the ResNet computed besides: left out with a warning, or refused if the user is strict.
+EXTRAS = {
     'dcn': 'deformable convs in its stages',
     'plugins': 'modules inside its blocks',
 }
@@ -56,7 +56,7 @@ def swap_config(cfg: Dict[str, Any],
                 backbone: str,
                 weights: Optional[str] = None,
                 clipping: float = 0.01,
-                drop: Sequence[str] = ()) -> Tuple[Dict[str, Any], List[str]]:
+                strict: bool = False) -> Tuple[Dict[str, Any], List[str]]:
     """A config with every ResNet of its model replaced, and all that follows from it.
 
     The channels that necks and heads read, the input normalisation, and the optimizer wrapper (AGC's, with the same
@@ -67,7 +67,7 @@ def swap_config(cfg: Dict[str, Any],
         backbone: a name, see :func:`~.variants.find_variant`.
         weights: file of weights to start the backbone from; random without.
         clipping: of AGC.
-        drop: options of the ResNet ('dcn', 'plugins') to leave out, which are refused otherwise.
+        strict: refuse what the ResNet computed besides (``dcn``, ``plugins``) instead of leaving it out with a warning.
 
     Returns: the new config, and what changed and was left behind, a line each.
 
@@ -85,8 +85,6 @@ def swap_config(cfg: Dict[str, Any],
         >>> notes[2]
         'model.neck.in_channels: [512, 1024, 2048] -> [512, 1536, 1536]'
     """
-    if unknown := [name for name in drop if name not in ON_REQUEST]:
-        raise UserError(f'drop={unknown[0]!r} cannot be asked for; what can be left out is {", ".join(ON_REQUEST)}')
     variant, notes = find_variant(backbone), []
     cfg = copy.deepcopy(cfg)
     model = cfg.get('model')
@@ -99,7 +97,7 @@ def swap_config(cfg: Dict[str, Any],
         if not is_resnet(host[key]):
             notes.append(f'{path}.{key} stays {host[key].get("type")!r}')
             continue
-        _swap_one(host, key, path, variant, cfg.get('default_scope'), weights, drop, notes)
+        _swap_one(host, key, path, variant, cfg.get('default_scope'), weights, strict, notes)
         for owner, where in [(model, 'model'), *above]:
             for option in ('pretrained', 'init_cfg'):
                 # another network's weights, for the whole of what holds the backbone
@@ -163,7 +161,7 @@ def _no_resnet(hosts) -> str:
     return f'{path}.{key} of type {kind!r} cannot be replaced: {why}. What can: {", ".join(RESNETS)}'
 
 
-def _swap_one(host, key, path, variant, default_scope, weights, drop, notes) -> None:
+def _swap_one(host, key, path, variant, default_scope, weights, strict, notes) -> None:
     """Replace ``host[key]`` and let the modules beside it read the new channels."""
     old = host[key]
     depth, scope = old.get('depth', 50), _kind(old)[0] or default_scope
@@ -173,7 +171,7 @@ def _swap_one(host, key, path, variant, default_scope, weights, drop, notes) -> 
     necks = modules(host.get('neck'))
     if indices == (3, ) and (default_scope == 'mmpretrain' or any('Pooling' in _kind(n)[1] for _, n in necks)):
         indices = (4, )  # a pre-activation network ends with an activation, in some after a conv
-    cfg = _backbone_cfg(old, f'{path}.{key}', variant, indices, weights, drop, notes)
+    cfg = _backbone_cfg(old, f'{path}.{key}', variant, indices, weights, strict, notes)
     levels = list(zip(was, map(variant.channels, indices)))
     host[key] = cfg
     if 'context_channels' in host:
@@ -194,15 +192,17 @@ def _swap_one(host, key, path, variant, default_scope, weights, drop, notes) -> 
                 rewire_head(head, f'{path}.{name}{i}', levels, notes)
 
 
-def _backbone_cfg(old, path, variant, indices, weights, drop, notes) -> Dict[str, Any]:
+def _backbone_cfg(old, path, variant, indices, weights, strict, notes) -> Dict[str, Any]:
     """The config of the new backbone: the variant's, and what is carried over from the old."""
-    known = (*CARRIED, *SHAPE, *MOOT, *NEAREST, *ON_REQUEST, 'stage_with_dcn')
+    known = (*CARRIED, *SHAPE, *MOOT, *NEAREST, *EXTRAS, 'stage_with_dcn')
     if unknown := [key for key in old if key not in known]:
         raise UserError(f'{path}.{unknown[0]}={old[unknown[0]]!r} has no counterpart in {variant.name}')
-    for key, what in ON_REQUEST.items():
-        if old.get(key) and key not in drop:
-            raise UserError(f'{path}.{key} ({what}) has no counterpart in {variant.name}: {_brief(str(old[key]))}; '
-                            f'--drop {key} leaves it out')
+    for key, what in EXTRAS.items():
+        if old.get(key):
+            lost = f'{path}.{key} ({what}) has no counterpart in {variant.name}'
+            if strict:
+                raise UserError(f'{lost}: {_brief(str(old[key]))}; without --strict it is left out')
+            notes.append(f'WARNING: {lost} and is left out: {_brief(str(old[key]))}')
     conv = old.get('conv_cfg') or {}
     if conv.get('type') not in PLAIN_CONVS:
         raise UserError(f'{path}.conv_cfg={conv!r} has no counterpart in {variant.name}, whose convs are '
@@ -227,7 +227,7 @@ def _backbone_cfg(old, path, variant, indices, weights, drop, notes) -> Dict[str
         cfg['init_cfg'] = dict(type='nfnet_mm.NFPretrained', checkpoint=weights)
     carried = ''.join(f', {key} {value}' for key, value in cfg.items() if key not in ('type', 'arch', 'depth'))
     notes.append(f'{path}: {_kind(old)[1]}-{old.get("depth", 50)} -> {variant.name}{carried}')
-    if gone := [key for key in (*MOOT, *ON_REQUEST) if old.get(key) not in (None, False)]:
+    if gone := [key for key in MOOT if old.get(key) not in (None, False)]:
         notes.append(f'{path}: dropped {", ".join(gone)}')
     notes.extend(f'{path}: {key} has no counterpart, {what}' for key, what in NEAREST.items() if old.get(key))
     if not weights:

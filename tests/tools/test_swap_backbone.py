@@ -94,7 +94,7 @@ def test_command(run_tool, tmp_path, monkeypatch):
     (['lazy.py'], 'in the style of read_base'),
     (['broken.py'], 'does not load'),
     (['own_r50.py', '-o', 'own_r50.py', '--force'], 'is the config itself'),
-    (['mmdet::dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py'], '--drop dcn leaves it out'),
+    (['mmdet::dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py', '--strict'], 'without --strict it is left out'),
     (['mmdet::swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py'], "'SwinTransformer' cannot be replaced"),
 ])
 def test_refusals(run_tool, tmp_path, monkeypatch, args, message):

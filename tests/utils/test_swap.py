@@ -236,8 +236,6 @@ PLUGINS = dict(plugins=[dict(cfg=dict(type='ContextBlock'))])
 
 
 @pytest.mark.parametrize('options, message', [
-    (DCN, 'model.backbone.dcn (deformable convs in its stages) has no counterpart in nfnet_f0'),
-    (PLUGINS, '--drop plugins leaves it out'),
     (dict(type='ResNeXt', conv_cfg=dict(type='ConvAWS')), "conv_cfg={'type': 'ConvAWS'} has no counterpart"),
     (dict(surprise=3), 'model.backbone.surprise=3 has no counterpart in nfnet_f0'),
     (dict(type='TridentResNet'), "'TridentResNet' cannot be replaced: its last stage runs three times"),
@@ -252,11 +250,18 @@ def test_backbones_refused(options, message):
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize('options', [DCN, PLUGINS])
-def test_left_out_on_request(options):
-    new, notes = swap_config(detector(options), 'nfnet_f0', drop=['dcn', 'plugins'])
-    assert new == swap_config(detector(), 'nfnet_f0')[0]
-    assert any('dropped' in note and next(iter(options)) in note for note in notes)
+@pytest.mark.parametrize('options, what', [
+    (DCN, "model.backbone.dcn (deformable convs in its stages) has no counterpart in nfnet_f0"),
+    (PLUGINS, "model.backbone.plugins (modules inside its blocks) has no counterpart in nfnet_f0")])
+def test_extras_are_left_out_with_a_warning_or_refused(options, what):
+    new, notes = swap_config(detector(options), 'nfnet_f0')
+    plain, plain_notes = swap_config(detector(), 'nfnet_f0')
+    assert new == plain
+    (warning, ) = set(notes) - set(plain_notes)
+    assert warning.startswith(f'WARNING: {what} and is left out: ') and "'type': '" in warning
+    with pytest.raises(UserError) as caught:
+        swap_config(detector(options), 'nfnet_f0', strict=True)
+    assert what in str(caught.value)
 
 
 @pytest.mark.parametrize('change, message', [
@@ -277,8 +282,6 @@ def test_configs_refused(change, message):
 
 
 def test_arguments_refused():
-    with pytest.raises(UserError, match="drop='norm_cfg' cannot"):
-        swap_config(detector(), 'nfnet_f0', drop=['norm_cfg'])
     with pytest.raises(UserError, match='clipping=0'):
         swap_config(detector(), 'nfnet_f0', clipping=0)
     cfg = segmentor()
