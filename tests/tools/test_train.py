@@ -54,7 +54,8 @@ def test_two_cpu_processes_equal_one(run_tool, toy_config, tmp_path):
     run_tool('train', toy_config, '--work-dir', tmp_path / 'one', '--cfg-options', 'experiment_name=one_process')
     done = subprocess.run(
         ['bash', ROOT / 'tools/dist_train.sh', toy_config, '2', '--work-dir', tmp_path / 'two'], cwd=tmp_path,
-        env=dict(os.environ, PYTHON=sys.executable, PORT=str(free_port()), CUDA_VISIBLE_DEVICES='-1', OMP_NUM_THREADS='1'),
+        env=dict(os.environ, PYTHON=sys.executable, PORT=str(free_port()), CUDA_VISIBLE_DEVICES='-1',
+                 OMP_NUM_THREADS='1'),
         capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert 'batch 8 = 2 samples x 2 devices x 2 accumulated' in done.stdout
