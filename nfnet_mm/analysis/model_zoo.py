@@ -148,9 +148,10 @@ def page(recipes: Iterable[Recipe]) -> str:
             ('Variant', 'Dialect', 'Test size (px)', 'Parameters (M)', 'Multiply-adds (G)', 'Public weights',
              'Their top-1 / top-5 (%)'),
             (_variant(family, names, row) for names, row in variants(family))))
-        text.append('Recipes, and the accuracy that the papers report for them:\n')
+        text.append('Recipes, and the accuracy that the papers report for them, beside yours:\n')
         text.append(_table(
-            ('Config', 'Variant', 'Test size (px)', 'Multiply-adds (G)', 'Top-1 (%)', 'Top-5 (%)', 'Source'),
+            ('Config', 'Variant', 'Test size (px)', 'Multiply-adds (G)', 'Top-1 (%)', 'Top-5 (%)', 'Source',
+             'Your top-1 (%)'),
             (_recipe(recipe) for recipe in recipes if recipe.family == family)))
     return '\n'.join(text)
 
@@ -167,7 +168,7 @@ def _recipe(recipe: Recipe) -> tuple[str, ...]:
     accuracy = PAPER_ACCURACY.get(recipe.name, Accuracy('', None, ''))
     spent = cost(recipe.family, recipe.row, recipe.size)
     return (f'[{recipe.name}](../{recipe.config})', f'`{recipe.arch}`', str(recipe.size), f'{spent.macs / 1e9:.2f}',
-            str(accuracy.top1), str(accuracy.top5 or ''), accuracy.source)
+            str(accuracy.top1), str(accuracy.top5 or ''), accuracy.source, '')
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
