@@ -147,7 +147,7 @@ def _write_class_folders(root, split, pictures, labels):
 
 
 def _write_label_maps(root, split, pictures, labels):
-    """``images/{train,val}/`` and ``annotations/{train,val}/``, as mmseg's; 0 is background, 1-10 are the digits 0-9."""
+    """``images/{train,val}/`` and ``annotations/{train,val}/``, as mmseg's: 0 is background, 1-10 are digits 0-9."""
     for number, picture, found in pictures:
         label_map = np.zeros(picture.shape[:2], np.uint8)
         for scan, mask in found:

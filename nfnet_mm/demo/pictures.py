@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ['draw_curves', 'draw_prediction', 'read_scalars']
+__all__ = ['draw_contact_sheet', 'draw_curves', 'draw_label_maps', 'draw_prediction', 'read_scalars']
 
 
 def _plt():
@@ -42,6 +42,64 @@ def draw_prediction(path, picture, panels, names):
         axis.set_title(title)
         axis.axis('off')
     figure.tight_layout()
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def draw_contact_sheet(path, pictures, truth, labels, scores, names, columns=10):
+    """Write one PNG of many pictures: above each its predicted class and score, in a mistake also the true class.
+
+    The frame and the text are green where the prediction is right, red where it is wrong.
+
+    Args:
+        path (str | os.PathLike): The file.
+        pictures (Sequence[numpy.ndarray]): N times uint8 (H, W, 3) RGB.
+        truth, labels (Sequence[int]): N true and predicted classes.
+        scores (Sequence[float]): N.
+        names (Sequence[str]): What the classes stand for.
+        columns (int): Pictures in a row.
+    """
+    plt = _plt()
+    rows = max(-(-len(pictures) // columns), 1)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.2 * columns, 1.4 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.axis('off')
+    for axis, picture, true, label, score in zip(axes.flat, pictures, truth, labels, scores):
+        colour, wanted = ('green', '') if label == true else ('red', f', is {names[true]}')
+        axis.axis('on')
+        axis.imshow(picture, interpolation='nearest')
+        axis.set_title(f'{names[label]} ({score:.2f}){wanted}', color=colour, fontsize=8, pad=3)
+        plt.setp(axis.spines.values(), color=colour, linewidth=2)
+    figure.tight_layout(pad=0.5)
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def draw_label_maps(path, picture, panels, names):
+    """Write one PNG: the picture, and beside it each panel's label map, with a legend of the classes in them.
+
+    Args:
+        path (str | os.PathLike): The file.
+        picture (numpy.ndarray): uint8 (H, W, 3) RGB.
+        panels (dict[str, numpy.ndarray]): By title, an (H, W) map of labels. 0, the background, is drawn black, and
+            what is no class (ignored pixels) white.
+        names (Sequence[str]): What the labels stand for.
+    """
+    plt = _plt()
+    colours = np.ones((256, 3))
+    colours[0] = 0
+    colours[1:len(names)] = plt.get_cmap('tab10')(np.arange(len(names) - 1) % 10)[:, :3]
+    figure, axes = plt.subplots(1, 1 + len(panels), figsize=(3.5 * (1 + len(panels)), 4.2), squeeze=False)
+    for axis, (title, shown) in zip(axes[0], [('picture', picture), *panels.items()]):
+        axis.imshow(shown if shown.ndim == 3 else colours[shown], interpolation='nearest')
+        axis.set_title(title)
+        axis.axis('off')
+    present = sorted({int(label) for shown in panels.values() for label in np.unique(shown) if 0 < label < len(names)})
+    if present:
+        figure.legend([plt.Rectangle((0, 0), 1, 1, color=colours[label]) for label in present],
+                      [names[label] for label in present], loc='lower center', ncol=len(present), frameon=False)
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
     figure.savefig(path, dpi=80)
     plt.close(figure)
 

@@ -6,7 +6,7 @@ from typing import Callable, Mapping, Sequence, Tuple
 import torch
 
 from . import digits
-from .pictures import draw_prediction
+from .pictures import draw_contact_sheet, draw_label_maps, draw_prediction
 from .report import predictions
 
 __all__ = ['TASKS', 'Demo']
@@ -58,6 +58,25 @@ def draw_instances(runner, folder, count, min_score=0.3):
         draw_prediction(folder / f'{Path(sample.img_path).stem}.png', rgb, panels, names)
 
 
+def draw_classes(runner, folder, count):
+    """Two contact sheets: ``count`` pictures from all over the validation set, and the first ``count`` mistakes."""
+    found = [(rgb, int(sample.gt_label), int(sample.pred_label), float(sample.pred_score.max()))
+             for rgb, sample, _ in predictions(runner, len(runner.val_dataloader.dataset))]
+    names = runner.val_dataloader.dataset.metainfo['classes']
+    for name, chosen in (('predictions', found[::max(len(found) // max(count, 1), 1)]),
+                         ('mistakes', [item for item in found if item[1] != item[2]])):
+        if chosen[:count]:
+            draw_contact_sheet(folder / f'{name}.png', *zip(*chosen[:count]), names)
+
+
+def draw_segments(runner, folder, count):
+    """One PNG per picture: the picture, its true label map and the predicted one."""
+    for rgb, sample, names in predictions(runner, count):
+        panels = {title: part.data[0].cpu().numpy() for title, part in
+                  (('truth', sample.gt_sem_seg), ('prediction', sample.pred_sem_seg))}
+        draw_label_maps(folder / f'{Path(sample.img_path).stem}.png', rgb, panels, names)
+
+
 AGC = ('agc/clipped_fraction', )
 TASKS = {
     'detection': Demo(
@@ -65,4 +84,14 @@ TASKS = {
         curves={'losses': ('loss', 'loss_rpn_cls', 'loss_rpn_bbox', 'loss_cls', 'loss_bbox', 'loss_mask'),
                 'validation': ('coco/bbox_mAP', 'coco/segm_mAP'), 'AGC': AGC},
         metrics={'coco/bbox_mAP': ('box AP {:.1f}', 100), 'coco/segm_mAP': ('mask AP {:.1f}', 100)}),
+    'classification': Demo(
+        config='classify_nfnet_nano_digits.py', data='data/digits_classes', draw=draw_classes,
+        generate=_digits(layout='class_folders', image_size=48, min_digit=24, max_digit=48, max_digits=1),
+        curves={'loss': ('loss', ), 'validation': ('accuracy/top1', ), 'AGC': AGC},
+        metrics={'accuracy/top1': ('top-1 {:.1f}%', 1)}, train=4000, val=1000, pictures=100),
+    'segmentation': Demo(
+        config='fcn_nfnet_nano_digits.py', data='data/digits_labels', draw=draw_segments,
+        generate=_digits(layout='label_maps', image_size=96, min_digit=28, max_digit=56, max_digits=3),
+        curves={'loss': ('loss', ), 'validation': ('mIoU', ), 'AGC': AGC},
+        metrics={'mIoU': ('mIoU {:.1f}', 1)}),
 }

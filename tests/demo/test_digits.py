@@ -1,5 +1,6 @@
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,6 +43,37 @@ def test_annotations_say_what_the_masks_say(digits_root):
             assert picture.shape == (128, 128, 3)
             inside = np.any(per_image[image['id']], axis=0)
             assert picture[inside].mean() > 2 * picture[~inside].mean()
+
+
+def picture(path):
+    return np.asarray(Image.open(path))
+
+
+def test_label_maps_are_the_coco_masks_with_their_categories(digits_root, tmp_path):
+    root = generate(tmp_path / 'maps', replace(SMALL, layout='label_maps'))
+    for split in ('train', 'val'):
+        expected = {image['file_name']: np.zeros((128, 128), int) for image in load(digits_root, split)['images']}
+        for annotation in load(digits_root, split)['annotations']:
+            name = f'{annotation["image_id"]:06d}.png'
+            expected[name] += annotation['category_id'] * decode_rle(annotation['segmentation'])
+        assert {path.name for path in (root / 'annotations' / split).iterdir()} == set(expected)
+        for name, label_map in expected.items():
+            np.testing.assert_array_equal(picture(root / 'annotations' / split / name), label_map)
+            np.testing.assert_array_equal(picture(root / 'images' / split / name), picture(digits_root / split / name))
+
+
+def test_class_folders_hold_one_digit_a_picture_under_its_category(tmp_path):
+    spec = DigitsSpec(train=24, val=6, image_size=48, min_digit=24, max_digit=48, max_digits=1)
+    coco = generate(tmp_path / 'coco', spec)
+    root = generate(tmp_path / 'classes', replace(spec, layout='class_folders'))
+    for split in ('train', 'val'):
+        assert sorted(path.name for path in (root / split).iterdir()) == list('0123456789')  # empty ones too
+        annotations = load(coco, split)['annotations']
+        names = {f'{a["image_id"]:06d}.png': a['category_id'] - 1 for a in annotations}
+        assert {path.name: int(path.parent.name) for path in (root / split).rglob('*.png')} == names
+        assert len(names) == len(annotations) == getattr(spec, split)
+        for path in (root / split).rglob('*.png'):
+            np.testing.assert_array_equal(picture(path), picture(coco / split / path.name))
 
 
 def test_pycocotools_reads_the_masks(digits_root):
@@ -106,7 +138,13 @@ def test_refuses_to_overwrite_what_it_did_not_write(tmp_path):
     assert (tmp_path / 'thesis.txt').read_text() == 'years of work'
 
 
-@pytest.mark.parametrize('wrong', [dict(train=0), dict(min_digit=60), dict(max_digit=200), dict(max_digits=0)])
+@pytest.mark.parametrize('wrong', [dict(train=0), dict(min_digit=60), dict(max_digit=200), dict(max_digits=0),
+                                   dict(layout='class_folders')])
 def test_wrong_sizes(wrong):
     with pytest.raises(ValueError, match='got DigitsSpec'):
         DigitsSpec(**wrong)
+
+
+def test_unknown_layout():
+    with pytest.raises(ValueError, match="'voc' is none of coco, class_folders, label_maps"):
+        DigitsSpec(layout='voc')

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nfnet_mm.demo.pictures import draw_curves, draw_prediction, read_scalars
+from nfnet_mm.demo.pictures import draw_contact_sheet, draw_curves, draw_label_maps, draw_prediction, read_scalars
 
 pytest.importorskip('matplotlib')
 
@@ -34,6 +34,41 @@ def test_draws_masks_and_boxes_in_the_label_s_colour(tmp_path):
     left, right = np.array_split(drawn, 2, axis=1)
     red = [(side[..., 0] - side[..., 2] > 40).mean() for side in (left, right)]  # tab10's colour 3 is a red
     assert red[0] > 0.05 and red[1] < 0.001
+
+
+def pixels(path):
+    return np.asarray(Image.open(path).convert('RGB')).astype(int)
+
+
+def share(drawn, colour):
+    """The share of the pixels that have this colour."""
+    return (np.abs(drawn - np.array(colour)).max(-1) < 3).mean()
+
+
+def test_contact_sheet_frames_mistakes_in_red(tmp_path):
+    blue = np.full((32, 32, 3), (0, 0, 255), np.uint8)
+    draw_contact_sheet(tmp_path / 's.png', [blue] * 3, [3, 3, 5], [3, 4, 5], [.9, .8, .7], '0123456789', columns=2)
+    drawn = pixels(tmp_path / 's.png')
+    rows, columns = drawn.shape[0] // 2, drawn.shape[1] // 2
+    cells = drawn[:rows, :columns], drawn[:rows, columns:], drawn[rows:, :columns], drawn[rows:, columns:]
+    green, red = ([share(cell, colour) for cell in cells] for colour in ((0, 128, 0), (255, 0, 0)))
+    assert min(green[0], red[1], green[2]) > 0.01 and max(red[0], green[1], red[2], green[3], red[3]) == 0
+    assert [share(cell, (0, 0, 255)) > 0.3 for cell in cells] == [True, True, True, False]
+
+
+def test_label_maps_show_what_each_panel_says(tmp_path):
+    truth, found = np.zeros((2, 40, 40), np.uint8)
+    truth[:10], found[:20], truth[30:] = 4, 4, 255
+    found[30:] = 9
+    draw_label_maps(tmp_path / 'm.png', np.full((40, 40, 3), 77, np.uint8), dict(truth=truth, prediction=found),
+                    ['background', *'0123456789'])
+    panels = np.array_split(pixels(tmp_path / 'm.png')[:300], 3, axis=1)  # without the legend
+    red, olive = (214, 39, 40), (188, 189, 34)  # tab10's fourth and ninth
+    size = share(panels[0], (77, 77, 77))
+    assert size > 0.5
+    expected = {red: (0, .25, .5), olive: (0, 0, .25), (0, 0, 0): (0, .5, .25)}
+    for colour, shares in expected.items():
+        np.testing.assert_allclose([share(panel, colour) / size for panel in panels], shares, atol=0.03)
 
 
 def test_curves_skip_what_is_missing(tmp_path):

@@ -24,8 +24,8 @@ def last_figures(text):
     return [float(figure) for figure in re.search(r'box AP ([\d.]+), mask AP ([\d.]+) on', text).groups()]
 
 
-def losses(folder):
-    rows = map(json.loads, next((folder / 'run').rglob('scalars.json')).read_text().splitlines())
+def losses(folder, run='run'):
+    rows = map(json.loads, next((folder / run).rglob('scalars.json')).read_text().splitlines())
     return [(row['step'], row['loss'], row['agc/clipped_fraction']) for row in rows if 'loss' in row]
 
 
@@ -47,6 +47,36 @@ def test_short_demo_says_where_things_are_and_repeats_its_numbers(tmp_path):
     assert losses(tmp_path / 'again') == first
 
 
+@pytest.mark.parametrize('task, result, drawn', [
+    ('classification', r'top-1 ([\d.]+)% on 6 validation pictures', {'predictions.png'}),
+    ('segmentation', r'mIoU ([\d.]+) on 6 validation pictures', {'000001.png', '000002.png'})],
+    ids=('classification', 'segmentation'))
+def test_other_tasks_write_their_pictures_and_result_and_repeat_their_numbers(task, result, drawn, tmp_path, run_tool):
+    no_workers = [f'{split}_dataloader.{key}' for split in ('train', 'val')
+                  for key in ('num_workers=0', 'persistent_workers=False')]
+    for run in ('first', 'second'):  # the second finds its data drawn
+        code, errors = run_tool(
+            'demo', task, '--data', tmp_path / 'data', '--work-dir', tmp_path / run, '--train', 24, '--val', 6,
+            '--pictures', 2, '--cfg-options', 'train_cfg.max_iters=3', 'train_cfg.val_interval=2',
+            'default_hooks.logger.interval=1', 'train_dataloader.batch_size=4',
+            f'experiment_name={task}_{run}', *no_workers)
+        assert code == 0, errors
+        text = (tmp_path / run / 'result.txt').read_text()
+        assert text.startswith(f'{task}: ') and text.endswith(f'; {tmp_path / run / "pictures"}/\n')
+    figure = float(re.search(result, text)[1])
+    if task == 'classification' and figure < 100:
+        drawn = drawn | {'mistakes.png'}
+    assert {path.name for path in (tmp_path / run / 'pictures').glob('*.png')} == drawn | {'curves.png'}
+    first, second = losses(tmp_path, 'first'), losses(tmp_path, 'second')
+    assert [step for step, *_ in first] == [1, 2, 3] and all(0 < clipped <= 1 for *_, clipped in first)
+    assert second == first
+
+
+def test_unknown_task_is_refused_with_the_known_ones(run_tool):
+    code, errors = run_tool('demo', 'pose')
+    assert code == 2 and "'pose'" in errors and all(task in errors for task in ('detection', 'segmentation'))
+
+
 def test_demo_refuses_a_folder_that_is_not_its_own(tmp_path, run_tool):
     (tmp_path / 'thesis.txt').write_text('')
     code, errors = run_tool('demo', '--data', tmp_path, '--work-dir', tmp_path / 'run')
@@ -55,6 +85,10 @@ def test_demo_refuses_a_folder_that_is_not_its_own(tmp_path, run_tool):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_demo_learns(tmp_path):
-    box, mask = last_figures(demo(tmp_path))
-    assert box >= 75.0 and mask >= 73.0
+@pytest.mark.parametrize('task, bars', [
+    ('detection', {'box AP': 75.0, 'mask AP': 73.0}), ('classification', {'top-1': 97.0}),
+    ('segmentation', {'mIoU': 80.0})])
+def test_demo_learns(task, bars, tmp_path):
+    text = demo(tmp_path, task)
+    for name, bar in bars.items():
+        assert float(re.search(rf'{name} ([\d.]+)', text)[1]) >= bar
