@@ -186,7 +186,13 @@ class AmpAGCOptimWrapper(_AGC, AmpOptimWrapper):
             options = loss_scale if isinstance(loss_scale, dict) else {}
             if isinstance(loss_scale, float):
                 options = dict(init_scale=loss_scale)
-            self.loss_scaler = torch.amp.GradScaler('cpu', **options)
+            if hasattr(torch.amp, 'GradScaler'):
+                self.loss_scaler = torch.amp.GradScaler('cpu', **options)
+            elif options.get('enabled', True):
+                raise RuntimeError(f'{type(self).__name__}: torch {torch.__version__} has no loss scaling on a CPU (2.3 '
+                                   "has): use dtype='bfloat16', which needs none")
+            else:
+                self.loss_scaler = torch.cuda.amp.GradScaler(enabled=False)
         else:
             super().__init__(loss_scale=loss_scale, dtype=dtype, **kwargs)
         self._set_up_agc(agc, max_nonfinite_steps)

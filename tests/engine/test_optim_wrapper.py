@@ -251,7 +251,7 @@ def test_fsdp_is_refused(one_process, original):
 
 
 def test_dtensor_is_refused(one_process):
-    from torch.distributed.device_mesh import init_device_mesh
+    init_device_mesh = pytest.importorskip('torch.distributed.device_mesh').init_device_mesh
     from torch.distributed.fsdp import fully_shard
     model = nn.Linear(3, 2)
     fully_shard(model, mesh=init_device_mesh('cpu', (1, )))

@@ -8,11 +8,15 @@ from torch.nn import functional as F
 
 from .padding import same_padding
 
+try:
+    from torch.compiler import is_compiling
+except ImportError:  # before torch 2.2
+    from torch._dynamo import is_compiling
+
 DIALECTS = ('authors', 'timm')
 PADDINGS = ('same', 'symmetric')
 _AUTHORS_FLOOR = 1e-4
 _TIMM_EPS = 1e-5
-_is_compiling = getattr(getattr(torch, 'compiler', None), 'is_compiling', bool)  # older torch has no such question
 
 
 def _standardize(weight: Tensor, gain: Tensor, dialect: str) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -79,9 +83,9 @@ def standardize_weight(weight: Tensor, gain: Tensor, dialect: str = 'authors') -
         >>> bool(w.mean((1, 2, 3)).abs().max() < 1e-6), torch.allclose(w.flatten(1).norm(dim=1), torch.tensor(2.))
         (True, True)
     """
-    dtype = torch.promote_types(weight.dtype, torch.float32)
+    dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
     arguments = weight.to(dtype).flatten(1), gain.to(dtype), dialect
-    if _is_compiling():
+    if is_compiling():
         # torch.compile gives zero gradients, without a word, to a Function that is differentiable once (torch 2.11);
         # what is worth storing it finds out by itself.
         out = _standardize(*arguments)[0]
