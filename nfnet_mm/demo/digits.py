@@ -11,7 +11,7 @@ import numpy as np
 
 from .folders import write_once
 
-__all__ = ['DigitsSpec', 'compose', 'decode_rle', 'encode_rle', 'generate']
+__all__ = ['DigitsSpec', 'compose', 'decode_rle', 'encode_rle', 'generate', 'load_scans']
 
 MANIFEST = 'digits.json'
 
@@ -105,6 +105,23 @@ def compose(rng, scans, spec):
     return picture.round().clip(0, 255).astype(np.uint8), found
 
 
+def load_scans(rng):
+    """All scans, split by ``rng``: (1797, 8, 8) values 0-16, (1797,) labels, the rows to train on and to validate.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError("the demos draw on scikit-learn's digits: pip install scikit-learn") from error
+    digits = load_digits()
+    # A fifth of the scans is kept for validation, whatever the number of pictures.
+    order = rng.permutation(len(digits.images))
+    held_out = len(order) // 5
+    return digits.images, digits.target, order[held_out:], order[:held_out]
+
+
 def _pictures(count, scans, indices, rng, spec):
     """Draw ``count`` pictures of the scans at ``indices``: number (from 1), picture, [(row of scans, mask)]."""
     for number in range(1, count + 1):
@@ -177,17 +194,9 @@ def generate(root, spec=DigitsSpec()):
     """
 
     def fill(folder):
-        try:
-            from sklearn.datasets import load_digits
-        except ImportError as error:
-            raise ImportError('the digits dataset is drawn from scikit-learn: pip install scikit-learn') from error
-        digits = load_digits()
         rng = np.random.default_rng(spec.seed)
-        # A fifth of the scans is kept for validation, whatever the number of pictures.
-        order = rng.permutation(len(digits.images))
-        held_out = len(order) // 5
-        for split, count, indices in (('train', spec.train, order[held_out:]), ('val', spec.val, order[:held_out])):
-            pictures = _pictures(count, digits.images, indices, rng, spec)
-            LAYOUTS[spec.layout](folder, split, pictures, digits.target)
+        scans, labels, *rows = load_scans(rng)
+        for split, count, indices in zip(('train', 'val'), (spec.train, spec.val), rows):
+            LAYOUTS[spec.layout](folder, split, _pictures(count, scans, indices, rng, spec), labels)
 
     return write_once(root, spec, MANIFEST, fill)
