@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ['draw_contact_sheet', 'draw_curves', 'draw_label_maps', 'draw_prediction', 'read_scalars']
+__all__ = ['draw_contact_sheet', 'draw_curves', 'draw_depths', 'draw_label_maps', 'draw_prediction', 'read_scalars']
 
 
 def _plt():
@@ -100,6 +100,30 @@ def draw_label_maps(path, picture, panels, names):
         figure.legend([plt.Rectangle((0, 0), 1, 1, color=colours[label]) for label in present],
                       [names[label] for label in present], loc='lower center', ncol=len(present), frameon=False)
     figure.tight_layout(rect=(0, 0.06, 1, 1))
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def draw_depths(path, picture, panels):
+    """Write one PNG: the picture, beside it each panel's depths, and their one colour scale in metres.
+
+    Args:
+        path (str | os.PathLike): The file.
+        picture (numpy.ndarray): uint8 (H, W, 3) RGB.
+        panels (dict[str, numpy.ndarray]): By title, (H, W) depths in metres. The first one, the truth, sets the ends
+            of the colour scale.
+    """
+    plt = _plt()
+    truth = next(iter(panels.values()))
+    figure, axes = plt.subplots(1, 1 + len(panels), figsize=(4 * (1 + len(panels)) + 1, 3.4), layout='constrained')
+    axes[0].imshow(picture, interpolation='nearest')
+    axes[0].set_title('picture')
+    for axis, (title, depth) in zip(axes[1:], panels.items()):
+        shown = axis.imshow(depth, 'viridis', vmin=truth.min(), vmax=truth.max(), interpolation='nearest')
+        axis.set_title(title)
+    for axis in axes:
+        axis.axis('off')
+    figure.colorbar(shown, ax=axes, label='depth (m)', extend='both', pad=0.01)
     figure.savefig(path, dpi=80)
     plt.close(figure)
 

@@ -196,10 +196,10 @@ def _pattern(rng, bright, saturation, ink=PLAIN, period=1.0):
 
 
 def sample_room(rng, scans, width=128, height=96):
-    """Draw a room and a camera in it, which looks across it from standing or sitting height.
+    """Draw a room and a camera in it, which looks across it from the height of the eyes, a little down.
 
-    Rooms are 3-5.5 m long and wide and 2.4-2.8 m high, with 1-3 things in view of the camera, whose angles of view
-    are those of NYU's.
+    Rooms are 3-5.5 m long and wide and 2.4-2.8 m high, with up to three things before the camera, whose angles of
+    view are those of NYU's. Tiles and wallpapers have one size everywhere, so that a picture tells its scale.
 
     Args:
         rng (numpy.random.Generator): Every choice comes from it.

@@ -5,8 +5,8 @@ from typing import Callable, Mapping, Sequence, Tuple
 
 import torch
 
-from . import digits
-from .pictures import draw_contact_sheet, draw_label_maps, draw_prediction
+from . import digits, rooms
+from .pictures import draw_contact_sheet, draw_depths, draw_label_maps, draw_prediction
 from .report import predictions
 
 __all__ = ['TASKS', 'Demo']
@@ -77,6 +77,16 @@ def draw_segments(runner, folder, count):
         draw_label_maps(folder / f'{Path(sample.img_path).stem}.png', rgb, panels, names)
 
 
+def draw_rooms(runner, folder, count):
+    """One PNG per picture: the picture, its true depths and the predicted ones."""
+    from nfnet_mm.tasks.depth.metric import depth_error_sums
+    for rgb, sample, _ in predictions(runner, count):
+        truth, found = sample.gt_depth_map.data[0].cpu(), sample.pred_depth_map.data[0].cpu()
+        pixels, near, *_ = depth_error_sums(found, truth, min_depth=1e-3, max_depth=10).tolist()
+        draw_depths(folder / f'{Path(sample.img_path).stem}.png', rgb, {
+            'truth': truth.numpy(), f'prediction (delta1 {100 * near / pixels:.0f}%)': found.numpy()})
+
+
 AGC = ('agc/clipped_fraction', )
 TASKS = {
     'detection': Demo(
@@ -94,4 +104,9 @@ TASKS = {
         generate=_digits(layout='label_maps', image_size=96, min_digit=28, max_digit=56, max_digits=3),
         curves={'loss': ('loss', ), 'validation': ('mIoU', ), 'AGC': AGC},
         metrics={'mIoU': ('mIoU {:.1f}', 1)}),
+    'depth': Demo(
+        config='depth_nfnet_nano_rooms.py', data='data/rooms', draw=draw_rooms,
+        generate=lambda root, train, val: rooms.generate(root, rooms.RoomsSpec(train=train, val=val)),
+        curves={'loss': ('loss', ), 'delta1 (%)': ('delta1', ), 'rel': ('rel', ), 'AGC': AGC},
+        metrics={'delta1': ('delta1 {:.1f}%', 1), 'rel': ('rel {:.3f}', 1), 'rms': ('rms {:.2f} m', 1)}, train=1500),
 }

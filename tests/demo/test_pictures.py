@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nfnet_mm.demo.pictures import draw_contact_sheet, draw_curves, draw_label_maps, draw_prediction, read_scalars
+from nfnet_mm.demo.pictures import (draw_contact_sheet, draw_curves, draw_depths, draw_label_maps, draw_prediction,
+                                    read_scalars)
 
 pytest.importorskip('matplotlib')
 
@@ -68,6 +69,18 @@ def test_label_maps_show_what_each_panel_says(tmp_path):
     assert size > 0.5
     expected = {red: (0, .25, .5), olive: (0, 0, .25), (0, 0, 0): (0, .5, .25)}
     for colour, shares in expected.items():
+        np.testing.assert_allclose([share(panel, colour) / size for panel in panels], shares, atol=0.03)
+
+
+def test_depths_share_the_truth_s_colour_scale(tmp_path):
+    truth, found = np.full((40, 40), 2.0), np.full((40, 40), 6.0)
+    truth[:10], found[:20], found[30:] = 4, 2, 4
+    draw_depths(tmp_path / 'd.png', np.full((40, 40, 3), 77, np.uint8), dict(truth=truth, prediction=found))
+    drawn = pixels(tmp_path / 'd.png')
+    panels = [drawn[:, left:right] for left, right in ((0, 330), (330, 660), (660, 990))]  # without the colour bar
+    size, near, far = share(panels[0], (77, 77, 77)), (68, 1, 84), (253, 231, 37)  # viridis' ends
+    assert size > 0.5
+    for colour, shares in ((near, (0, .75, .5)), (far, (0, .25, .5))):
         np.testing.assert_allclose([share(panel, colour) / size for panel in panels], shares, atol=0.03)
 
 

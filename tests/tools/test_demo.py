@@ -49,8 +49,10 @@ def test_short_demo_says_where_things_are_and_repeats_its_numbers(tmp_path):
 
 @pytest.mark.parametrize('task, result, drawn', [
     ('classification', r'top-1 ([\d.]+)% on 6 validation pictures', {'predictions.png'}),
-    ('segmentation', r'mIoU ([\d.]+) on 6 validation pictures', {'000001.png', '000002.png'})],
-    ids=('classification', 'segmentation'))
+    ('segmentation', r'mIoU ([\d.]+) on 6 validation pictures', {'000001.png', '000002.png'}),
+    ('depth', r'delta1 ([\d.]+)%, rel [\d.]+, rms [\d.]+ m on 6 validation pictures',
+     {'room_0001.png', 'room_0002.png'})],
+    ids=('classification', 'segmentation', 'depth'))
 def test_other_tasks_write_their_pictures_and_result_and_repeat_their_numbers(task, result, drawn, tmp_path, run_tool):
     no_workers = [f'{split}_dataloader.{key}' for split in ('train', 'val')
                   for key in ('num_workers=0', 'persistent_workers=False')]
@@ -87,7 +89,7 @@ def test_demo_refuses_a_folder_that_is_not_its_own(tmp_path, run_tool):
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize('task, bars', [
     ('detection', {'box AP': 75.0, 'mask AP': 73.0}), ('classification', {'top-1': 97.0}),
-    ('segmentation', {'mIoU': 80.0})])
+    ('segmentation', {'mIoU': 80.0}), ('depth', {'delta1': 90.0})])
 def test_demo_learns(task, bars, tmp_path):
     text = demo(tmp_path, task)
     for name, bar in bars.items():
