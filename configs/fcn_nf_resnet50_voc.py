@@ -5,7 +5,8 @@ x GPUs x accumulation, the last derived: one GPU accumulates 4 times, four GPUs 
 """
 _base_ = './_base_/fcn_voc.py'
 
-# SET ME: the ImageNet weights to start from (timm's nf_resnet50, a classifier of ours). None starts from random weights.
+# SET ME: the ImageNet weights to start from: a classifier of ours, or timm's nf_resnet50 with depth='nf_resnet50'. None
+# starts from random weights.
 weights = None
 init = dict(init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=weights)) if weights else {}
 model = dict(backbone=dict(depth=50, **init))
