@@ -5,7 +5,8 @@ Batch 256 = train_dataloader.batch_size (2) x GPUs x accumulation, the last deri
 """
 _base_ = ['./_base_/mask_rcnn_nf_resnet_fpn.py', './_base_/coco_instance_lsj.py', './_base_/coco_22k_agc.py']
 
-# SET ME: the weights to start from (timm's nf_resnet50, a classifier of ours). From None (random), 22,500 steps are too few.
+# SET ME: the weights to start from: a classifier of ours, or timm's nf_resnet50, whose shape is another: with them set
+# depth='nf_resnet50'. From None (random), 22,500 steps are too few.
 weights = None
 init = dict(init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=weights)) if weights else {}
 model = dict(backbone=dict(depth=50, **init))

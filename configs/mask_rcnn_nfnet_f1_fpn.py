@@ -1,4 +1,4 @@
-"""Mask R-CNN + FPN on NFNet-F1, COCO: box AP 48.1, mask AP 41.7 in the paper (Table 5).
+"""Mask R-CNN + FPN on NFNet-F1, COCO: box AP 48.1, mask AP 41.7 in the paper (ICML, Table 5).
 
 Expects COCO 2017 in data/coco ({train,val}2017/, annotations/instances_{train,val}2017.json).
 Batch 256 = train_dataloader.batch_size (2) x GPUs x accumulation, the last derived: 8 GPUs accumulate 16 times.
