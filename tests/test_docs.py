@@ -5,7 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, init_default_scope
+
+from nfnet_mm.analysis.published import PAPER_ACCURACY, TWIN_ACCURACY
+from nfnet_mm.engine import AGCOptimWrapper
+from nfnet_mm.engine.total_batch import plan_accumulation
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -32,11 +39,8 @@ def test_options_exist(page):
 
 
 def test_every_config_is_documented():
-    text = ''.join(page.read_text() for page in PAGES)
-    # the BatchNorm twins and the pre-trainings by their patterns
-    missing = [path.stem for path in LEAVES
-               if path.stem not in text and not re.match('(bn|finetune_bn|pretrain)_', path.stem)]
-    assert missing == []
+    words = set(re.findall(r'\w+', ''.join(page.read_text() for page in PAGES)))
+    assert len(LEAVES) > 90 and [path.stem for path in LEAVES if path.stem not in words] == []
 
 
 @pytest.mark.parametrize('name', ['detection', 'segmentation', 'depth'])
@@ -51,17 +55,71 @@ def test_tables_hold_the_figures_of_the_configs(name):
         assert figures or 'neither paper' in docstring
 
 
-def test_imagenet_table_holds_the_figures_of_the_configs():
-    text = (ROOT / 'docs/imagenet.md').read_text()
-    folder = ROOT / 'configs/imagenet'
-    for size in ('1024', '8', '4'):
-        nf, bn = re.search(rf'resnet50_15e_batch{size}` \| (\S+) \| (\S+) \|', text).groups()
-        for kind, figure in (('nf', nf), ('bn', bn)):
-            assert f'top-1 {figure}' in (folder / f'{kind}_resnet50_15e_batch{size}.py').read_text()
-    nf, bn = re.search(r'224 / 320 / 384 px \| (.+?) \| (.+?) \|', text).groups()
-    for kind, figures in (('nf', nf), ('bn', bn)):
-        for size, figure in zip((224, 320, 384), figures.split(' / ')):
-            assert f'top-1 {figure}' in (folder / f'finetune_{kind}_resnet50_{size}px.py').read_text()
+def test_imagenet_table_holds_the_published_figures():
+    table, text = {}, (ROOT / 'docs/imagenet.md').read_text()
+    for name, *figures in re.findall(r'^\| `(\w+_15e_batch\d+)` \| (\S+) \| (\S+) \|', text, re.M):
+        table.update({f'{kind}_{name}': figure for kind, figure in zip(('nf', 'bn'), figures)})
+    for name, *rows in re.findall(r'^\| `finetune`, `(\w+)` at 224 / 320 / 384 px \| (.+?) \| (.+?) \|', text, re.M):
+        for kind, figures in zip(('nf', 'bn'), rows):
+            table.update({f'finetune_{kind}_{name}_{size}px': figure
+                          for size, figure in zip((224, 320, 384), figures.split(' / '))})
+    published = {**PAPER_ACCURACY, **TWIN_ACCURACY}
+    assert table == {name: str(published[name].top1) for name in published if re.search('15e|finetune_.._', name)}
+    assert len(table) == 30
+
+
+def test_configs_state_the_published_figures():
+    for name, accuracy in {**PAPER_ACCURACY, **TWIN_ACCURACY}.items():
+        comment = re.search(r'^# Paper.*', (ROOT / f'configs/imagenet/{name}.py').read_text(), re.M)[0]
+        stated = re.search(r'top-1 (?:/ top-5 )?(\d+\.\d)(?: / (\d+\.\d))?', comment)
+        assert [float(figure) for figure in stated.groups() if figure] == [
+            figure for figure in (accuracy.top1, accuracy.top5) if figure], name
+
+
+def test_the_total_batch_of_the_page():
+    """The page's loop on its eight devices works out what its log line says, and any other is refused as it tells."""
+    text = (ROOT / 'docs/README.md').read_text()
+    scope = {}
+    exec(re.search(r'```python\n(train_cfg.*?)```', text, re.S)[1], scope)
+    batch, samples, devices, accumulated, rate = re.search(
+        r'batch (\d+) = (\d+) samples x (\d+) devices x (\d+) accumulated; learning rate ([\d.]+)', text).groups()
+    cfg = Config.fromfile(ROOT / 'configs/mask_rcnn_nfnet_f0_fpn.py')
+    assert scope['train_cfg'] == cfg.train_cfg and cfg.train_cfg.total_batch == int(batch)
+    assert (cfg.train_dataloader.batch_size, cfg.optim_wrapper.optimizer.lr) == (int(samples), float(rate))
+    assert plan_accumulation(int(batch), int(samples), int(devices)) == int(accumulated)
+    for page in ('imagenet/nfnet_f0', 'mask_rcnn_nfnet_f0_fpn', 'fcn_nf_resnet50_voc', 'depth_nf_resnet50_nyu'):
+        cfg = Config.fromfile(ROOT / f'configs/{page}.py')
+        name = {'i': 'imagenet', 'm': 'detection', 'f': 'segmentation', 'd': 'depth'}[page[0]]
+        batch, samples, one = re.search(r'Batch\s(\d+)(?: at 1024 px)?: (\d+) images.*?(\d+) times\s+on\s+one',
+                                        (ROOT / f'docs/{name}.md').read_text(), re.S).groups()
+        assert (cfg.train_cfg.total_batch, cfg.train_dataloader.batch_size) == (int(batch), int(samples)), name
+        assert plan_accumulation(int(batch), int(samples), 1) == int(one), name
+
+
+def test_test_commands_name_the_last_checkpoint():
+    for name in ('detection', 'segmentation', 'depth'):
+        config, last = re.search(r'test\.py (configs/\w+\.py) \S+/iter_(\d+)\.pth',
+                                 (ROOT / f'docs/{name}.md').read_text()).groups()
+        cfg = Config.fromfile(ROOT / config)
+        assert cfg.train_cfg.max_iters == int(last) and int(last) % cfg.default_hooks.checkpoint.interval == 0
+
+
+def test_examples_of_the_readme():
+    """The detector with its optimizer wrapper, and the classifier, build and fit together."""
+    pytest.importorskip('mmdet')
+    pytest.importorskip('mmpretrain')
+    detector, classifier, wrapper = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.S)
+    cfg, classifier = Config.fromstring(detector + wrapper, '.py'), Config.fromstring(classifier, '.py')
+    with torch.device('meta'):
+        init_default_scope('mmdet')
+        model = MODELS.build(cfg.model)
+        wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+        init_default_scope('mmpretrain')
+        classifier = MODELS.build(classifier.model)
+    assert tuple(model.neck.in_channels) == model.backbone.out_channels
+    assert not any(p.requires_grad for p in model.backbone.stages[0].parameters())
+    assert type(wrapper) is AGCOptimWrapper and wrapper.agc == dict(clipping=0.01, eps=1e-3)
+    assert classifier.backbone.out_channels == (classifier.head.fc.in_features, )
 
 
 def test_the_config_by_inheritance_loads(tmp_path):
@@ -74,7 +132,8 @@ def test_the_config_by_inheritance_loads(tmp_path):
 
 
 def test_the_swap_of_the_page(tmp_path):
-    command = re.search(r'^python (tools/swap_backbone.py .*?) --weights', (ROOT / 'docs/swapping.md').read_text(), re.M)
+    text = (ROOT / 'docs/swapping.md').read_text()
+    command = re.search(r'^python (tools/swap_backbone.py .*?) --weights', text, re.M)
     done = subprocess.run([sys.executable, *command.group(1).replace('tools', f'{ROOT}/tools').split()], cwd=tmp_path,
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@
 convention, and ``docs/model_zoo.md``. The variants come from ``FAMILIES``, the recipes from ``configs/imagenet``, the
 sizes are counted (:mod:`.cost`); only what others measured is stated (:mod:`.published`).
 """
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from mmengine.config import Config
 from nfnet_mm.models.backbones.arch import FAMILIES, NFArch, resolve_arch
 
 from .cost import cost
-from .published import CODE, PAPER_ACCURACY, PAPERS, PUBLIC_WEIGHTS, Accuracy, Weights
+from .published import CODE, PAPER_ACCURACY, PAPERS, PUBLIC_WEIGHTS, TWIN_ACCURACY, Accuracy, Weights
 
 CONFIGS = 'configs/imagenet'
 METAFILES = {family: f'{CONFIGS}/{name}_metafile.yml'
@@ -138,8 +139,8 @@ those that timm measured (its `results/results-imagenet.csv`), at the pixels in 
 """
 
 
-def page(recipes: Iterable[Recipe]) -> str:
-    """The page of the documentation."""
+def page(recipes: Iterable[Recipe], others: Iterable[str] = ()) -> str:
+    """The page of the documentation; ``others`` names the configs that are no recipes of ours."""
     recipes, text = list(recipes), [_INTRODUCTION.format(**CODE)]
     for family in FAMILIES:
         paper = PAPERS[family]
@@ -153,6 +154,8 @@ def page(recipes: Iterable[Recipe]) -> str:
             ('Config', 'Variant', 'Test size (px)', 'Multiply-adds (G)', 'Top-1 (%)', 'Top-5 (%)', 'Source',
              'Your top-1 (%)'),
             (_recipe(recipe) for recipe in recipes if recipe.family == family)))
+    text.append('## BatchNorm twins, and pre-training\n')
+    text.append(_table(('Config', 'Top-1 (%)', 'Source', 'Your top-1 (%)'), map(_other, others)))
     return '\n'.join(text)
 
 
@@ -169,6 +172,12 @@ def _recipe(recipe: Recipe) -> tuple[str, ...]:
     spent = cost(recipe.family, recipe.row, recipe.size)
     return (f'[{recipe.name}](../{recipe.config})', f'`{recipe.arch}`', str(recipe.size), f'{spent.macs / 1e9:.2f}',
             str(accuracy.top1), str(accuracy.top5 or ''), accuracy.source, '')
+
+
+def _other(name: str) -> tuple[str, ...]:
+    accuracy = TWIN_ACCURACY.get(name)
+    return (f'[{name}](../{CONFIGS}/{name}.py)', str(accuracy.top1) if accuracy else '',
+            accuracy.source if accuracy else '', '')
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
@@ -191,7 +200,9 @@ def zoo_files(root: Union[str, Path]) -> dict[str, str]:
     data.update((path, metafile(family, recipes)) for family, path in METAFILES.items())
     texts = {path: '# Written by tools/model_zoo.py.\n' + yaml.dump(content, Dumper=_Plain, sort_keys=False, width=120)
              for path, content in data.items()}
-    return {**texts, 'docs/model_zoo.md': page(recipes)}
+    names = {path.stem for path in Path(root, CONFIGS).glob('*.py')} - {recipe.name for recipe in recipes}
+    others = sorted(names, key=lambda name: [int(s) if s.isdigit() else s for s in re.split(r'(\d+)', name)])
+    return {**texts, 'docs/model_zoo.md': page(recipes, others)}
 
 
 class _Plain(yaml.SafeDumper):

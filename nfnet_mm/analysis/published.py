@@ -45,6 +45,16 @@ PAPER_ACCURACY: Mapping[str, Accuracy] = {
         nf_regnet_b0=77.0, nf_regnet_b1=78.7, nf_regnet_b2=80.0, nf_regnet_b3=81.2, nf_regnet_b4=82.5,
         nf_regnet_b5=83.0)),
 }
+# The same of the BatchNorm twins.
+TWIN_ACCURACY: Mapping[str, Accuracy] = {
+    **_accuracies('NFNets, Table 4, pre-trained on JFT-300M', {
+        f'finetune_bn_resnet{depth}_{size}px': top1
+        for depth, row in ((50, (78.1, 79.6, 79.9)), (101, (80.8, 82.2, 82.5)), (152, (81.8, 83.1, 83.4)),
+                           (200, (81.8, 83.1, 83.5)))
+        for size, top1 in zip((224, 320, 384), row)}),
+    **_accuracies('NF-ResNets, Table 2, 15 epochs', dict(
+        bn_resnet50_15e_batch1024=70.9, bn_resnet50_15e_batch8=65.7, bn_resnet50_15e_batch4=55.7)),
+}
 
 
 @dataclass(frozen=True)
