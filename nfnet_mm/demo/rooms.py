@@ -263,6 +263,7 @@ def generate(root, spec=RoomsSpec()):
     """
 
     def fill(folder):
+        from mmengine.utils import track_iter_progress
         from PIL import Image
 
         from nfnet_mm.tasks.depth.prepare import depth_to_millimetres
@@ -272,7 +273,7 @@ def generate(root, spec=RoomsSpec()):
             images, annotations = folder / 'images' / name, folder / 'annotations' / name
             images.mkdir(parents=True)
             annotations.mkdir(parents=True)
-            for number in range(1, count + 1):
+            for number in track_iter_progress(range(1, count + 1)):
                 # a stream for each picture: more pictures leave the first ones as they are
                 rng = np.random.default_rng((spec.seed, split, number))
                 picture, depth = _photograph(rng, ink[rows[split]], spec)
