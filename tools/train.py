@@ -33,6 +33,7 @@ def main():
     running.use_resume(cfg, args.resume)
     if args.amp:
         running.use_amp(cfg)
+    running.check_amp_device(cfg)
     running.check_coco_files(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',))
     running.prepare_launcher(cfg)
     running.build_runner(cfg).train()

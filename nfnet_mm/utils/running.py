@@ -11,9 +11,9 @@ import re
 import sys
 from pathlib import Path
 
-__all__ = ['UserError', 'build_runner', 'check_coco_files', 'dump_predictions', 'load_config', 'prepare_launcher',
-           'one_line_errors', 'show_predictions', 'use_amp', 'use_data_root',
-           'use_resume', 'use_tta']
+__all__ = ['UserError', 'build_runner', 'check_amp_device', 'check_coco_files', 'dump_predictions', 'load_config',
+           'one_line_errors', 'prepare_launcher', 'show_predictions', 'use_amp', 'use_data_root', 'use_resume',
+           'use_tta']
 
 # The wrapper that trains in mixed precision as this one does in float32.
 AMP_TWINS = {
@@ -126,6 +126,14 @@ def use_amp(cfg):
                         f'known are {", ".join([*AMP_TWINS, *AMP_TWINS.values()])}: set optim_wrapper.type to one of '
                         'these, or leave --amp and configure mixed precision in the wrapper itself')
     wrapper['type'] = known[name]
+
+
+def check_amp_device(cfg):
+    """Raise a :class:`UserError` if mmengine's ``AmpOptimWrapper``, which wants an accelerator, would find none."""
+    from mmengine.device import get_device
+    if str((cfg.get('optim_wrapper') or {}).get('type')).rpartition('.')[2] == 'AmpOptimWrapper' and get_device() == 'cpu':
+        raise UserError("optimizer wrapper 'AmpOptimWrapper' needs an accelerator, and this machine shows none: train "
+                        'in float32 here (without --amp)')
 
 
 def _datasets(cfg):
