@@ -1,7 +1,7 @@
 """NF-ResNet-101 + FCN, Pascal VOC 2012 val: mIoU 76.7 in the paper (NF-ResNets, Table 6).
 
-Expects data/VOCdevkit/VOC2012 in the usual layout, with SegmentationClassAug. Batch 16 = train_dataloader.batch_size (4)
-x GPUs x accumulation, the last derived: one GPU accumulates 4 times, four GPUs none.
+Expects data/VOCdevkit/VOC2012 in the usual layout, with SegmentationClassAug. Batch 16 = train_dataloader.batch_size
+(4) x GPUs x accumulation, the last derived: one GPU accumulates 4 times, four GPUs none.
 """
 _base_ = './_base_/fcn_voc.py'
 
