@@ -131,7 +131,8 @@ def use_amp(cfg):
 def check_amp_device(cfg):
     """Raise a :class:`UserError` if mmengine's ``AmpOptimWrapper``, which wants an accelerator, would find none."""
     from mmengine.device import get_device
-    if str((cfg.get('optim_wrapper') or {}).get('type')).rpartition('.')[2] == 'AmpOptimWrapper' and get_device() == 'cpu':
+    kind = str((cfg.get('optim_wrapper') or {}).get('type'))
+    if kind.rpartition('.')[2] == 'AmpOptimWrapper' and get_device() == 'cpu':
         raise UserError("optimizer wrapper 'AmpOptimWrapper' needs an accelerator, and this machine shows none: train "
                         'in float32 here (without --amp)')
 
