@@ -86,6 +86,26 @@ def test_output_shapes_are_what_the_backbone_says(family, arch, size):
         assert out.shape == (2, channels, math.ceil(size[0] / stride), math.ceil(size[1] / stride))
 
 
+@pytest.mark.parametrize('strides', [(1, 1, 1, 1), (4, 2, 2, 2), (1, 3, 2, 2), (1, 2, 2, 4), (3, 4, 1, 2),
+                                     (2, 1, 3, 3)])
+@pytest.mark.parametrize('family, arch', [
+    (NFNet, dict(TINY, depths=(1, 1, 2, 1))), (NFRegNet, dict(widths=(16, 24, 32, 48), depths=(1, 1, 2, 1))),
+    (NFResNet, dict(widths=(16, 32, 64, 64), depths=(1, 2, 1, 1))), (NFNet, 'test_nfnet'),
+    (NFResNet, dict(widths=(16, 32, 64, 64), depths=(1, 2, 1, 1), dialect='timm', padding='symmetric',
+                    stem_pool='symmetric', shortcut_pool=True)),
+], ids=['nfnet', 'nf_regnet', 'nf_resnet', 'timm', 'timm_resnet'])
+def test_any_stride_gives_the_size_that_the_backbone_says(family, arch, strides):
+    net = random_gains(family(arch=arch, strides=strides, out_indices=(0, 1, 2, 3, 4))).eval()
+    for size in ((32, 33), (35, 47), (41, 31), (7, 1)):
+        with torch.no_grad():
+            outs = net(torch.randn(1, 3, *size))
+        stride = net.arch.stem_stride
+        for out, told, own in zip(outs, net.out_strides, (*strides, 1)):
+            stride *= own
+            assert told == stride
+            assert out.shape[-2:] == (math.ceil(size[0] / stride), math.ceil(size[1] / stride))
+
+
 @pytest.mark.parametrize('training', [True, False])
 def test_an_output_does_not_depend_on_the_rest_of_the_batch(training):
     net = random_gains(NFNet(TINY, out_indices=(0, 3, 4))).train(training)

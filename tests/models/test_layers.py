@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from nfnet_mm.models.layers import (EfficientChannelAttention, ScaledActivation, SqueezeExcite, WSConv2d,
-                                    activation_gain, drop_path_mask, get_activation, max_pool2d_same, same_padding,
-                                    standardize_weight)
+                                    activation_gain, avg_pool2d_same, drop_path_mask, get_activation, max_pool2d_same,
+                                    same_padding, standardize_weight)
 
 shapes = st.tuples(st.integers(1, 6), st.integers(1, 5), st.sampled_from([1, 3, 5]), st.integers(0, 2**31))
 
@@ -86,6 +86,27 @@ def test_same_conv_and_pool_against_explicit_padding(size):
     assert torch.allclose(conv(x), expected, atol=1e-6)
     padded = timm.layers.pad_same(x, [3, 3], [2, 2], value=-math.inf)
     assert torch.equal(max_pool2d_same(x), F.max_pool2d(padded, 3, 2))
+
+
+def pooled_by_definition(row, stride):
+    """Means of one row's windows, each cut at the row's ends; TensorFlow puts the odd padded place last."""
+    windows = math.ceil(len(row) / stride)
+    start = -((windows * stride - len(row)) // 2)
+    return [float(np.mean(row[max(start + i * stride, 0):start + (i + 1) * stride])) for i in range(windows)]
+
+
+@pytest.mark.parametrize('stride', [1, 2, 3, 4])
+@pytest.mark.parametrize('height', range(1, 14))
+def test_average_pooling_against_a_loop_over_windows(height, stride):
+    for width in range(1, 14):
+        x = torch.randn(2, 3, height, width, dtype=torch.float64)
+        ours = avg_pool2d_same(x, stride)
+        for image, pooled in zip(x.flatten(0, 1).numpy(), ours.flatten(0, 1).numpy()):
+            rows = np.array([pooled_by_definition(row, stride) for row in image])
+            np.testing.assert_allclose(pooled, np.array([pooled_by_definition(column, stride) for column in rows.T]).T,
+                                       rtol=1e-12, atol=1e-12)
+        if stride == 2:
+            assert torch.equal(ours, F.avg_pool2d(x, 2, 2, ceil_mode=True, count_include_pad=False))
 
 
 @pytest.mark.parametrize('act', ['relu', 'gelu', 'silu', 'tanh', 'hardswish', 'mish', torch.sin, 'softplus'])

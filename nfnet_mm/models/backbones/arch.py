@@ -38,7 +38,7 @@ class NFArch:
     width_divisor: int = 1  # the bottleneck's width, before groups, is a multiple of it
     regnet: bool = False  # bottleneck sized from the input (ratio 1 in the first block), attention before its last conv
     extra_conv: bool = False  # a second 3x3 conv in the bottleneck
-    shortcut_pool: bool = False  # transitions pool 2x2 and convolve densely, instead of a strided 1x1 conv
+    shortcut_pool: bool = False  # transitions pool by the stride, then convolve; else a strided 1x1 conv
     skip_init: bool = True  # a learned scalar per branch, zero at first; else the last conv's gain starts at zero
     dialect: str = 'authors'  # of the weight standardisation
     padding: str = 'same'  # TensorFlow's rule, or 'symmetric'

@@ -3,9 +3,8 @@ from typing import Callable, Optional
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ..layers import WSConv2d, build_attention, drop_path_mask
+from ..layers import WSConv2d, avg_pool2d_same, build_attention, drop_path_mask
 from .arch import NFArch
 
 
@@ -39,7 +38,7 @@ class NFBlock(nn.Module):
         super().__init__()
         width, groups = arch.bottleneck(stage, in_channels, out_channels, first)
         self.act, self.alpha, self.drop_path_rate = act, alpha, drop_path_rate
-        self.pool_shortcut = arch.shortcut_pool and stride > 1
+        self.shortcut_stride = stride if arch.shortcut_pool else 1  # of the pooling; else the conv strides
 
         def conv(channels_in, channels_out, kernel, stride=1, dilation=1, groups=1, beta=1.0):
             return WSConv2d(channels_in, channels_out, kernel, stride, dilation, groups, input_scale=gain * beta,
@@ -66,8 +65,7 @@ class NFBlock(nn.Module):
         out = self.act(x)
         shortcut = x
         if self.conv_shortcut is not None:
-            # 2x2 SAME pooling; padded zeros are not counted
-            shortcut = F.avg_pool2d(out, 2, 2, ceil_mode=True, count_include_pad=False) if self.pool_shortcut else out
+            shortcut = avg_pool2d_same(out, self.shortcut_stride) if self.shortcut_stride > 1 else out
             shortcut = self.conv_shortcut(shortcut)
 
         out = self.conv1(self.act(self.conv0(out)))

@@ -26,3 +26,19 @@ def max_pool2d_same(x: Tensor, kernel: int = 3, stride: int = 2) -> Tensor:
     if (top, left) == (bottom, right):
         return F.max_pool2d(x, kernel, stride, (top, left))
     return F.max_pool2d(F.pad(x, (left, right, top, bottom), value=float('-inf')), kernel, stride)
+
+
+def avg_pool2d_same(x: Tensor, stride: int = 2) -> Tensor:
+    """Mean of windows as large as the stride, with SAME padding whose zeros are not counted.
+
+    Shape: (N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride)).
+
+    Example:
+        >>> import torch
+        >>> avg_pool2d_same(torch.arange(7.).view(1, 1, 1, 7), 4).flatten().tolist()  # one place is padded, at the end
+        [1.5, 5.0]
+    """
+    # PyTorch pads both sides alike; the odd place after the rest is the one that ceil_mode lets a window reach over.
+    # Up to stride 2 that is all there is, so that such a network's graph does not depend on the image size.
+    before = 0 if stride <= 2 else [same_padding(size, stride, stride)[0] for size in x.shape[-2:]]
+    return F.avg_pool2d(x, stride, stride, before, ceil_mode=True, count_include_pad=False)
