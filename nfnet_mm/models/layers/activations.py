@@ -30,8 +30,13 @@ _GAINS = {
 }
 _GAINS['gelu_exact'] = _GAINS['gelu']
 
-_FUNCTIONS = {
-    'identity': lambda x: x,
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+_FUNCTIONS = {  # importable by name, each of them, so that a network that holds one can be pickled
+    'identity': _identity,
     'gelu': partial(F.gelu, approximate='tanh'),  # the authors' GELU is the tanh approximation
     'gelu_exact': F.gelu,
     'log_sigmoid': F.logsigmoid,

@@ -19,8 +19,11 @@ _AUTHORS_FLOOR = 1e-4
 _TIMM_EPS = 1e-5
 
 
-def _standardize(weight: Tensor, gain: Tensor, dialect: str) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(O, N) weights and (O,) gains -> standardised (O, N), and the (O, 1) numbers that its gradient is made of."""
+def _standardize(weight: Tensor, gain: Tensor, dialect: str) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(O, N) weights and (O,) gains -> centred (O, N) and their scale (O, 1), whose product is standardised.
+
+    Then the (O, 1) numbers that the gradient of that product is made of: mean, inverse norm, and shrink.
+    """
     variance, mean = torch.var_mean(weight, 1, correction=0, keepdim=True)
     fan_in = weight.shape[1]
     if dialect == 'authors':
@@ -30,8 +33,8 @@ def _standardize(weight: Tensor, gain: Tensor, dialect: str) -> Tuple[Tensor, Te
         shrink = inverse * (energy > _AUTHORS_FLOOR)
     else:
         shrink = inverse = ((variance + _TIMM_EPS) * fan_in).rsqrt()
-    # not weight * scale - mean * scale, which loses digits where the mean is large
-    return (weight - mean).mul_(inverse * gain[:, None]), mean, inverse, shrink
+    # to be multiplied as (weight - mean) * scale: weight * scale - mean * scale loses digits where the mean is large
+    return weight - mean, inverse * gain[:, None], mean, inverse, shrink
 
 
 class _Standardize(torch.autograd.Function):
@@ -42,9 +45,9 @@ class _Standardize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, weight: Tensor, gain: Tensor, dialect: str) -> Tensor:
-        out, *rows = _standardize(weight, gain, dialect)
+        centred, scale, *rows = _standardize(weight, gain, dialect)
         ctx.save_for_backward(weight, gain, *rows)
-        return out
+        return centred.mul_(scale)
 
     @staticmethod
     @once_differentiable
@@ -69,7 +72,7 @@ def standardize_weight(weight: Tensor, gain: Tensor, dialect: str = 'authors') -
     - ``'authors'``: (W - mean) * gain / sqrt(max(var * N, 1e-4)), the released code of both papers;
     - ``'timm'``: (W - mean) * gain / sqrt((var + 1e-5) * N), what timm's own weights were trained with.
 
-    (NF-ResNets, section 4.) Differentiable once. Half-precision weights are standardised in float32.
+    (NF-ResNets, section 4.) Differentiable once, and as often as one likes within ``torch.func``. Half-precision weights are standardised in float32.
 
     Args:
         weight: (O, I / groups, kh, kw).
@@ -85,10 +88,12 @@ def standardize_weight(weight: Tensor, gain: Tensor, dialect: str = 'authors') -
     """
     dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
     arguments = weight.to(dtype).flatten(1), gain.to(dtype), dialect
-    if is_compiling():
+    if is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
         # torch.compile gives zero gradients, without a word, to a Function that is differentiable once (torch 2.11);
-        # what is worth storing it finds out by itself.
-        out = _standardize(*arguments)[0]
+        # what is worth storing it finds out by itself. A trace with a Function in it cannot be saved, and torch.func
+        # refuses it: vmap, jvp and gradients of gradients work on plain operations.
+        centred, scale, *_ = _standardize(*arguments)
+        out = centred * scale
     else:
         out = _Standardize.apply(*arguments)
     return out.to(weight.dtype).view_as(weight)
