@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from mmengine.model.weight_init import update_init_info
 from torch import Tensor, nn
 
+from nfnet_mm.models.backbones.nf_stage import NFStage
 from nfnet_mm.registry import WEIGHT_INITIALIZERS
 
 from .errors import ConversionError, some
@@ -17,15 +18,19 @@ from .recognise import Weights, load_weights
 
 _FIRST = 'stem.conv0.weight'
 _HEAD = 'head.fc.'
+# The parts of a network, each of which a module may be built without.
+_PARTS = ('stem.', 'stages.0.', 'stages.1.', 'stages.2.', 'stages.3.', 'final_conv.')
 
 
 @WEIGHT_INITIALIZERS.register_module()
 class NFPretrained:
-    """Load DeepMind's, timm's or our weights into a backbone, or into a whole classifier; strictly, and say what.
+    """Load DeepMind's, timm's or our weights into a backbone, a single stage (:class:`NFStage`), or a whole classifier;
+    strictly, and say what.
 
     Unlike mmengine's ``Pretrained``, a weight that is missing, left over or of another shape is an error. Only these
     parts of a file may stay unused, and the log names them: what is not of the backbone (a classifier's head, a
-    detector's neck and heads), and the final conv and last stages if the backbone was built without them.
+    detector's neck and heads), and the parts that the module was built without: the final conv and the last stages of
+    a backbone, all but its own stage of an ``NFStage``.
 
     Args:
         checkpoint: The file: DeepMind's pickle, timm's ``.pth`` or ``.safetensors``, or a checkpoint of one of our
@@ -60,7 +65,7 @@ class NFPretrained:
         weights = load_weights(self.checkpoint, self.prefix)
         target = module.state_dict()
         whole = f'backbone.{_FIRST}' in target
-        if not whole and _FIRST not in target:
+        if not whole and _FIRST not in target and not isinstance(module, NFStage):
             raise ConversionError(f'{type(module).__name__} is neither a normalizer-free backbone nor a classifier '
                                   'with one: put init_cfg into the config of the backbone')
         backbone, prefix = (module.backbone, 'backbone.') if whole else (module, '')
@@ -69,7 +74,7 @@ class NFPretrained:
                  if k.startswith(('backbone.', _HEAD) if keep_head else 'backbone.')}
         if whole and self.new_head:
             target = {k: v for k, v in target.items() if not k.startswith(_HEAD)}
-        for key in _not_built(backbone, prefix, state):
+        for key in _not_built(target, prefix, state):
             del state[key]
         self._fit_channels(state, target, prefix + _FIRST)
         self._check(state, target)
@@ -95,9 +100,10 @@ class NFPretrained:
 
     def _fit_channels(self, state: dict[str, Tensor], target: dict[str, Tensor], key: str) -> None:
         """Give the first conv (O,I,k,k) as many input channels as the module has, if asked to."""
-        kernel, channels = state.get(key), target[key].shape[1]
-        if kernel is None or kernel.shape[1] == channels or self.in_channels is None:
+        kernel = state.get(key)
+        if kernel is None or self.in_channels is None or kernel.shape[1] == target[key].shape[1]:
             return
+        channels = target[key].shape[1]
         if self.in_channels == 'mean':
             state[key] = kernel.mean(1, keepdim=True).expand(-1, channels, -1, -1)
         else:
@@ -118,9 +124,8 @@ class NFPretrained:
         return ' (new_head=True keeps the new head)' if key.startswith(_HEAD) else ''
 
 
-def _not_built(backbone: nn.Module, prefix: str, keys: Iterable[str]) -> list[str]:
-    """Those keys that belong to parts the backbone was built without, as ``out_indices`` has no use for them."""
-    parts = [f'{prefix}stages.{i}.' for i in range(len(backbone.stages), 4)]
-    if backbone.final_conv is None:
-        parts.append(f'{prefix}final_conv.')
-    return [k for k in keys if k.startswith(tuple(parts))]
+def _not_built(target: Iterable[str], prefix: str, keys: Iterable[str]) -> list[str]:
+    """Those of ``keys`` that belong to a part of the network of which the module, whose keys ``target`` are, has none."""
+    parts = [prefix + part for part in _PARTS]
+    absent = tuple(part for part in parts if not any(key.startswith(part) for key in target))
+    return [key for key in keys if key.startswith(absent)]

@@ -1,4 +1,4 @@
-from .backbones import NFNet, NFRegNet, NFResNet
+from .backbones import NFNet, NFRegNet, NFResNet, NFStage
 from .ema import WarmupEMA
 
-__all__ = ['NFNet', 'NFRegNet', 'NFResNet', 'WarmupEMA']
+__all__ = ['NFNet', 'NFRegNet', 'NFResNet', 'NFStage', 'WarmupEMA']

@@ -36,6 +36,30 @@ class Stem(nn.Module):
         return max_pool2d_same(x, 3, 2) if self.pool == 'same' else nn.functional.max_pool2d(x, 3, 2, 1)
 
 
+def build_stage(arch: NFArch, stage: int, stride: int, dilation: int, act: Callable[[Tensor], Tensor], gain: float,
+                alpha: float, drop_path_rate: float) -> nn.Sequential:
+    """The blocks of one stage, with the betas and the drop rates that they have in the whole network.
+
+    Arguments as in :class:`NFBlock`, but ``drop_path_rate``: the whole network's.
+    """
+    channels, width = (arch.stem_channels[-1], *arch.widths)[stage:stage + 2]
+    betas, rates = plan_betas(arch.depths, alpha)[stage], drop_path_rates(drop_path_rate, arch.depths)[stage]
+    blocks = nn.Sequential()
+    for i, (beta, rate) in enumerate(zip(betas, rates)):
+        blocks.append(
+            NFBlock(arch, stage, channels, width, transition=i == 0, stride=stride if i == 0 else 1, dilation=dilation,
+                    first=stage == i == 0, act=act, gain=gain, alpha=alpha, beta=beta, drop_path_rate=rate))
+        channels = width
+    return blocks
+
+
+def run_stage(blocks: nn.Sequential, x: Tensor, with_cp: bool) -> Tensor:
+    """The blocks one after the other; ``with_cp`` recomputes each in the backward pass."""
+    for block in blocks:
+        x = checkpoint(block, x, use_reentrant=False) if with_cp and torch.is_grad_enabled() else block(x)
+    return x
+
+
 class NFBackbone(BaseModule):
     """A normalizer-free network up to its classification feature; the families are its subclasses.
 
@@ -77,39 +101,33 @@ class NFBackbone(BaseModule):
         super().__init__(init_cfg=init_cfg)
         strides = arch.strides if strides is None else strides
         self.arch = arch
-        self.in_channels = _positive('in_channels', in_channels)
+        self.in_channels = check_positive('in_channels', in_channels)
         self.out_indices = _check_out_indices(out_indices)
         self.frozen_stages = _check_frozen_stages(frozen_stages)
         self.strides, self.dilations = _per_stage('strides', strides), _per_stage('dilations', dilations)
         if not alpha > 0:
             raise ValueError(f'alpha={alpha!r} must be positive')
-        self.with_cp = with_cp
+        self.alpha, self.drop_path_rate, self.with_cp = alpha, drop_path_rate, with_cp
         act = arch.act if act is None else act
         gain = activation_gain(act)
         self.act, self.act_gain = get_activation(act), gain
 
         self.stem = Stem(arch, in_channels, self.act, gain)
-        betas, rates = plan_betas(arch.depths, alpha), drop_path_rates(drop_path_rate, arch.depths)
         self.stages = nn.ModuleList()
-        channels, stride, stage_strides = arch.stem_channels[-1], arch.stem_stride, []
+        stride, stage_strides = arch.stem_stride, []
         # stages past the last output would only be parameters without gradients, which DDP refuses
-        for i, (width, depth) in enumerate(list(zip(arch.widths, arch.depths))[:max(self.out_indices) + 1]):
-            blocks = nn.Sequential()
-            for j in range(depth):
-                blocks.append(
-                    NFBlock(arch, i, channels, width, transition=j == 0, stride=self.strides[i] if j == 0 else 1,
-                            dilation=self.dilations[i], first=i == j == 0, act=self.act, gain=gain, alpha=alpha,
-                            beta=betas[i][j], drop_path_rate=rates[i][j]))
-                channels = width
+        for i in range(min(max(self.out_indices) + 1, NUM_STAGES)):
+            self.stages.append(build_stage(arch, i, self.strides[i], self.dilations[i], self.act, gain, alpha,
+                                           drop_path_rate))
             stride *= self.strides[i]
             stage_strides.append(stride)
-            self.stages.append(blocks)
 
-        feature_channels = channels
+        feature_channels = arch.widths[-1]
         if NUM_STAGES in self.out_indices and arch.final_channels:
             feature_channels = arch.final_channels
-            self.final_conv = WSConv2d(channels, feature_channels, 1, input_scale=gain if arch.gain_in_conv else 1.0,
-                                       dialect=arch.dialect, padding=arch.padding)
+            self.final_conv = WSConv2d(arch.widths[-1], feature_channels, 1,
+                                       input_scale=gain if arch.gain_in_conv else 1.0, dialect=arch.dialect,
+                                       padding=arch.padding)
         else:
             self.final_conv = None
         # timm's dialect has the gain before the last activation, the authors' after it
@@ -126,12 +144,7 @@ class NFBackbone(BaseModule):
         x = self.stem(x)
         outs = {}
         for i, stage in enumerate(self.stages):
-            for block in stage:
-                if self.with_cp and torch.is_grad_enabled():
-                    x = checkpoint(block, x, use_reentrant=False)
-                else:
-                    x = block(x)
-            outs[i] = x
+            x = outs[i] = run_stage(stage, x, self.with_cp)
         if NUM_STAGES in self.out_indices:
             x = x if self.final_conv is None else self.final_conv(x)
             outs[NUM_STAGES] = self.act(x) * self.feature_gain
@@ -149,7 +162,7 @@ class NFBackbone(BaseModule):
             part.requires_grad_(False)
 
 
-def _positive(name: str, value: int) -> int:
+def check_positive(name: str, value: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f'{name}={value!r} must be a positive integer')
     return value
@@ -159,7 +172,7 @@ def _per_stage(name: str, values: Sequence[int]) -> Tuple[int, ...]:
     values = tuple(values)
     if len(values) != NUM_STAGES:
         raise ValueError(f'{name}={values} must have one entry for each of the {NUM_STAGES} stages')
-    return tuple(_positive(f'{name}[{i}]', v) for i, v in enumerate(values))
+    return tuple(check_positive(f'{name}[{i}]', v) for i, v in enumerate(values))
 
 
 def _check_out_indices(indices: Sequence[int]) -> Tuple[int, ...]:
