@@ -8,7 +8,7 @@ from mmengine.registry import FUNCTIONS, TRANSFORMS
 from mmpretrain.structures import DataSample
 from PIL import Image, ImageEnhance, ImageOps
 
-from nfnet_mm.tasks.classification import NFRandAugment, mixing_collate, randaugment
+from nfnet_mm.tasks.classification import NFRandAugment, mixing, mixing_collate, randaugment
 from nfnet_mm.tasks.classification.mixing import cut_mix, mix_up
 from nfnet_mm.tasks.classification.randaugment import OPERATIONS
 
@@ -216,9 +216,28 @@ def test_batch_is_left_alone_and_seeded():
     assert all('gt_score' not in s['data_samples'] for s in batch)
 
 
+def test_an_image_alone_is_augmented_unmixed_with_one_warning(monkeypatch):
+    one = batch_of(3)[2:]
+    mixing._warn_of_one_image.cache_clear()
+    with pytest.warns(UserWarning, match='a batch of one image is not mixed.*batch_size=1 would mean no MixUp') as seen:
+        for _ in range(3):
+            out = mixing_collate(one, 7)
+    assert len(seen) == 1
+    assert torch.equal(out['inputs'], torch.full((1, 3, 16, 16), 20, dtype=torch.uint8))
+    assert out['data_samples'][0].gt_score.tolist() == [0, 0, 1, 0, 0, 0, 0] and 'gt_label' not in out['data_samples'][0]
+    monkeypatch.setattr(NFRandAugment, 'transform', lambda self, results: dict(img=255 - results['img']))
+    assert mixing_collate(one, 7, randaugment=dict(magnitude=15))['inputs'].unique().tolist() == [235]
+    assert one[0]['inputs'].unique().tolist() == [20]
+
+
+def test_an_epoch_whose_last_batch_is_one_image():
+    loader = torch.utils.data.DataLoader(batch_of(5), batch_size=2, collate_fn=lambda batch: mixing_collate(batch, 7))
+    assert [len(batch['inputs']) for batch in loader] == [2, 2, 1]
+
+
 def test_mixing_errors():
-    with pytest.raises(ValueError, match='at least two images a batch, got 1'):
-        mixing_collate(batch_of(1), 7)
+    with pytest.raises(ValueError, match='at least one image, got an empty batch'):
+        mixing_collate([], 7)
     with pytest.raises(ValueError, match=r'gt_label=\[3\] must be one class of 0 to 2'):
         mixing_collate(batch_of(4), 3)
     odd = batch_of(2)

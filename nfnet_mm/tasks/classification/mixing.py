@@ -1,4 +1,6 @@
 """MixUp and CutMix in the data workers, on uint8 images, so that RandAugment can follow (NFNets, Appendix A.3)."""
+import warnings
+from functools import lru_cache
 from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -45,8 +47,9 @@ def mixing_collate(batch: Sequence[dict],
 
     The first half of the batch gets MixUp, the second CutMix (of an odd number, MixUp one more). Each image draws its
     own weight, from Beta(alpha, alpha) for MixUp and uniformly for CutMix; its partner is the next one of the batch,
-    the last one's the first: the sampler has shuffled them. Random numbers come from numpy's global generator, which
-    mmengine seeds in every worker.
+    the last one's the first: the sampler has shuffled them. An image alone, as an epoch's last batch may be, has no
+    partner: it is augmented unmixed, which a warning says once per process. Random numbers come from numpy's global
+    generator, which mmengine seeds in every worker.
 
     Args:
         batch: what ``PackInputs`` returns: ``inputs`` uint8 (3, H, W), all of one size, and ``data_samples``, whose
@@ -59,7 +62,7 @@ def mixing_collate(batch: Sequence[dict],
         ``inputs`` (N, 3, H, W) and a list of ``data_samples``, as mmengine's ``default_collate`` has them.
 
     Raises:
-        ValueError: fewer than two images, images of other types or of different sizes, or a label out of range.
+        ValueError: no image at all, images of other types or of different sizes, or a label out of range.
 
     Example:
         In a config, ``train_dataloader = dict(collate_fn=dict(type='nfnet_mm.mixing_collate', num_classes=1000,
@@ -73,19 +76,22 @@ def mixing_collate(batch: Sequence[dict],
         (torch.Size([4, 3, 8, 8]), torch.Size([10]))
     """
     images = [sample['inputs'] for sample in batch]
-    if len(images) < 2:
-        raise ValueError(f'mixing takes at least two images a batch, got {len(images)}: '
-                         'raise train_dataloader.batch_size')
+    if not images:
+        raise ValueError('mixing takes at least one image, got an empty batch: the sampler has none to give')
     kinds = {(str(img.dtype), tuple(img.shape)) for img in images}
     if len(kinds) > 1 or images[0].dtype != torch.uint8 or images[0].dim() != 3:
         raise ValueError(f'mixing takes uint8 images (3, H, W) of one size, got {sorted(kinds)}')
     augment = None if randaugment is None else NFRandAugment(**randaugment)
     arrays = [img.permute(1, 2, 0).numpy() for img in images]  # (H, W, 3), BGR
     targets = [_one_hot(sample['data_samples'].gt_label, num_classes) for sample in batch]
+    if len(batch) == 1:
+        _warn_of_one_image()
     mixed: List[dict] = []
     for i, sample in enumerate(batch):
         j = (i + 1) % len(batch)
-        if 2 * i < len(batch):
+        if len(batch) == 1:
+            img, weight = arrays[i].copy(), 1.
+        elif 2 * i < len(batch):
             weight = np.random.beta(mixup_alpha, mixup_alpha)
             img = mix_up(arrays[i], arrays[j], weight)
         else:
@@ -99,6 +105,13 @@ def mixing_collate(batch: Sequence[dict],
         target.set_gt_score(weight * targets[i] + (1 - weight) * targets[j])
         mixed.append({**sample, 'inputs': torch.from_numpy(img).permute(2, 0, 1).contiguous(), 'data_samples': target})
     return default_collate(mixed)
+
+
+@lru_cache(maxsize=None)
+def _warn_of_one_image() -> None:
+    """Once per process, whatever filters are set meanwhile."""
+    warnings.warn('a batch of one image is not mixed, for want of a partner. For the last batch of an epoch that does '
+                  'no harm; train_dataloader.batch_size=1 would mean no MixUp and no CutMix at all')
 
 
 def _one_hot(label: Tensor, num_classes: int) -> Tensor:
