@@ -43,3 +43,18 @@ def run_tool(monkeypatch, capsys):
         return 0, capsys.readouterr().err
 
     return run
+
+
+@pytest.fixture
+def log_lines(tmp_path):
+    """What mmengine's current logger was told so far in this test: log_lines() -> text."""
+    import logging
+
+    from mmengine.logging import MMLogger
+    logger = MMLogger.get_instance(f'log_lines_of_{tmp_path}', log_level='INFO')  # the newest is the current one
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger.addHandler(handler)
+    yield lambda: '\n'.join(lines)
+    MMLogger._instance_dict.pop(logger.instance_name)

@@ -37,14 +37,15 @@ def adaptive_clip_grad_(params: Iterable[Tensor],
     (conv (O, I, kh, kw), linear (O, I)); a vector or a scalar (bias, gain, SkipInit) is one unit as a whole.
 
     Args:
-        params: a tensor or tensors, all on one device; those without gradient are passed over.
+        params: a tensor or tensors, all on one device. Those without gradient are passed over, and one that is given
+            twice (shared by two modules) is clipped once.
         clipping: c.
         eps: keeps units with tiny weights trainable.
         transposed: which of ``params`` are transposed-conv weights (I, O / groups, kh, kw), with their groups.
         norm_dtype: norms are computed in this dtype or a wider one.
 
     Raises:
-        ValueError: ``clipping`` or ``eps`` is not a positive finite number.
+        ValueError: ``clipping`` or ``eps`` is not a positive finite number, or a gradient is sparse.
 
     Example:
         >>> w = torch.nn.Parameter(torch.tensor([[3., 4.], [0., 0.]]))
@@ -56,7 +57,7 @@ def adaptive_clip_grad_(params: Iterable[Tensor],
     check_agc(clipping, eps)
     if isinstance(params, Tensor):
         params = [params]
-    params = [p for p in params if p.grad is not None]
+    params = with_dense_grad(params)
     if not params:
         return ClipStats(0, torch.tensor(0), torch.tensor(1.), torch.tensor(True))
     with torch.no_grad():
@@ -75,6 +76,20 @@ def adaptive_clip_grad_(params: Iterable[Tensor],
         if scaled:
             torch._foreach_mul_(*zip(*(_aligned(grad, s, n) for grad, s, n in scaled)))
         return ClipStats(scale.numel(), over.sum(), scale.min(), norm_finite.all())
+
+
+def with_dense_grad(params: Iterable[Tensor]) -> List[Tensor]:
+    """Those of the parameters that have a gradient and are not empty, each once.
+
+    Raises:
+        ValueError: a gradient is sparse.
+    """
+    params = [p for p in dict.fromkeys(params) if p.grad is not None and p.numel()]
+    for p in params:
+        if p.grad.layout is not torch.strided:
+            raise ValueError(f'the gradient of a parameter of shape {tuple(p.shape)} is sparse ({p.grad.layout}), and AGC '
+                             'takes dense ones: build its nn.Embedding with sparse=False')
+    return params
 
 
 def unit_norms(tensors: Sequence[Tensor], groups: Sequence[int], dtype: torch.dtype) -> List[Tensor]:

@@ -1,8 +1,12 @@
 """Which parameters decay and which are clipped."""
 import difflib
+import inspect
+import logging
 from fnmatch import fnmatchcase
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
+import torch
+from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS as ROOT_OPTIM_WRAPPERS
 from mmengine.registry import OPTIMIZERS
@@ -10,10 +14,14 @@ from torch import Tensor, nn
 
 from nfnet_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
+from .bfloat16 import keep_boxes_in_float32
+
 _KNOWN = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult', 'flat_decay_mult',
           'bypass_duplicate', 'dcn_offset_lr_mult', 'agc_exclude')
-# The classifier of mmpretrain's heads, ours among them; it is last there and called so nowhere else.
+# A plain classifier's last weight; it is called so nowhere else.
 _CLASSIFIER = 'head.fc.weight'
+# The bases of mmpretrain's classification heads, by name, since this package must not import them here.
+_HEADS = ('ClsHead', 'MultiLabelClsHead')
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -21,18 +29,21 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Parameter groups as the authors' training code has them (NFNets, section 4.1 and Appendix A).
 
     No weight decay on biases, gains and SkipInit scalars, that is on any parameter of fewer than two dimensions,
-    whatever other rule matches it. No AGC on the weight of an image classifier's last layer, ``head.fc.weight`` (its
-    bias is clipped). Parameters with equal settings share one group, so that foreach and fused optimizers get long
-    lists. Works with any optimizer wrapper; without AGC, only the groups matter.
+    whatever other rule matches it and whatever the optimizer's own default is. No AGC on the weight of an image
+    classifier's last layer: ``head.fc.weight``, and the last weights of every classification head of mmpretrain (their
+    biases are clipped); the log names them. A parameter that several modules share is stepped and clipped once.
+    Parameters with equal settings share one group, so that foreach and fused optimizers get long lists. Works with any
+    optimizer wrapper; without AGC, only the groups matter.
 
     Args:
         optim_wrapper_cfg: as in mmengine.
         paramwise_cfg: as in mmengine's ``DefaultOptimWrapperConstructor``, and ``agc_exclude``: a name, glob or list
-            of them of weights that are not clipped besides ``head.fc.weight``. In a detector nothing is excluded
-            unless named here, e.g. ``'roi_head.bbox_head.fc_cls.weight'``.
+            of them of weights that are not clipped besides the classifier's. In a detector nothing is excluded unless
+            named here, e.g. ``'roi_head.bbox_head.fc_cls.weight'``.
 
     Raises:
-        ValueError: an unknown key of ``paramwise_cfg``, or an ``agc_exclude`` that matches no parameter.
+        ValueError: an unknown key of ``paramwise_cfg``, an ``agc_exclude`` that matches no parameter, or a shared
+            parameter that gets different settings under its names (``bypass_duplicate=True`` takes the first).
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
@@ -54,35 +65,97 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         model = getattr(model, 'module', model)
+        self._say_unmatched(model)
         params: List[dict] = []
         self.add_params(params, model)
-        optimizer = OPTIMIZERS.build(self.optimizer_cfg, default_args=dict(params=self._merged(params)))
+        optimizer = OPTIMIZERS.build(self.optimizer_cfg, default_args=dict(params=self._merged(params, model)))
         cfg = dict(dict(type='OptimWrapper'), **self.optim_wrapper_cfg)
         wrapper = ROOT_OPTIM_WRAPPERS.build(cfg, default_args=dict(optimizer=optimizer))
         excluded = self._excluded(model)
         if hasattr(wrapper, 'bind'):
-            wrapper.bind(model, excluded)
-        elif self.agc_exclude:
+            wrapper.bind(model, excluded.values())
+            print_log('AGC clips every weight but ' + ', '.join(excluded) if excluded else
+                      'AGC clips every weight, the last layers too: paramwise_cfg.agc_exclude leaves out those it names',
+                      logger='current')
+        elif getattr(wrapper, 'cast_dtype', None) is torch.bfloat16:
+            keep_boxes_in_float32(model)
+        if self.agc_exclude and not hasattr(wrapper, 'bind'):
             raise ValueError(f'agc_exclude={self.agc_exclude} goes with an AGC wrapper, not with {type(wrapper).__name__}')
         return wrapper
 
-    def _merged(self, params: List[dict]) -> List[dict]:
-        """One group for each setting, in the order of first appearance; no decay below two dimensions."""
+    def _say_unmatched(self, model: nn.Module) -> None:
+        """Warn of ``custom_keys`` that match no parameter: most were written for another network's names."""
+        names = [name for name, _ in _visited(model)]
+        for key in self.paramwise_cfg.get('custom_keys', {}):
+            if not any(key in name for name in names):
+                print_log(f'paramwise_cfg.custom_keys {key!r} matches no parameter of {type(model).__name__}',
+                          logger='current', level=logging.WARNING)
+
+    def _merged(self, params: List[dict], model: nn.Module) -> List[dict]:
+        """One group for each setting, in the order of first appearance; each parameter once."""
+        decays = self._optimizer_decays()
         merged: Dict[Any, dict] = {}
+        seen: Dict[Tensor, dict] = {}
         for group in params:
-            if self.base_wd is not None and group['params'][0].dim() < 2:
+            param, = group['params']
+            if decays and param.dim() < 2:
                 group['weight_decay'] = 0.0
             options = {key: value for key, value in group.items() if key != 'params'}
-            merged.setdefault(repr(sorted(options.items())), dict(params=[], **options))['params'] += group['params']
+            if param in seen:
+                self._check_same(param, seen[param], options, model)
+                continue
+            seen[param] = options
+            merged.setdefault(repr(sorted(options.items())), dict(params=[], **options))['params'].append(param)
         return list(merged.values())
 
-    def _excluded(self, model: nn.Module) -> List[Tensor]:
+    def _optimizer_decays(self) -> bool:
+        """Whether the optimizer takes a weight decay, given or by its own default."""
+        kind = self.optimizer_cfg.get('type')
+        kind = OPTIMIZERS.get(kind) if isinstance(kind, str) else kind
+        takes = inspect.signature(kind).parameters.values() if kind else ()  # an unknown one is refused when it is built
+        return any(p.name == 'weight_decay' or p.kind is p.VAR_KEYWORD for p in takes)
+
+    def _check_same(self, param: Tensor, first: dict, other: dict, model: nn.Module) -> None:
+        """Raise ValueError unless a shared parameter has the same settings under each of its names."""
+        defaults = {**{key: value for key, value in self.optimizer_cfg.items() if key != 'type'},
+                    'lr_mult': None, 'decay_mult': None}  # what these two did is in lr and weight_decay
+        for key in sorted({*first, *other} - {'lr_mult', 'decay_mult'}):
+            values = [options.get(key, defaults.get(key)) for options in (first, other)]
+            if values[0] != values[1]:
+                names = [name.lstrip('.') for name, p in _visited(model) if p is param]
+                raise ValueError(f'{" and ".join(names)} are one shared parameter, but paramwise_cfg gives it two values '
+                                 f'of {key}: {values[0]} and {values[1]}. Give its names the same, or set '
+                                 'paramwise_cfg.bypass_duplicate=True to take the first')
+
+    def _excluded(self, model: nn.Module) -> Dict[str, Tensor]:
         named = dict(model.named_parameters())
-        excluded = [named[_CLASSIFIER]] if _CLASSIFIER in named else []
+        excluded = {_CLASSIFIER: named[_CLASSIFIER]} if _CLASSIFIER in named else {}
+        excluded.update(last_weights(model))
         for pattern in self.agc_exclude:
-            hits = [p for name, p in named.items() if fnmatchcase(name, pattern)]
+            hits = {name: p for name, p in model.named_parameters(remove_duplicate=False) if fnmatchcase(name, pattern)}
             if not hits:
                 near = difflib.get_close_matches(pattern, named, n=3, cutoff=0.3)
                 raise ValueError(f'agc_exclude={pattern!r} matches no parameter; near ones: {", ".join(near) or "none"}')
-            excluded += hits
+            excluded.update(hits)
         return excluded
+
+
+def _visited(module: nn.Module, prefix: str = '') -> Iterator[Tuple[str, Tensor]]:
+    """(name, parameter) as mmengine's constructor visits them: shared ones under several names, '.name' at the top."""
+    for name, param in module.named_parameters(recurse=False):
+        yield f'{prefix}.{name}', param
+    for name, child in module.named_children():
+        yield from _visited(child, f'{prefix}.{name}' if prefix else name)
+
+
+def last_weights(model: nn.Module) -> Iterator[Tuple[str, Tensor]]:
+    """(name, weight) of the last layers of every classification head of mmpretrain in a model, parallel ones too.
+
+    A head's weight is a hidden layer's if a later one of the head could read its output, by their shapes.
+    """
+    for path, head in model.named_modules():
+        if any(base.__name__ in _HEADS and base.__module__.startswith('mmpretrain.') for base in type(head).__mro__):
+            weights = [(name, p) for name, p in head.named_parameters(prefix=path) if p.dim() > 1]
+            for i, (name, weight) in enumerate(weights):
+                if not any(later.shape[1] == weight.shape[0] for _, later in weights[i + 1:]):
+                    yield name, weight

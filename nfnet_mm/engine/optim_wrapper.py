@@ -1,20 +1,25 @@
 """Optimizer wrappers with adaptive gradient clipping, and a guard against non-finite gradients."""
 import difflib
 import logging
-from typing import Dict, Iterable, Optional, Set, Union
+import math
+from contextlib import contextmanager
+from typing import Dict, Iterable, Iterator, Optional, Set, Union
 
 import torch
 from mmengine.device import get_device
 from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from nfnet_mm.registry import OPTIM_WRAPPERS
 
-from .agc import adaptive_clip_grad_, check_agc
+from .agc import adaptive_clip_grad_, check_agc, with_dense_grad
+from .bfloat16 import keep_boxes_in_float32
 
 _DEFAULTS = dict(clipping=0.01, eps=1e-3)
+_SCALER_OPTIONS = ('init_scale', 'growth_factor', 'backoff_factor', 'growth_interval', 'enabled')
 
 
 class _AGC:
@@ -41,11 +46,28 @@ class _AGC:
         self._refuse_shards(p for group in self.optimizer.param_groups for p in group['params'])
 
     def bind(self, model: nn.Module, exclude: Iterable[Tensor] = ()) -> None:
-        """Tell the wrapper its model: parameter names for messages, transposed convs, weights that are not clipped."""
-        self._names = {p: name for name, p in model.named_parameters()}
-        self._transposed = {m.weight: m.groups for m in model.modules() if isinstance(m, _ConvTransposeNd)}
+        """Tell the wrapper its model, and which weights are not clipped."""
+        self._look_at(model)
         self.excluded = set(exclude)
         self._bound = True
+
+    def _look_at(self, model: nn.Module) -> None:
+        """Note the parameters' names, for messages, and the transposed convs, whose units lie along another axis.
+
+        Under bfloat16, a detector's boxes are kept in float32.
+        """
+        if getattr(self, 'cast_dtype', None) is torch.bfloat16:
+            keep_boxes_in_float32(model)
+        self._names = {p: name for name, p in model.named_parameters()}
+        self._transposed = {m.weight: m.groups for m in model.modules() if isinstance(m, _ConvTransposeNd)}
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """As in mmengine; a wrapper that was built without our constructor gets to know its model here."""
+        if not self._names:
+            self._look_at(model.module if is_model_wrapper(model) else model)
+        with super().optim_context(model):
+            yield
 
     @property
     def model(self):
@@ -74,9 +96,11 @@ class _AGC:
             self._bound = True
             print_log(
                 f'{type(self).__name__} was built without constructor="nfnet_mm.NFOptimWrapperConstructor": the '
-                "classifier's weight is clipped too, and the optimizer's weight decay applies to gains and biases.",
+                "classifier's weight is clipped too, and the optimizer's weight decay applies to gains and biases."
+                + ('' if self._names else ' Nor does it know the model (no step was taken in optim_context), so the units '
+                   'of transposed convs are taken along their first axis, which is their input.'),
                 logger='current', level=logging.WARNING)
-        params = [p for group in self.optimizer.param_groups for p in group['params'] if p.grad is not None]
+        params = with_dense_grad(p for group in self.optimizer.param_groups for p in group['params'])
         self._refuse_shards(params)
         clipped = [p for p in params if p not in self.excluded]
         stats = adaptive_clip_grad_(clipped, **self.agc, transposed=self._transposed)
@@ -85,7 +109,7 @@ class _AGC:
         if plain:
             finite = finite & torch.stack(torch._foreach_norm(plain)).isfinite().all()
         # one transfer for everything that the host wants to know
-        report = torch.stack([finite, stats.clipped, stats.min_scale]).tolist()
+        report = torch.stack([x.to(finite.device) for x in (finite, stats.clipped, stats.min_scale)]).tolist()
         if not report[0]:
             culprit = next((p for p in params if not p.grad.isfinite().all()), None)
             if culprit is not None:
@@ -156,12 +180,16 @@ class AmpAGCOptimWrapper(_AGC, AmpOptimWrapper):
     """:class:`AGCOptimWrapper` under automatic mixed precision; gradients are unscaled before they are clipped.
 
     Args:
-        loss_scale: as in mmengine's ``AmpOptimWrapper``. With ``dtype='bfloat16'`` the default is no scaling, which
-            that range does not need.
-        dtype: ``'float16'`` (the default of an accelerator) or ``'bfloat16'``. On a CPU, bfloat16 unless told
-            otherwise.
+        loss_scale: ``'dynamic'``, a number (static) or a dict of the arguments of torch's ``GradScaler``. With
+            ``dtype='bfloat16'`` ``'dynamic'`` means no scaling, which that range does not need.
+        dtype: ``'float16'`` (the default of an accelerator) or ``'bfloat16'`` (that of a CPU, which takes no other).
+            Under bfloat16 a detector's boxes, RoI features and the answers of its heads stay in float32.
         optimizer, accumulative_counts, clip_grad, agc, max_nonfinite_steps: as in :class:`AGCOptimWrapper`. Under
             float16 the first steps may overflow until the loss scale has settled; they count as skipped.
+
+    Raises:
+        ValueError: ``loss_scale`` or ``dtype`` is none of these, or the dtype is not for this device.
+        RuntimeError: as in :class:`AGCOptimWrapper`.
     """
 
     def __init__(self,
@@ -175,13 +203,13 @@ class AmpAGCOptimWrapper(_AGC, AmpOptimWrapper):
             raise RuntimeError(f'{type(self).__name__} refuses use_fsdp=True: AGC needs whole weights, and FSDP tears '
                                'units apart. Use DistributedDataParallel, or a plain AmpOptimWrapper without AGC.')
         on_cpu = get_device() == 'cpu'
-        if dtype is None and on_cpu:
-            dtype = 'bfloat16'
-        if loss_scale == 'dynamic' and dtype in ('bfloat16', torch.bfloat16):
+        dtype = _check_dtype(dtype, on_cpu)
+        loss_scale = _check_loss_scale(loss_scale)
+        if loss_scale == 'dynamic' and dtype is torch.bfloat16:
             loss_scale = dict(enabled=False)
         if on_cpu:  # mmengine's constructor refuses it, its other methods do not
             OptimWrapper.__init__(self, **kwargs)
-            self.cast_dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype
+            self.cast_dtype = dtype
             self._scale_update_param = loss_scale if isinstance(loss_scale, float) else None
             options = loss_scale if isinstance(loss_scale, dict) else {}
             if isinstance(loss_scale, float):
@@ -204,3 +232,30 @@ class AmpAGCOptimWrapper(_AGC, AmpOptimWrapper):
                 self._clip_grad()
             self.loss_scaler.step(self.optimizer, **kwargs)
         self.loss_scaler.update(self._scale_update_param)
+
+
+def _check_dtype(dtype: Union[str, torch.dtype, None], on_cpu: bool) -> Optional[torch.dtype]:
+    names = {'float16': torch.float16, 'bfloat16': torch.bfloat16}
+    chosen = names.get(dtype) if isinstance(dtype, str) else torch.bfloat16 if dtype is None and on_cpu else dtype
+    if chosen not in names.values() and dtype is not None:
+        raise ValueError(f"AmpAGCOptimWrapper dtype={dtype!r} must be 'float16' or 'bfloat16'; AGCOptimWrapper trains in "
+                         'float32')
+    if on_cpu and chosen is torch.float16:
+        raise ValueError(f'AmpAGCOptimWrapper dtype={dtype!r} needs an accelerator, and this machine shows none: on a CPU '
+                         "autocast takes 'bfloat16'")
+    return chosen
+
+
+def _check_loss_scale(loss_scale: Union[str, float, dict]) -> Union[str, float, dict]:
+    if loss_scale == 'dynamic':
+        return loss_scale
+    if isinstance(loss_scale, (int, float)) and not isinstance(loss_scale, bool) and 0 < loss_scale < math.inf:
+        return float(loss_scale)  # mmengine takes no integer
+    if isinstance(loss_scale, dict):
+        for key in loss_scale:
+            if key not in _SCALER_OPTIONS:
+                raise ValueError(f'AmpAGCOptimWrapper loss_scale key {key!r} is unknown; torch\'s GradScaler takes '
+                                 f'{", ".join(_SCALER_OPTIONS)}')
+        return loss_scale
+    raise ValueError(f"AmpAGCOptimWrapper loss_scale={loss_scale!r} must be 'dynamic', a positive number, or a dict of "
+                     f'{", ".join(_SCALER_OPTIONS)}')

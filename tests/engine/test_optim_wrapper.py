@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from mmengine.device import get_device
 from mmengine.logging import MessageHub
 from mmengine.optim import build_optim_wrapper
 from torch import nn
@@ -58,6 +59,180 @@ def test_custom_keys_keep_their_rates_but_never_decay_a_gain():
     assert settings[model.head.fc.bias] == (1.0, 0.0)
     assert settings[model.backbone.stem.conv0.gain] == (0.1, 0.0)
     assert len(wrapper.optimizer.param_groups) == 4
+
+
+class Shared(nn.Module):
+    """One conv under three names, as the heads of RTMDet and NAS-FPN share theirs over pyramid levels."""
+
+    def __init__(self, times=3):
+        super().__init__()
+        conv = nn.Conv2d(2, 2, 1)
+        self.levels = nn.ModuleList([nn.Sequential(conv) for _ in range(times)])
+        self.other = nn.Conv2d(2, 2, 1)
+
+    def forward(self, x):
+        return sum(level(x) for level in self.levels).square().sum() + self.other(x).square().sum()
+
+
+@pytest.mark.parametrize('type', ['AGCOptimWrapper', 'OptimWrapper'])
+def test_a_shared_parameter_is_stepped_and_clipped_once(type):
+    torch.manual_seed(0)
+    model = Shared()
+    reference = copy.deepcopy(model)
+    wrapper = build(model, type) if 'AGC' in type else build_optim_wrapper(
+        model, dict(type=type, constructor='nfnet_mm.NFOptimWrapperConstructor', optimizer=SGD))
+    listed = [p for group in wrapper.optimizer.param_groups for p in group['params']]
+    assert len(listed) == len(set(listed)) == 4
+    x = torch.randn(2, 2, 3, 3)
+    wrapper.update_params(model(x))
+    reference(x).backward()
+    with torch.no_grad():
+        for p in reference.parameters():
+            grad = p.grad
+            if 'AGC' in type:
+                over = 0.01 * (p.flatten(1).norm(dim=1) if p.dim() > 1 else p.norm()).clamp(min=1e-3)
+                norm = grad.flatten(1).norm(dim=1) if p.dim() > 1 else grad.norm()
+                grad = grad * torch.minimum(torch.ones(()), over / norm).view(-1, *[1] * (p.dim() - 1))
+            grad = grad + (0.01 * p if p.dim() > 1 else 0)
+            p -= 0.1 * 1.9 * grad  # the first step of Nesterov momentum 0.9
+    for p, q in zip(model.parameters(), reference.parameters()):
+        torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-7)
+
+
+def test_a_parameter_given_twice_is_clipped_once_without_our_constructor_too():
+    p = nn.Parameter(torch.tensor([[3., 4.]]))
+    p.grad = torch.tensor([[30., 40.]])
+    assert adaptive_clip_grad_([p, p], 0.1, 1e-3).units == 1
+    torch.testing.assert_close(p.grad, torch.tensor([[0.3, 0.4]]))
+    with pytest.warns(UserWarning, match='duplicate parameters'):
+        wrapper = AGCOptimWrapper(torch.optim.SGD([p, p], lr=0.), agc=dict(clipping=0.01))
+    wrapper.step()
+    torch.testing.assert_close(p.grad, torch.tensor([[0.03, 0.04]]))
+
+
+def test_a_shared_parameter_with_two_settings():
+    keys = {'levels.1': dict(lr_mult=0.1)}
+    with pytest.raises(ValueError, match='levels.0.0.weight and levels.1.0.weight and levels.2.0.weight are one shared '
+                       'parameter, .* two values of lr: 0.1 and 0.01'):
+        build(Shared(), paramwise_cfg=dict(custom_keys=keys))
+    model = Shared()
+    wrapper = build(model, paramwise_cfg=dict(custom_keys=keys, bypass_duplicate=True))
+    assert {group['lr'] for group in wrapper.optimizer.param_groups} == {0.1}
+    build(Shared(), paramwise_cfg=dict(custom_keys={'levels.1': dict(lr_mult=1.0, decay_mult=1.0)}))  # the same
+
+
+@pytest.mark.parametrize('optimizer, decay', [
+    (dict(type='AdamW', lr=0.1), 0.01), (dict(type='AdamW', lr=0.1, weight_decay=0.05), 0.05),
+    (dict(type='SGD', lr=0.1), 0.0)])
+def test_gains_never_decay_whatever_the_optimizers_default_is(optimizer, decay):
+    model = Classifier()
+    wrapper = build(model, optimizer=optimizer)
+    settings = {p: group['weight_decay'] for group in wrapper.optimizer.param_groups for p in group['params']}
+    assert {settings[p] for p in model.parameters() if p.dim() < 2} == {0.0}
+    assert {settings[p] for p in model.parameters() if p.dim() > 1} == {decay}
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    wrapper.step()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p, before[name] * (1 - (0.1 * decay if p.dim() > 1 else 0)))
+
+
+def test_an_optimizer_that_knows_no_decay_keeps_one_group():
+    model = Classifier()
+    wrapper = build_optim_wrapper(model, dict(
+        type='OptimWrapper', constructor='nfnet_mm.NFOptimWrapperConstructor', optimizer=dict(type='LBFGS', lr=0.1)))
+    assert len(wrapper.optimizer.param_groups) == 1  # it takes no more
+
+
+# head config -> the weights that give its logits
+HEADS = [
+    (dict(type='LinearClsHead', num_classes=5, in_channels=16), ['fc']),
+    (dict(type='nfnet_mm.NFClsHead', num_classes=5, in_channels=16), ['fc']),
+    (dict(type='LinearRegressionHead', num_classes=1, in_channels=16), ['fc']),
+    (dict(type='StackedLinearClsHead', num_classes=5, in_channels=16, mid_channels=[12, 8]), ['layers.2.fc']),
+    (dict(type='StackedLinearClsHead', num_classes=8, in_channels=16, mid_channels=[8]), ['layers.1.fc']),
+    (dict(type='ArcFaceClsHead', num_classes=5, in_channels=16, num_subcenters=3), ['norm_product']),
+    (dict(type='CSRAClsHead', num_classes=5, in_channels=16, num_heads=2, lam=0.1),
+     ['csra_heads.0.head', 'csra_heads.1.head']),
+    (dict(type='MultiLabelLinearClsHead', num_classes=5, in_channels=16), ['fc']),
+    (dict(type='MultiTaskHead', in_channels=16, task_heads=dict(
+        a=dict(type='LinearClsHead', num_classes=5), b=dict(type='StackedLinearClsHead', num_classes=3,
+                                                            mid_channels=[8]))),
+     ['task_heads.a.fc', 'task_heads.b.layers.1.fc']),
+    (dict(type='VisionTransformerClsHead', num_classes=5, in_channels=16, hidden_dim=8), ['layers.head']),
+    (dict(type='DeiTClsHead', num_classes=5, in_channels=16), ['layers.head', 'layers.head_dist']),
+    (dict(type='ConformerHead', num_classes=5, in_channels=[16, 12]), ['conv_cls_head', 'trans_cls_head']),
+    (dict(type='EfficientFormerClsHead', num_classes=5, in_channels=16), ['head', 'dist_head']),
+    (dict(type='LeViTClsHead', num_classes=5, in_channels=16), ['head.linear', 'head_dist.linear']),
+    (dict(type='VigClsHead', num_classes=5, in_channels=16, hidden_dim=8), ['fc2']),
+]
+
+
+@pytest.mark.parametrize('head, last', HEADS, ids=[f'{head["type"]}{i}' for i, (head, _) in enumerate(HEADS)])
+def test_the_last_weights_of_every_classification_head_are_not_clipped(head, last):
+    mmpretrain = pytest.importorskip('mmpretrain.registry')
+    model = nn.ModuleDict(dict(neck=nn.Linear(16, 16), head=mmpretrain.MODELS.build(head)))
+    wrapper = build(model)
+    grads(model)
+    before = {name: p.grad.clone() for name, p in model.named_parameters()}
+    wrapper.step()
+    kept = {name for name, p in model.named_parameters() if torch.equal(p.grad, before[name])}
+    assert kept == {f'head.{name}.weight' for name in last}
+
+
+def test_what_is_not_clipped_is_logged(log_lines):
+    build(Classifier())
+    assert 'AGC clips every weight but head.fc.weight' in log_lines()
+    build(nn.Linear(2, 2))
+    assert 'AGC clips every weight, the last layers too: paramwise_cfg.agc_exclude' in log_lines()
+    build(nn.Linear(2, 2), paramwise_cfg=dict(custom_keys={'backbone.layer4': dict(lr_mult=0.1),
+                                                           '.weight': dict(lr_mult=0.1)}))
+    assert "paramwise_cfg.custom_keys 'backbone.layer4' matches no parameter of Linear" in log_lines()
+    assert "custom_keys '.weight'" not in log_lines()
+
+
+def test_all_gradients_excluded():
+    model = nn.Linear(3, 2, bias=False)
+    wrapper = build(model, paramwise_cfg=dict(agc_exclude='weight'))
+    grads(model)
+    before = model.weight.grad.clone()
+    wrapper.step()
+    assert torch.equal(model.weight.grad, before) and wrapper.skipped_steps == 0
+    model.weight.grad.fill_(math.nan)
+    wrapper.step()
+    assert wrapper.skipped_steps == 1
+
+
+def test_sparse_gradients_are_refused_and_empty_weights_passed_over():
+    embedding = nn.Embedding(4, 2, sparse=True)
+    embedding(torch.tensor([1])).sum().backward()
+    with pytest.raises(ValueError, match=r'gradient of a parameter of shape \(4, 2\) is sparse .*sparse=False'):
+        adaptive_clip_grad_(embedding.parameters())
+    model = nn.Linear(3, 2)
+    model.none, model.columns = nn.Parameter(torch.zeros(0, 3)), nn.Parameter(torch.zeros(3, 0))
+    wrapper = build(model)
+    grads(model)
+    assert adaptive_clip_grad_(model.parameters()).units == 3
+    wrapper.step()
+    assert wrapper.skipped_steps == 0
+
+
+def test_units_of_transposed_convs_without_our_constructor(log_lines):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.ConvTranspose2d(2, 3, 2, bias=False))
+    wrapper = AGCOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.))
+    with wrapper.optim_context(model):
+        loss = model(torch.randn(1, 2, 3, 3)).square().sum() * 100
+    wrapper.backward(loss)
+    wrapper.step()
+    assert 'transposed' not in log_lines()
+    weight = model[0].weight
+    grad, weight = (t.detach().transpose(0, 1).flatten(1).norm(dim=1) for t in (weight.grad, weight))
+    torch.testing.assert_close(grad, 0.01 * weight)
+    unknown = AGCOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.))
+    unknown.step()
+    assert 'units of transposed convs are taken along their first axis' in log_lines()
 
 
 def test_everything_is_clipped_but_the_classifiers_weight():
@@ -177,6 +352,23 @@ def test_float16_scaler_overflow_halves_the_scale_and_takes_no_step():
     assert float(model.bias.detach()) == pytest.approx(2 - 0.1 * 1.9 * 0.02)  # Nesterov's first step is 1.9 gradients
 
 
+@pytest.mark.parametrize('scale', [8, 8.0])
+def test_a_static_loss_scale_may_be_an_integer(scale):
+    model = nn.Linear(2, 1)
+    wrapper = build(model, 'AmpAGCOptimWrapper', loss_scale=scale)
+    assert wrapper.loss_scaler.get_scale() == 8
+    for _ in range(2):
+        wrapper.update_params(model(torch.ones(1, 2)).sum())
+        assert wrapper.loss_scaler.get_scale() == 8
+
+
+@pytest.mark.skipif(get_device() != 'cpu', reason='has an accelerator')
+@pytest.mark.parametrize('dtype', ['float16', torch.float16])
+def test_float16_is_refused_on_a_cpu(dtype):
+    with pytest.raises(ValueError, match="float16'?.* needs an accelerator.* 'bfloat16'"):
+        build(nn.Linear(2, 1), 'AmpAGCOptimWrapper', dtype=dtype)
+
+
 def test_bfloat16_trains_without_a_scaler():
     torch.manual_seed(0)
     model = Classifier()
@@ -226,6 +418,12 @@ def test_resuming_keeps_the_configured_clipping():
     (dict(agc=dict(clipping=float('nan'))), 'clipping=nan'),
     (dict(agc=dict(eps=-1)), 'eps=-1'),
     (dict(max_nonfinite_steps=0), 'max_nonfinite_steps=0'),
+    (dict(type='AmpAGCOptimWrapper', loss_scale='dynamc'), "loss_scale='dynamc' must be 'dynamic', a positive number"),
+    (dict(type='AmpAGCOptimWrapper', loss_scale=True), 'loss_scale=True must be'),
+    (dict(type='AmpAGCOptimWrapper', loss_scale=-1.0), 'loss_scale=-1.0 must be'),
+    (dict(type='AmpAGCOptimWrapper', loss_scale=dict(initscale=1.)), "loss_scale key 'initscale' is unknown"),
+    (dict(type='AmpAGCOptimWrapper', dtype='bf16'), "dtype='bf16' must be 'float16' or 'bfloat16'"),
+    (dict(type='AmpAGCOptimWrapper', dtype=['float16']), r"dtype=\['float16'\] must be"),
     (dict(paramwise_cfg=dict(norm_decay_mul=0)), "paramwise_cfg key 'norm_decay_mul' is unknown. "
      "Did you mean 'norm_decay_mult'"),
 ])
