@@ -37,7 +37,7 @@ class WarmupEMA(BaseAveragedModel):
             (``accumulative_counts``) per update of the weights. t counts averages, not calls.
         device: where to keep the average; None: beside the model.
         update_buffers: average floating-point buffers too. By default buffers are copied: batch-norm statistics are
-            averages already.
+            averages already. A buffer that the model registers or reshapes while it trains starts as a copy.
 
     Raises:
         ValueError: ``momentum`` is not in (0, 0.9), above which the warm-up would do nothing, ``interval`` is not
@@ -66,27 +66,16 @@ class WarmupEMA(BaseAveragedModel):
             raise ValueError(f'WarmupEMA interval={interval!r} must be a positive integer')
         super().__init__(model, interval, device, update_buffers)
         self.momentum = momentum
+        self._device = device
         self.steps = self.steps.cpu()
-        self._start_from(model)
-
-    def _start_from(self, model: nn.Module) -> None:
-        """Copy the weights again when training begins: mmengine builds the average before it initialises them."""
-        average = weakref.ref(self)  # the hook must not keep the average alive, nor a copy of the model copy it
-
-        def before_first_forward(module, _):
-            if module is model and module.training:
-                handle.remove()
-                if average() is not None and average().steps == 0:
-                    for kind in ('named_parameters', 'named_buffers'):
-                        _copy(average()._pairs(model, kind))
-
-        handle = model.register_forward_pre_hook(before_first_forward)
+        _StartAtFirstForward(self, model)
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """Take the model's present weights into the average: one foreach operation, no synchronisation."""
         calls = int(self.steps)
         self.steps += 1
+        self._mirror_buffers(model)
         copied = self._pairs(model, 'named_buffers')
         if (calls + 1) % self.interval == 0:  # that is after the update, which ends an accumulation
             averaged = self._pairs(model, 'named_parameters')
@@ -99,6 +88,35 @@ class WarmupEMA(BaseAveragedModel):
             copied = []
         _copy(copied)
 
+    @torch.no_grad()
+    def _mirror_buffers(self, model: nn.Module) -> None:
+        """Give each of our modules the buffers that the model has by now, in its order: mmengine swaps by zip().
+
+        Some are registered in the first forward pass, or grow. Ours stay where the shape is the same; so do ties.
+        """
+        ours, theirs = dict(self.module.named_buffers()), dict(model.named_buffers())
+        if list(ours) == list(theirs) and all(ours[name].shape == buffer.shape for name, buffer in theirs.items()):
+            return
+        modules, taken = dict(self.module.named_modules()), {None: None}
+        for path, source in model.named_modules():
+            module = modules.get(path)
+            if module is None:
+                if source._buffers:
+                    raise ValueError(f'not the model that WarmupEMA was built for: only one of the two has {path!r}')
+                continue
+            old = dict(module._buffers)
+            for name in {*old, *source._buffers}:
+                if name in old or name in vars(module):
+                    delattr(module, name)
+            for name, buffer in source._buffers.items():
+                if buffer not in taken:
+                    kept = old.get(name)
+                    same = kept is not None and kept.shape == buffer.shape
+                    taken[buffer] = kept if same else buffer.detach().clone().to(self._device or buffer.device)
+                module.register_buffer(name, taken[buffer], name not in source._non_persistent_buffers_set)
+        if self.update_buffers:
+            self.avg_parameters = self.module.state_dict()
+
     def _pairs(self, model: nn.Module, kind: str) -> List[Tuple[Tensor, Tensor]]:
         """(ours, the model's on our device) for each of its 'named_parameters' or 'named_buffers', tied ones once."""
         ours, theirs = dict(getattr(self.module, kind)()), dict(getattr(model, kind)())
@@ -107,11 +125,38 @@ class WarmupEMA(BaseAveragedModel):
             raise ValueError(f'not the model that WarmupEMA was built for: only one of the two has {name!r}')
         return [(tensor, theirs[name].detach().to(tensor.device)) for name, tensor in ours.items()]
 
+    def _start_from(self, model: nn.Module) -> None:
+        self._mirror_buffers(model)
+        for kind in ('named_parameters', 'named_buffers'):
+            _copy(self._pairs(model, kind))
+
     def _apply(self, fn, *args, **kwargs):
         steps = self.steps
         super()._apply(fn, *args, **kwargs)
         self.steps = steps  # stays on the host, which reads it at every update
         return self
+
+
+class _StartAtFirstForward:
+    """A hook that copies the weights again when training begins, for mmengine initialises them after building us.
+
+    It keeps neither of the two alive. A copy of the model, pickled or not, holds one that does nothing.
+    """
+
+    def __init__(self, average: Optional[WarmupEMA] = None, model: Optional[nn.Module] = None):
+        if average is not None:
+            self.average, self.model = weakref.ref(average), weakref.ref(model)
+            self.handle = model.register_forward_pre_hook(self)
+
+    def __reduce__(self):
+        return type(self), ()
+
+    def __call__(self, module: nn.Module, _) -> None:
+        if vars(self) and module is self.model() and module.training:
+            self.handle.remove()
+            average = self.average()
+            if average is not None and average.steps == 0:
+                average._start_from(module)
 
 
 @torch.no_grad()

@@ -1,8 +1,11 @@
 """The warm-up average against the authors' own, and through mmengine's hook and checkpoints."""
 import copy
+import io
+import pickle
 
 import pytest
 import torch
+from mmengine.hooks import EMAHook
 from mmengine.model import BaseModel
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
@@ -144,3 +147,90 @@ def test_resume_is_exact(tmp_path):
     assert again.steps == average.steps == 5
     for one, other in ((whole.model, resumed.model), (average, again)):
         assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+
+
+class Table(nn.Module):
+    """Registers buffers when it first runs, and again when it sees another size."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer('size', None)
+        self.shift = None
+
+    def forward(self, x):
+        if self.size is None or len(self.table) != x.shape[1]:
+            self.size = torch.tensor(float(x.shape[1]))
+            if self.shift is None:
+                del self.shift
+                self.register_buffer('shift', torch.full((1, ), 3.), persistent=False)
+            self.register_buffer('table', torch.linspace(1, 2, x.shape[1]))
+        return x * self.table + self.shift
+
+
+def late_buffers():
+    """The late buffers come before those of the norm, and two of them are one."""
+    net = nn.Sequential(Table(), nn.BatchNorm1d(3))
+    net.register_buffer('tied', net[1].running_var)
+    return net
+
+
+@pytest.mark.parametrize('update_buffers', [False, True])
+def test_buffers_of_the_first_forward_pass(update_buffers):
+    net = late_buffers()
+    average = WarmupEMA(net, update_buffers=update_buffers)
+    for step in range(3):
+        net(torch.randn(5, 3))
+        net[0].table.fill_(step)
+        average.update_parameters(net)
+    ours, theirs = dict(average.module.named_buffers()), dict(net.named_buffers())
+    assert list(ours) == list(theirs) and '0.shift' in ours
+    assert list(average.module.state_dict()) == list(net.state_dict()) and '0.shift' not in net.state_dict()
+    assert not {t.data_ptr() for t in ours.values()} & {t.data_ptr() for t in theirs.values()}
+    assert average.module.tied is average.module[1].running_var
+    # starts as a copy, 0, then 2/11 of that and 9/11 of 1, then 3/12 of that and 9/12 of 2
+    expected = 3 / 12 * 9 / 11 + 9 / 12 * 2 if update_buffers else 2.
+    torch.testing.assert_close(average.module[0].table, torch.full((3, ), expected))
+    # as mmengine's hook swaps them before and after a validation
+    hook = EMAHook('nfnet_mm.WarmupEMA', update_buffers=update_buffers)
+    hook.src_model, hook.ema_model = net, average
+    before = [{name: t.clone() for name, t in module.state_dict().items()} for module in (net, average.module)]
+    hook.before_val_epoch(None)
+    swapped = [*dict(net.named_parameters()), *(theirs if update_buffers else [])]
+    for name in set(swapped) - {'0.shift'}:
+        assert torch.equal(net.state_dict()[name], before[1][name]), name
+        assert torch.equal(average.module.state_dict()[name], before[0][name]), name
+    hook.after_val_epoch(None)
+    assert all(torch.equal(value, before[0][name]) for name, value in net.state_dict().items())
+
+
+def test_buffers_that_change_their_shape():
+    table = Table()
+    average = WarmupEMA(table, update_buffers=True)
+    for width in (3, 3, 5):
+        table(torch.zeros(1, width))
+        average.update_parameters(table)
+        assert torch.equal(average.module.table, table.table) and average.module.size <= width
+    table.register_parameter('late', nn.Parameter(torch.ones(1)))
+    with pytest.raises(ValueError, match="only one of the two has 'late'"):
+        average.update_parameters(table)
+
+
+@pytest.mark.parametrize('copied', [
+    copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model)),
+    lambda model: (file := io.BytesIO(), torch.save(model, file), file.seek(0), torch.load(file, weights_only=False))[3]])
+def test_model_can_be_copied_before_it_trains(copied):
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    average = WarmupEMA(model)
+    other = copied(model)
+    nn.init.constant_(other.weight, 5)
+    other(torch.ones(1, 1))  # is not what the average starts from
+    assert average.module.weight == 0
+    nn.init.constant_(model.weight, 2)
+    model.eval()(torch.ones(1, 1))  # nor is an evaluation the start of a training
+    assert average.module.weight == 0
+    model.train()(torch.ones(1, 1))
+    assert average.module.weight == 2 and not model._forward_pre_hooks
+    nn.init.constant_(model.weight, 3)
+    model(torch.ones(1, 1))
+    assert average.module.weight == 2
