@@ -215,9 +215,14 @@ def test_buffers_that_change_their_shape():
         average.update_parameters(table)
 
 
-@pytest.mark.parametrize('copied', [
-    copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model)),
-    lambda model: (file := io.BytesIO(), torch.save(model, file), file.seek(0), torch.load(file, weights_only=False))[3]])
+def saved_and_loaded(model):
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize('copied', [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model)), saved_and_loaded])
 def test_model_can_be_copied_before_it_trains(copied):
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
