@@ -26,6 +26,7 @@ from mmengine import MessageHub
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
 from nfnet_mm.models.backbones.base import NFBackbone  # noqa: E402
+from nfnet_mm.models.backbones.nf_stage import NFStage  # noqa: E402
 from nfnet_mm.utils import config_files, swap  # noqa: E402
 from nfnet_mm.utils.running import UserError  # noqa: E402
 
@@ -243,7 +244,9 @@ def examine(framework, name, names, pipe):
             row['sizes'] = [sizes(m) for m in swapped] == was if was else None
             row['loss'] = step(new, model)
             row['finite'] = abs(row['loss']) < float('inf')
-            row['gradient'] = [gradient_norm(m) for m in swapped if isinstance(m, NFBackbone)]
+            ours = [m for m in swapped if isinstance(m, NFBackbone)] + [
+                m for m in model.modules() if isinstance(m, NFStage)]
+            row['gradient'] = [gradient_norm(m) for m in ours]
             row['ok'] = bool(row['finite'] and row['sizes'] and all(0 < n < float('inf') for n in row['gradient']))
         except Exception as error:
             row['error'] = short(error)

@@ -125,7 +125,7 @@ class NFPretrained:
 
 
 def _not_built(target: Iterable[str], prefix: str, keys: Iterable[str]) -> list[str]:
-    """Those of ``keys`` that belong to a part of the network of which the module, whose keys ``target`` are, has none."""
+    """Those of ``keys`` that belong to a part of the network that the module with the keys ``target`` has not."""
     parts = [prefix + part for part in _PARTS]
     absent = tuple(part for part in parts if not any(key.startswith(part) for key in target))
     return [key for key in keys if key.startswith(absent)]

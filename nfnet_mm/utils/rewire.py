@@ -37,14 +37,11 @@ def mapped(value: Any, levels, path: str) -> Any:
     return table[value]
 
 
-def rewire_head(head: dict, path: str, levels, notes: List[str], strict: bool = True) -> None:
-    """Set the channels of a head that reads the backbone's features, and of the heads inside it that do."""
-    shared = head.get('shared_head')
-    if shared and any(old != new for old, new in levels):
-        (old, new), = levels[-1:]
-        raise UserError(f"{path}.shared_head of type {shared.get('type')!r} is ResNet's own next stage and reads {old} "
-                        f'channels, where the new backbone gives {new}. Choose one of the same channels (nf_resnet50, '
-                        '101, ...), or start from a config without it (FPN or DC5)')
+def rewire_head(head: dict, path: str, levels, notes: List[str], behind=None) -> None:
+    """Set the channels of a head that reads the backbone's features, and of the heads inside it that do.
+
+    ``behind``: the levels that the heads inside a roi_head read where a shared head comes before them.
+    """
     index = head.get('in_index')
     if 'in_channels' in head:
         value, where = head['in_channels'], f'{path}.in_channels'
@@ -56,7 +53,7 @@ def rewire_head(head: dict, path: str, levels, notes: List[str], strict: bool = 
                                 f'{[old for old, _ in levels]}')
             new = [new for _, new in read]
             assign(head, 'in_channels', type(value)(new) if many else new[0], path, notes)
-        elif strict or value in dict(levels):
+        else:
             assign(head, 'in_channels', mapped(value, levels, where), path, notes)
     if 'c1_in_channels' in head:  # the skip connection of DeepLabV3+
         assign(head, 'c1_in_channels', levels[0][1], path, notes)
@@ -67,8 +64,7 @@ def rewire_head(head: dict, path: str, levels, notes: List[str], strict: bool = 
                 width = mapped(inner['out_channels'], levels, f'{where}.out_channels')
                 assign(inner, 'out_channels', width, where, notes)
             elif key in ROI_HEADS or (key.endswith('head') and 'in_index' in inner):
-                # behind a shared head, roi heads read its channels
-                rewire_head(inner, where, levels, notes, strict=not shared)
+                rewire_head(inner, where, behind or levels, notes)
 
 
 def rewire_bisenet(host: dict, path: str, levels, notes: List[str]) -> None:

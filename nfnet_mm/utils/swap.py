@@ -22,7 +22,9 @@ AGC_TWINS = {'OptimWrapper': 'nfnet_mm.AGCOptimWrapper', 'AmpOptimWrapper': 'nfn
 
 # Types that are one stem of stride 4 and four stages, whose channels follow from depth and base_channels.
 RESNETS = ('ResNet', 'ResNetV1b', 'ResNetV1c', 'ResNetV1d', 'ResNeXt', 'ResNeSt', 'Res2Net', 'SEResNet', 'SEResNeXt')
-# Near relatives that are not, and why.
+# ResNet's next stage as a module of a roi_head (C4).
+SHARED_HEADS = ('ResLayer', 'ResLayerExtraNorm')
+# Near relatives of these backbones that are not, and why.
 REASONS = {
     'TridentResNet': 'its last stage runs three times with shared weights and different dilations',
     'DetectoRS_ResNet': 'its switchable atrous convs and the features fed back into it (RFP) have no counterpart',
@@ -141,7 +143,7 @@ def backbone_hosts(node: Any, path: str, above=()) -> Iterator[Tuple[str, dict, 
     if isinstance(node, (list, tuple)):
         for i, item in enumerate(node):
             yield from backbone_hosts(item, f'{path}.{i}', above)
-    if not isinstance(node, dict):
+    if not isinstance(node, dict) or node.get('type') == 'nfnet_mm.NFStage':  # whose backbone is a description only
         return
     above = (*above, (node, path))
     for key, value in node.items():
@@ -189,7 +191,48 @@ def _swap_one(host, key, path, variant, default_scope, weights, strict, notes) -
     for name, value in host.items():
         if name.endswith('head'):
             for i, head in modules(value):
-                rewire_head(head, f'{path}.{name}{i}', levels, notes)
+                where, behind = f'{path}.{name}{i}', None
+                if head.get('shared_head'):
+                    behind = _swap_shared_head(head, f'{where}.shared_head', variant, cfg, strict, notes)
+                rewire_head(head, where, levels, notes, behind)
+
+
+def _swap_shared_head(head, path, variant, backbone, strict, notes) -> List[Tuple[int, int]]:
+    """Replace a roi_head's ResNet stage by the new network's; returns the levels behind it."""
+    old = head['shared_head']
+    kind = _kind(old)[1]
+    if kind not in SHARED_HEADS:
+        raise UserError(f'{path} of type {kind!r} cannot be replaced; what can: {", ".join(SHARED_HEADS)}')
+    known = ('type', 'depth', 'stage', 'stride', 'dilation', 'with_cp', 'dcn', *MOOT)
+    if unknown := [key for key in old if key not in known]:
+        raise UserError(f'{path}.{unknown[0]}={old[unknown[0]]!r} has no counterpart in {variant.name}')
+    _leave_out_extras(old, path, variant, strict, notes)
+    network = dict(variant.cfg)
+    if old.get('with_cp'):
+        network['with_cp'] = True
+    if 'drop_path_rate' in backbone:  # the schedule runs through the whole network
+        network['drop_path_rate'] = backbone['drop_path_rate']
+    stage = old.get('stage', 3)
+    new = dict(type='nfnet_mm.NFStage', backbone=network, stage=stage, stride=old.get('stride', 2))
+    if old.get('dilation', 1) != 1:
+        new['dilation'] = old['dilation']
+    if 'init_cfg' in backbone:
+        new['init_cfg'] = copy.deepcopy(backbone['init_cfg'])
+    head['shared_head'] = new
+    lost = f', its last norm left out ({kind})' if kind == 'ResLayerExtraNorm' else ''
+    notes.append(f'{path}: {kind} -> stage {stage} of {variant.name}, stride {new["stride"]}, dilation '
+                 f'{old.get("dilation", 1)}, and an activation at its end{lost}')
+    expansion = 1 if str(old.get('depth', 50)) in ('18', '34') else 4
+    return [(64 * expansion * 2**stage, variant.channels(stage))]
+
+
+def _leave_out_extras(old, path, variant, strict, notes) -> None:
+    for key, what in EXTRAS.items():
+        if old.get(key):
+            lost = f'{path}.{key} ({what}) has no counterpart in {variant.name}'
+            if strict:
+                raise UserError(f'{lost}: {_brief(str(old[key]))}; without --strict it is left out')
+            notes.append(f'WARNING: {lost} and is left out: {_brief(str(old[key]))}')
 
 
 def _backbone_cfg(old, path, variant, indices, weights, strict, notes) -> Dict[str, Any]:
@@ -197,12 +240,7 @@ def _backbone_cfg(old, path, variant, indices, weights, strict, notes) -> Dict[s
     known = (*CARRIED, *SHAPE, *MOOT, *NEAREST, *EXTRAS, 'stage_with_dcn')
     if unknown := [key for key in old if key not in known]:
         raise UserError(f'{path}.{unknown[0]}={old[unknown[0]]!r} has no counterpart in {variant.name}')
-    for key, what in EXTRAS.items():
-        if old.get(key):
-            lost = f'{path}.{key} ({what}) has no counterpart in {variant.name}'
-            if strict:
-                raise UserError(f'{lost}: {_brief(str(old[key]))}; without --strict it is left out')
-            notes.append(f'WARNING: {lost} and is left out: {_brief(str(old[key]))}')
+    _leave_out_extras(old, path, variant, strict, notes)
     conv = old.get('conv_cfg') or {}
     if conv.get('type') not in PLAIN_CONVS:
         raise UserError(f'{path}.conv_cfg={conv!r} has no counterpart in {variant.name}, whose convs are '

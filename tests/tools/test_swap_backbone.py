@@ -39,6 +39,7 @@ def sweep():
     (RETINANET, 'nf_regnet_b0', (4, 8, 16, 32)),
     ('mmdet::conditional_detr/conditional-detr_r50_8xb2-50e_coco.py', 'nf_resnet50', (32, )),
     ('mmdet::faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py', 'nf_resnet50', (16, )),
+    ('mmdet::mask_rcnn/mask-rcnn_r50-caffe-c4_1x_coco.py', 'nfnet_f0', (16, )),
     (FCN, 'nf_resnet50', (4, 8, 8, 8)),
     ('mmseg::upernet/upernet_r50_4xb2-40k_cityscapes-512x1024.py', 'nf_regnet_b0', (4, 8, 16, 32)),
     ('mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py', 'eca_nfnet_l0', (4, 8, 8, 8)),
@@ -52,7 +53,7 @@ def test_shipped(sweep, tmp_path, config, backbone, strides):
     cfg = Config.fromfile(target)
     assert read_config(target) == new
     if rcnn := (cfg.model.get('train_cfg') or {}).get('rcnn'):
-        rcnn.sampler.num = 16  # C4 runs a stage of ResNet on each
+        rcnn.sampler.num = 16  # C4 runs a stage of the network on each
     assert len(text.splitlines()) < 30
     init_default_scope(cfg.default_scope)
     model = sweep.build(cfg)

@@ -7,7 +7,7 @@ import torch
 from nfnet_mm.models.backbones.arch import FAMILIES
 from nfnet_mm.registry import MODELS
 from nfnet_mm.utils.running import UserError
-from nfnet_mm.utils.swap import MEAN, STD, swap_config
+from nfnet_mm.utils.swap import MEAN, STD, backbone_hosts, swap_config
 from nfnet_mm.utils.variants import find_variant, variant_names
 
 
@@ -138,14 +138,44 @@ def test_dilated_c5():
 
 C4 = dict(neck=None, bbox_head=None, rpn_head=dict(type='RPNHead', in_channels=1024), roi_head=dict(
     type='StandardRoIHead', shared_head=dict(type='ResLayer', depth=50, stage=3),
-    bbox_roi_extractor=dict(out_channels=1024), bbox_head=dict(type='BBoxHead', in_channels=2048)))
+    bbox_roi_extractor=dict(out_channels=1024), bbox_head=dict(type='BBoxHead', in_channels=2048),
+    mask_head=dict(type='FCNMaskHead', in_channels=2048)))
 
 
-def test_c4_keeps_the_stage_in_its_head_where_it_fits():
-    cfg = detector(dict(num_stages=3, out_indices=(2, )), **C4)
-    assert swap_config(cfg, 'nf_resnet101')[0]['model']['roi_head'] == C4['roi_head']
-    with pytest.raises(UserError, match=r"shared_head of type 'ResLayer' .*reads 1024 .*gives 1536.*nf_resnet50"):
-        swap_config(cfg, 'nfnet_f0')
+@pytest.mark.parametrize('name, network, widths', [
+    ('nfnet_f0', dict(type='nfnet_mm.NFNet', arch='F0'), (1536, 1536)),
+    ('nf_resnet101', dict(type='nfnet_mm.NFResNet', depth=101), (1024, 2048)),
+    ('nf_regnet_b0', dict(type='nfnet_mm.NFRegNet', arch='B0'), (156, 330))])
+def test_c4_gets_the_new_networks_own_last_stage(name, network, widths):
+    cfg = detector(dict(num_stages=3, out_indices=(2, ), drop_path_rate=0.2), **copy.deepcopy(C4))
+    cfg['model']['roi_head']['shared_head'].update(dilation=2, with_cp=True, norm_cfg=dict(type='BN'), norm_eval=True)
+    new, notes = swap_config(cfg, name, weights='w.pth')
+    init = dict(type='nfnet_mm.NFPretrained', checkpoint='w.pth')
+    roi_head = new['model']['roi_head']
+    assert roi_head['shared_head'] == dict(
+        type='nfnet_mm.NFStage', backbone=dict(network, with_cp=True, drop_path_rate=0.2), stage=3, stride=2,
+        dilation=2, init_cfg=init)
+    assert new['model']['backbone']['init_cfg'] == init
+    assert new['model']['rpn_head']['in_channels'] == roi_head['bbox_roi_extractor']['out_channels'] == widths[0]
+    assert roi_head['bbox_head']['in_channels'] == roi_head['mask_head']['in_channels'] == widths[1]
+    with torch.device('meta'):
+        stage = MODELS.build(roi_head['shared_head'])
+    assert (stage.in_channels, stage.out_channels) == widths
+    assert any(note.startswith('model.roi_head.shared_head: ResLayer -> stage 3 of') for note in notes)
+    assert not any('BatchNorm stays' in note for note in notes)
+    assert [path for path, *_ in backbone_hosts(new['model'], 'model')] == ['model']
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(type='SomeHead'), "shared_head of type 'SomeHead' cannot be replaced; what can: ResLayer"),
+    (dict(surprise=1), 'model.roi_head.shared_head.surprise=1 has no counterpart in nfnet_f0'),
+    (dict(dcn=dict(type='DCNv2')), 'shared_head.dcn (deformable convs in its stages) has no counterpart')])
+def test_c4_refused(options, message):
+    cfg = detector(dict(num_stages=3, out_indices=(2, )), **copy.deepcopy(C4))
+    cfg['model']['roi_head']['shared_head'].update(options)
+    with pytest.raises(UserError) as caught:
+        swap_config(cfg, 'nfnet_f0', strict=True)
+    assert message in str(caught.value)
 
 
 def test_heads_that_read_several_levels():
