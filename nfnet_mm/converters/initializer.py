@@ -92,6 +92,8 @@ class NFPretrained:
                 f'from {os.fspath(self.checkpoint)!r}')
         if unused:
             said += f'; left {len(unused)} in the file: {some(unused)}'
+        if weights.foreign:
+            said += f'; passed over {len(weights.foreign)} that are not of {self.prefix!r}: {some(weights.foreign)}'
         if weights.dialect != dialect:
             said += f'; the backbone computes in the dialect {dialect}'
         print_log(said, logger='current', level=logging.INFO if weights.dialect == dialect else logging.WARNING)

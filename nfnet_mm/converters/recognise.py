@@ -34,6 +34,7 @@ class Weights:
     source: str  # 'deepmind', 'timm' or 'ours'
     dialect: str
     state_dict: dict[str, Tensor]
+    foreign: tuple[str, ...] = ()  # names that were left out, as not under the prefix that was asked for
 
     @property
     def backbone(self) -> dict[str, Tensor]:
@@ -48,7 +49,7 @@ def load_weights(path: Union[str, os.PathLike], prefix: Optional[str] = None) ->
         path: A file that :func:`read_weights` reads: of DeepMind's, of timm's, or a checkpoint of one of our
             classifiers, detectors or segmentors, or of a backbone alone.
         prefix: Of the backbone's keys in a checkpoint of ours, e.g. ``'teacher.backbone.'``; found by itself where
-            it is ``'backbone.'`` or nothing.
+            it is ``'backbone.'`` or nothing. What the file holds beside it (a student, another teacher) is left out.
 
     Raises:
         ConversionError: The file is unreadable, or its weights are not one whole network; the message names the file.
@@ -78,10 +79,14 @@ def _recognise(content: Content, prefix: Optional[str]) -> Weights:
         prefix = '' if 'stem.conv0.gain' in state else _BACKBONE
     if f'{prefix}stem.conv0.gain' not in state:
         raise ConversionError(_no_backbone(state, prefix))
-    named = {k.replace(prefix, _BACKBONE, 1) if k.startswith(prefix) else k: v for k, v in state.items()}
+    # what stands around 'backbone.' goes, and so does what stands beside it: another network's, whatever its names
+    root = prefix.removesuffix(_BACKBONE)
+    named = {k.removeprefix(root) if root != prefix else _BACKBONE + k.removeprefix(prefix): v
+             for k, v in state.items() if k.startswith(root)}
     check_leaves({k: v for k, v in named.items() if k.startswith(_BACKBONE)})
     dialect = 'authors' if 'backbone.stages.0.0.skip_gain' in named else 'timm'
-    return Weights('ours', _known_dialect(content.meta) or dialect, named)
+    foreign = tuple(k for k in state if not k.startswith(root))
+    return Weights('ours', _known_dialect(content.meta) or dialect, named, foreign)
 
 
 def _no_prefix(prefix: Optional[str], whose: str) -> None:

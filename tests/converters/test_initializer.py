@@ -147,6 +147,39 @@ def test_a_backbone_under_another_name(ours, tmp_path):
         backbone(path, prefix='teacher.backbone.').init_weights()
 
 
+@pytest.mark.parametrize('order', ['student first', 'teacher first'])
+@pytest.mark.parametrize('prefix, factor', [(None, 2), ('backbone.', 2), ('teacher.backbone.', 1), ('ema.', 3)])
+def test_the_network_asked_for_beside_others(ours, tmp_path, order, prefix, factor):
+    """A student under plain names and two teachers in one file, in either order."""
+    bare = {k.removeprefix('backbone.'): v for k, v in ours.items() if k.startswith('backbone.')}
+    state = {}
+    for name, k in sorted([('backbone.', 2), ('teacher.backbone.', 1), ('ema.', 3)], reverse='teacher' in order):
+        state.update({name + key: value * k for key, value in bare.items()})
+    torch.save({'state_dict': state}, tmp_path / 'both.pth')
+    model = backbone(tmp_path / 'both.pth', prefix=prefix)
+    with log_of() as log:
+        model.init_weights()
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, bare[key] * factor), key
+    if prefix not in (None, 'backbone.'):
+        others = len(state) - (len(state) // 3)
+        assert f'passed over {others} that are not of {prefix!r}: backbone.' in log.getvalue()
+
+
+def test_a_whole_classifier_under_a_prefix_takes_its_own_head(ours, tmp_path):
+    pytest.importorskip('mmpretrain')
+    state = {f'teacher.{k}': v for k, v in ours.items()} | {k: v * 2 for k, v in ours.items()}
+    torch.save({'state_dict': state}, tmp_path / 'both.pth')
+    model = MODELS.build(dict(
+        type='mmpretrain.ImageClassifier', backbone=dict(type='nfnet_mm.NFNet', arch=ARCH, out_indices=(4, )),
+        neck=dict(type='mmpretrain.GlobalAveragePooling'),
+        head=dict(type='nfnet_mm.NFClsHead', num_classes=len(ours['head.fc.bias']), in_channels=48),
+        init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=str(tmp_path / 'both.pth'), prefix='teacher.backbone.')))
+    model.init_weights()
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, ours[key]), key
+
+
 def test_other_input_channels(checkpoint, ours):
     first = ours['backbone.stem.conv0.weight']
     with pytest.raises(ConversionError, match=r"stem\.conv0\.weight has shape \(16, 3, 3, 3\) in the file, "
