@@ -19,6 +19,8 @@ def parse_args():
     parser.add_argument('--show-dir', help='write pictures of the predictions into this folder')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds a window stays')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation, as the config's tta_* keys say")
+    parser.add_argument('--allow-missing', action='store_true',
+                        help='score a model also if the checkpoint lacks weights of it or holds others besides')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='replace values of the config, by dotted key; a list is "[a,b]"')
@@ -41,6 +43,7 @@ def main():
     running.check_coco_files(cfg, ('test',))
     running.prepare_launcher(cfg)
     runner = running.build_runner(cfg)
+    running.require_whole(runner, args.allow_missing)
     if args.out:
         running.dump_predictions(runner, args.out)
     runner.test()

@@ -36,7 +36,10 @@ def main():
     running.check_amp_device(cfg)
     running.check_coco_files(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',))
     running.prepare_launcher(cfg)
-    running.build_runner(cfg).train()
+    runner = running.build_runner(cfg)
+    if cfg.get('resume'):
+        running.require_whole(runner)
+    runner.train()
 
 
 if __name__ == '__main__':

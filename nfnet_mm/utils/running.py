@@ -11,8 +11,10 @@ import re
 import sys
 from pathlib import Path
 
+from nfnet_mm.errors import UserError
+
 __all__ = ['UserError', 'build_runner', 'check_amp_device', 'check_coco_files', 'dump_predictions', 'load_config',
-           'one_line_errors', 'prepare_launcher', 'show_predictions', 'use_amp', 'use_data_root', 'use_resume',
+           'one_line_errors', 'prepare_launcher', 'require_whole', 'show_predictions', 'use_amp', 'use_data_root', 'use_resume',
            'use_tta']
 
 # The wrapper that trains in mixed precision as this one does in float32.
@@ -21,12 +23,9 @@ AMP_TWINS = {
     'nfnet_mm.AGCOptimWrapper': 'nfnet_mm.AmpAGCOptimWrapper',
 }
 COCO_KEYS = ('images', 'annotations', 'categories')
+COCO_IMAGES = ('images', 'categories')  # without answers
 # Parsing more than this (in bytes) only to check it would delay the start by seconds.
 PARSE_LIMIT = 64 << 20
-
-
-class UserError(Exception):
-    """Something the user named is wrong. The tools print it as one line and exit with status 2."""
 
 
 def one_line_errors(main):
@@ -92,13 +91,28 @@ def load_config(path, options=None, work_dir=None, launcher='none'):
 
 
 def use_resume(cfg, resume):
-    """Resume from the checkpoint ``resume``, or from the work folder's last one if that is 'auto' (None: neither)."""
-    if resume is None:
-        return
-    cfg.resume = True
-    cfg.load_from = None if resume == 'auto' else resume
-    if cfg.load_from and '://' not in resume:
-        check_exists(resume, 'checkpoint')
+    """Resume from the checkpoint ``resume``, or from the work folder's last one if that is 'auto' (None: neither).
+
+    Where there is none yet, as in the first start of a job that is requeued, training starts as without ``resume``,
+    from ``cfg.load_from`` if that is set; a line says so.
+    """
+    from mmengine.runner import find_latest_checkpoint
+    if resume == 'auto':
+        cfg.resume = find_latest_checkpoint(cfg.work_dir) is not None
+        if cfg.resume:
+            cfg.load_from = None
+        else:
+            start = f'from load_from={cfg.load_from!r}' if cfg.get('load_from') else "from the config's initial weights"
+            print(f'nothing to resume in {cfg.work_dir!r}: training starts {start}', flush=True)
+    elif resume is not None:
+        if '://' not in resume:
+            check_exists(resume, 'checkpoint')
+        cfg.resume, cfg.load_from = True, resume
+
+
+def _name(kind):
+    """The bare name of a type in a config, given as text or as a class."""
+    return str(kind if isinstance(kind, str) else getattr(kind, '__name__', kind)).rpartition('.')[2]
 
 
 def use_amp(cfg):
@@ -131,8 +145,7 @@ def use_amp(cfg):
 def check_amp_device(cfg):
     """Raise a :class:`UserError` if mmengine's ``AmpOptimWrapper``, which wants an accelerator, would find none."""
     from mmengine.device import get_device
-    kind = str((cfg.get('optim_wrapper') or {}).get('type'))
-    if kind.rpartition('.')[2] == 'AmpOptimWrapper' and get_device() == 'cpu':
+    if _name((cfg.get('optim_wrapper') or {}).get('type')) == 'AmpOptimWrapper' and get_device() == 'cpu':
         raise UserError("optimizer wrapper 'AmpOptimWrapper' needs an accelerator, and this machine shows none: train "
                         'in float32 here (without --amp)')
 
@@ -154,6 +167,11 @@ def _is_coco(kind):
             kind = registry.get(kind)
     # By name, because the class belongs to a framework that this package does not import.
     return any(base.__name__ == 'CocoDataset' for base in getattr(kind, '__mro__', ()))
+
+
+def _unlabelled(dataset):
+    """Whether a dataset's pipeline asks for no answers, as that of semi-supervised training's unlabelled pictures."""
+    return any(_name(transform.get('type')) == 'LoadEmptyAnnotations' for transform in dataset.get('pipeline') or ())
 
 
 def check_coco_file(path, needed=COCO_KEYS, used_by=''):
@@ -201,18 +219,19 @@ def check_coco_files(cfg, splits):
         evaluators = cfg.get(f'{split}_evaluator') or []
         evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
         # A test set without public answers is COCO without annotations, and can only be predicted on.
-        needed = COCO_KEYS if not any(e.get('format_only') for e in evaluators) else ('images', 'categories')
+        needed = COCO_KEYS if not any(e.get('format_only') for e in evaluators) else COCO_IMAGES
         loader = cfg.get(f'{split}_dataloader') or {}
-        files = [(dataset.get('data_root') or '', dataset.get('ann_file'), f'{split}_dataloader')
+        files = [(dataset.get('data_root') or '', dataset.get('ann_file'), f'{split}_dataloader',
+                  COCO_IMAGES if _unlabelled(dataset) else needed)
                  for dataset in (_datasets(loader['dataset']) if 'dataset' in loader else ())
                  if not dataset.get('backend_args') and _is_coco(dataset.get('type'))]
-        files += [('', evaluator.get('ann_file'), f'{split}_evaluator') for evaluator in evaluators
-                  if str(evaluator.get('type')).endswith('CocoMetric') and not evaluator.get('backend_args')]
-        for root, file, used_by in files:
+        files += [('', evaluator.get('ann_file'), f'{split}_evaluator', needed) for evaluator in evaluators
+                  if _name(evaluator.get('type')).endswith('CocoMetric') and not evaluator.get('backend_args')]
+        for root, file, used_by, keys in files:
             path = os.path.join(root, file or '')
-            if file and '://' not in path and path not in checked:
-                check_coco_file(path, needed, used_by)
-                checked.add(path)
+            if file and '://' not in path and (path, keys) not in checked:
+                check_coco_file(path, keys, used_by)
+                checked.add((path, keys))
 
 
 def prepare_launcher(cfg):
@@ -238,6 +257,12 @@ def build_runner(cfg):
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def require_whole(runner, allow_missing=False):
+    """Let the runner load a checkpoint only if it is its model's, whole (see ``StrictLoadHook``)."""
+    from nfnet_mm.engine.strict_load import StrictLoadHook
+    runner.register_hook(StrictLoadHook(allow_missing))
 
 
 def show_predictions(cfg, show=False, directory=None, wait_time=2.0):

@@ -50,6 +50,48 @@ def test_resume_auto_goes_on_from_the_last_checkpoint(run_tool, toy_config, tmp_
     torch.testing.assert_close(weights(run), whole, rtol=0, atol=0)
 
 
+def test_a_requeued_job_s_first_start_takes_load_from(run_tool, toy_config, tmp_path):
+    state = dict(state_dict={'linear.weight': torch.full((1, 3), 0.25), 'linear.bias': torch.ones(1)})
+    torch.save(state, tmp_path / 'start.pth')
+    options = ['--cfg-options', f'load_from={tmp_path}/start.pth']
+    run_tool('train', toy_config, '--work-dir', tmp_path / 'plain', *options, 'experiment_name=started')
+    run_tool('train', toy_config, '--work-dir', tmp_path / 'queued', '--resume', *options, 'experiment_name=queued')
+    torch.testing.assert_close(weights(tmp_path / 'queued'), weights(tmp_path / 'plain'), rtol=0, atol=0)
+    run_tool('train', toy_config, '--work-dir', tmp_path / 'scratch', '--cfg-options', 'experiment_name=scratch')
+    assert not torch.equal(weights(tmp_path / 'scratch'), weights(tmp_path / 'plain'))
+
+
+def test_a_checkpoint_of_another_model_is_not_scored(run_tool, toy_config, tmp_path):
+    def test(content, *args):
+        torch.save(content, tmp_path / 'other.pth')
+        return run_tool('test', toy_config, tmp_path / 'other.pth', '--work-dir', tmp_path / 'test', *args,
+                        '--cfg-options', f'experiment_name=foreign{len(list(tmp_path.rglob("*.log")))}')
+
+    good = {'linear.weight': torch.zeros(1, 3), 'linear.bias': torch.zeros(1)}
+    for content, message in [
+            ({}, '2 missing: linear.bias, linear.weight'),
+            (dict(state_dict={}), '2 missing: linear.bias, linear.weight'),
+            (dict(state_dict={'backbone.weight': torch.zeros(2)}), '2 missing: linear.bias, linear.weight; 1 left over: backbone.weight'),
+            (dict(state_dict={**good, 'extra': torch.zeros(2)}), '1 left over: extra'),
+            (dict(state_dict={**good, 'linear.weight': torch.zeros(2, 3)}), 'size mismatch for linear.weight')]:
+        code, errors = test(content)
+        assert code == 2 and errors.count('\n') == 1 and message in errors, errors
+    for content in (dict(state_dict=good), {f'module.{key}': value for key, value in good.items()}):
+        assert test(content)[0] == 0
+    assert test(dict(state_dict={**good, 'extra': torch.zeros(2)}), '--allow-missing')[0] == 0
+
+
+def test_resuming_from_another_model_is_refused(run_tool, toy_config, tmp_path):
+    run_tool('train', toy_config, '--work-dir', tmp_path / 'run', '--cfg-options', 'experiment_name=to_resume')
+    file = tmp_path / 'run/iter_2.pth'
+    content = torch.load(file, weights_only=False)
+    content['state_dict'] = {'backbone.weight': torch.zeros(2)}
+    torch.save(content, file)
+    code, errors = run_tool('train', toy_config, '--work-dir', tmp_path / 'run', '--resume', file, '--cfg-options',
+                            'experiment_name=resumed_from_other')
+    assert code == 2 and '2 missing: linear.bias, linear.weight; 1 left over: backbone.weight' in errors
+
+
 def test_two_cpu_processes_equal_one(run_tool, toy_config, tmp_path):
     run_tool('train', toy_config, '--work-dir', tmp_path / 'one', '--cfg-options', 'experiment_name=one_process')
     done = subprocess.run(

@@ -143,12 +143,50 @@ def test_show_predictions_turns_on_the_framework_s_hook(scope, flag, where):
         running.show_predictions(Config(dict()), show=True)
 
 
+def test_pictures_without_answers_need_none(tmp_path):
+    """Semi-supervised COCO as mmdet ships it: labelled and unlabelled pictures, the latter's file without annotations."""
+    pytest.importorskip('mmdet')
+    labelled = dict(type='CocoDataset', data_root=str(tmp_path), ann_file='instances_train2017.json',
+                    pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)])
+    unlabelled = dict(labelled, ann_file='instances_unlabeled2017.json', filter_cfg=dict(filter_empty_gt=False),
+                      pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadEmptyAnnotations')])
+    cfg = Config(dict(default_scope='mmdet', train_dataloader=dict(
+        dataset=dict(type='ConcatDataset', datasets=[labelled, unlabelled]))))
+    (tmp_path / 'instances_train2017.json').write_text(json.dumps(COCO))
+    (tmp_path / 'instances_unlabeled2017.json').write_text('{"images": [], "categories": []}')
+    running.check_coco_files(cfg, ('train', ))
+    (tmp_path / 'instances_unlabeled2017.json').write_text('{"images": []}')
+    with pytest.raises(UserError, match='unlabeled2017.json.* lacks categories'):
+        running.check_coco_files(cfg, ('train', ))
+    (tmp_path / 'instances_train2017.json').write_text('{"images": [], "categories": []}')
+    with pytest.raises(UserError, match='train2017.json.* lacks annotations'):
+        running.check_coco_files(cfg, ('train', ))
+
+
+def test_the_check_for_an_accelerator_knows_the_wrapper_as_a_class_too():
+    from mmengine.device import get_device
+    from mmengine.optim import AmpOptimWrapper, OptimWrapper
+    if get_device() != 'cpu':
+        pytest.skip('has an accelerator')
+    with pytest.raises(UserError, match="'AmpOptimWrapper' needs an accelerator"):
+        running.check_amp_device(Config(dict(optim_wrapper=dict(type=AmpOptimWrapper))))
+    running.check_amp_device(Config(dict(optim_wrapper=dict(type=OptimWrapper))))
+
+
+def test_a_first_start_with_resume_begins_from_load_from(tmp_path, capsys):
+    cfg = Config(dict(load_from='start.pth', work_dir=str(tmp_path)))
+    running.use_resume(cfg, 'auto')
+    assert cfg.load_from == 'start.pth' and not cfg.resume
+    assert f"nothing to resume in '{tmp_path}': training starts from load_from='start.pth'" in capsys.readouterr().out
+    (tmp_path / 'last_checkpoint').write_text('iter_2.pth')
+    running.use_resume(cfg, 'auto')
+    assert cfg.resume and cfg.load_from is None
+
+
 def test_resume_and_tta_and_dump_name_what_is_missing(tmp_path):
     cfg = Config(dict(model=dict(type='M'), load_from='old'))
     running.use_resume(cfg, None)
-    assert cfg.load_from == 'old'
-    running.use_resume(cfg, 'auto')
-    assert cfg.resume and cfg.load_from is None
+    assert cfg.load_from == 'old' and 'resume' not in cfg
     with pytest.raises(UserError, match="checkpoint '.*epoch_9.pth' does not exist"):
         running.use_resume(cfg, str(tmp_path / 'epoch_9.pth'))
     with pytest.raises(UserError, match='--tta needs tta_model and tta_pipeline'):

@@ -1,0 +1,73 @@
+"""No score, and no further training, of a model that a checkpoint filled only in part."""
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, List
+
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from torch import nn
+
+from nfnet_mm.errors import UserError, some
+from nfnet_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class StrictLoadHook(Hook):
+    """Hold every checkpoint that a run loads against its model, where mmengine only logs what does not fit.
+
+    A weight that is missing, left over or of another shape is an error, as is a dialect of weight standardisation, where
+    the file says one (as converted weights do), that is not the model's: such weights would compute something else.
+
+    Args:
+        allow_missing: Warn instead, as for a checkpoint that holds more, or less, than the model by intention.
+
+    Raises:
+        UserError: The checkpoint is not of this model; one line that names the weights.
+    """
+
+    def __init__(self, allow_missing: bool = False):
+        self.allow_missing = allow_missing
+
+    def after_load_checkpoint(self, runner, checkpoint: Any) -> None:
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        if told := mismatches(model, checkpoint):
+            message = f'the checkpoint is not of this model ({type(model).__name__}): {"; ".join(told)}'
+            if not self.allow_missing:
+                raise UserError(message)
+            print_log(message, logger='current', level=logging.WARNING)
+
+
+def mismatches(model: nn.Module, checkpoint: Any) -> List[str]:
+    """What of a checkpoint does not fit a model, in phrases; none if it fits. The weights that do are loaded."""
+    if not isinstance(checkpoint, Mapping):
+        return [f'the file holds a {type(checkpoint).__name__}, not a dict of weights']
+    state = checkpoint.get('state_dict', checkpoint)
+    if not isinstance(state, Mapping):
+        return [f'its state_dict is a {type(state).__name__}, not a dict of weights']
+    metadata = getattr(state, '_metadata', None)  # tells modules which version of them was saved
+    state = OrderedDict((key.removeprefix('module.'), value) for key, value in state.items())  # as mmengine takes it off
+    state._metadata = metadata
+    told: List[str] = []
+    try:
+        missing, left_over = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # torch's word on shapes; the names can still be compared
+        told = [line.strip(' \t.') for line in str(error).splitlines()[1:]]
+        own = model.state_dict()
+        missing, left_over = (sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys()))
+    missing = [key for key in missing if 'num_batches_tracked' not in key]  # old BatchNorms have none
+    told = [f'{len(keys)} {what}: {some(keys)}' for keys, what in ((missing, 'missing'), (left_over, 'left over'))
+            if keys] + told[:6]
+    return told + _other_dialect(model, checkpoint)
+
+
+def _other_dialect(model: nn.Module, checkpoint: Mapping) -> List[str]:
+    meta = checkpoint.get('meta')
+    dialect = meta.get('dialect') if isinstance(meta, Mapping) else None
+    own = {module.arch.dialect for module in model.modules() if hasattr(getattr(module, 'arch', None), 'dialect')}
+    return [f"its weights were trained in the dialect {dialect!r} of weight standardisation, the model computes in "
+            f'{other!r}' for other in sorted(own - {dialect})] if dialect else []
+

@@ -1,0 +1,63 @@
+import pytest
+import torch
+from mmengine.registry import MODELS
+from torch import nn
+
+from nfnet_mm.engine.strict_load import mismatches
+
+ARCH = dict(widths=(8, 8, 8, 8), depths=(1, 1, 1, 1), group_width=4)
+
+
+def net(**arch):
+    return MODELS.build(dict(type='nfnet_mm.NFNet', arch=dict(ARCH, **arch)))
+
+
+def test_a_whole_checkpoint_fits_and_is_loaded():
+    one, other = net(), net()
+    assert mismatches(one, dict(state_dict=other.state_dict(), meta=dict(dialect='authors'))) == []
+    assert all(torch.equal(value, other.state_dict()[key]) for key, value in one.state_dict().items())
+
+
+def test_weights_of_the_other_dialect_would_compute_something_else():
+    state = net().state_dict()
+    told, = mismatches(net(dialect='timm'), dict(state_dict=state, meta=dict(dialect='authors')))
+    assert told == ("its weights were trained in the dialect 'authors' of weight standardisation, the model computes in "
+                    "'timm'")
+    assert mismatches(net(dialect='timm'), dict(state_dict=state)) == []  # the file does not say
+
+
+def test_weights_without_skip_gains_are_not_the_paper_s_network():
+    state = net(skip_init=False).state_dict()
+    told, = mismatches(net(), state)
+    assert told == ('4 missing: stages.0.0.skip_gain, stages.1.0.skip_gain, stages.2.0.skip_gain, '
+                    'stages.3.0.skip_gain')
+
+
+def test_old_batch_norms_and_versions():
+    model = nn.Sequential(nn.BatchNorm2d(2))
+    state = {key: value for key, value in model.state_dict().items() if 'tracked' not in key}
+    assert mismatches(model, state) == []
+    told, = mismatches(model, dict(model.state_dict(), **{'0.weight': torch.zeros(3)}))
+    assert 'size mismatch for 0.weight' in told and '[3]' in told and '[2]' in told
+
+
+@pytest.mark.parametrize('content, message', [([1], 'the file holds a list'),
+                                              (dict(state_dict=3), 'its state_dict is a int')])
+def test_what_is_no_checkpoint(content, message):
+    told, = mismatches(nn.Linear(1, 1), content)
+    assert told.startswith(message)
+
+
+def test_load_hooks_of_modules_that_rename_still_work():
+    class Renamed(nn.Linear):
+        _version = 2
+
+        def _load_from_state_dict(self, state, prefix, metadata, *args):
+            if metadata.get('version', 1) < 2:
+                state[f'{prefix}weight'] = state.pop(f'{prefix}kernel')
+            super()._load_from_state_dict(state, prefix, metadata, *args)
+
+    old = {'0.kernel': torch.ones(2, 2), '0.bias': torch.zeros(2)}
+    model = nn.Sequential(Renamed(2, 2))
+    assert mismatches(model, old) == [] and float(model[0].weight.detach().sum()) == 4
+    assert mismatches(model, nn.Sequential(Renamed(2, 2)).state_dict()) == []
