@@ -323,6 +323,14 @@ def test_the_best_python_that_runs_is_taken(tmp_path, monkeypatch):
         machine.find_python(str(tmp_path / 'python3.10'))
 
 
+def test_python_may_be_named_by_a_relative_path(tmp_path, monkeypatch):
+    (tmp_path / 'bin').mkdir()
+    (tmp_path / 'bin/python').symlink_to(sys.executable)
+    (tmp_path / 'checkout').mkdir()
+    monkeypatch.chdir(tmp_path / 'checkout')
+    assert machine.find_python('../bin/python')['version'] == '%d.%d' % sys.version_info[:2]
+
+
 def test_missing_headers_and_disk(bare, monkeypatch):
     at = setup_env.Places(bare.root)
     monkeypatch.setenv('XDG_CACHE_HOME', str(bare.cache))

@@ -47,7 +47,8 @@ def find_python(explicit=None):
     error). Raises SetupError if none will do.
     """
     if explicit:
-        info = ask(shutil.which(explicit) or explicit, PROBE)
+        found = shutil.which(explicit)
+        info = ask(os.path.abspath(found) if found else explicit, PROBE)  # `ask` runs it in another folder
         if not info or info['version'] not in PYTHONS:
             is_ = f'is Python {info["version"]}' if info else 'does not run'
             raise SetupError(f'PYTHON={explicit} {is_}, and Python 3.10, 3.11 or 3.12 is needed: name one, or leave '
