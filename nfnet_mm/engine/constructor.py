@@ -12,6 +12,7 @@ from mmengine.registry import OPTIM_WRAPPERS as ROOT_OPTIM_WRAPPERS
 from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
 
+from nfnet_mm.errors import some
 from nfnet_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 from .bfloat16 import keep_boxes_in_float32
@@ -74,7 +75,7 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         excluded = self._excluded(model)
         if hasattr(wrapper, 'bind'):
             wrapper.bind(model, excluded.values())
-            print_log('AGC clips every weight but ' + ', '.join(excluded) if excluded else
+            print_log(f'AGC clips every weight but {some(excluded, limit=12)}' if excluded else
                       'AGC clips every weight, the last layers too: paramwise_cfg.agc_exclude leaves out those it names',
                       logger='current')
         elif getattr(wrapper, 'cast_dtype', None) is torch.bfloat16:

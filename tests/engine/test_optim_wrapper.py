@@ -34,7 +34,7 @@ def build(model, type='AGCOptimWrapper', **kwargs):
 def grads(model, seed=0, size=10.0):
     generator = torch.Generator().manual_seed(seed)
     for p in model.parameters():
-        p.grad = torch.randn(p.shape, generator=generator) * size
+        p.grad = torch.randn(p.shape, generator=generator).to(p.device) * size
 
 
 def test_groups():
@@ -192,8 +192,10 @@ def test_what_is_not_clipped_is_logged(log_lines):
     assert "custom_keys '.weight'" not in log_lines()
 
 
-def test_all_gradients_excluded():
-    model = nn.Linear(3, 2, bias=False)
+@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(
+    not torch.cuda.is_available(), reason='needs a GPU'))])
+def test_all_gradients_excluded(device):
+    model = nn.Linear(3, 2, bias=False, device=device)
     wrapper = build(model, paramwise_cfg=dict(agc_exclude='weight'))
     grads(model)
     before = model.weight.grad.clone()
