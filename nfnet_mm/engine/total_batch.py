@@ -1,10 +1,21 @@
 """Train with a recipe's batch size on whatever number of devices there is."""
+import math
+from numbers import Number
+
+import numpy as np
 from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop
+from torch import Tensor
 
 from ..registry import LOOPS
 
 __all__ = ['TotalBatchTrainLoop', 'plan_accumulation']
+
+
+def _check_count(name, value):
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f'{name}={value!r} must be a positive integer: a number of samples')
 
 
 def plan_accumulation(total_batch, per_device, world_size):
@@ -31,6 +42,76 @@ def plan_accumulation(total_batch, per_device, world_size):
         + f'train_cfg.total_batch to {totals} (the learning rate follows it)')
 
 
+def set_accumulation(wrapper, counts):
+    """Let an optimizer wrapper that is already built accumulate ``counts`` batches per update.
+
+    mmengine offers no way but the config's, and takes what the config says for the unit that a loop counts in.
+
+    Raises:
+        RuntimeError: the wrapper does not keep the number where mmengine's do, so that it would not accumulate.
+    """
+    if not hasattr(wrapper, '_accumulative_counts'):
+        raise RuntimeError(f'TotalBatchTrainLoop cannot make {type(wrapper).__name__} accumulate: it has no '
+                           '_accumulative_counts. Use one OptimWrapper, AmpOptimWrapper or a subclass of theirs')
+    wrapper._accumulative_counts = counts
+
+
+def check_resumed_rates(groups, resumed, total_batch, resumed_total):
+    """Refuse to resume from parameter groups that have other base learning rates than those of the config.
+
+    Args:
+        groups, resumed: parameter groups as built, and as in the checkpoint. Where their numbers differ, nothing is
+            said: torch does when it loads them.
+        total_batch, resumed_total: that of the config, and that of the checkpoint or None if it does not tell.
+
+    Raises:
+        ValueError: with both rates and totals, and what to do.
+    """
+    rates = [[float(group.get('initial_lr', group['lr'])) for group in side] for side in (groups, resumed)]
+    differing = [pair for pair in zip(*rates) if not math.isclose(*pair, rel_tol=1e-6)]
+    if len(groups) != len(resumed) or not differing and resumed_total in (None, total_batch):
+        return
+    new, old = (differing or list(zip(*rates)))[0]
+    total = 'a total_batch that it does not tell' if resumed_total is None else f'total_batch={resumed_total}'
+    raise ValueError(
+        f'cannot resume: the config has total_batch={total_batch} and a base learning rate of {new:.6g}, the '
+        f'checkpoint {total} and {old:.6g}, which would win without a word. Resume with the total_batch and the '
+        'learning rate that it was trained with, on any number of devices: the accumulation works itself out. Or begin '
+        'a new run from its weights: load_from=<the checkpoint> and resume=False')
+
+
+class _Resuming(Hook):
+    """What the loop needs to do outside :meth:`TotalBatchTrainLoop.run`."""
+
+    def __init__(self, loop):
+        self.loop = loop
+
+    def before_run(self, runner):
+        # Until the loop runs, mmengine tells the wrapper how many updates, not how many batches, have been done; with
+        # the accumulation in place it would warn of lost gradients.
+        if not isinstance(runner.optim_wrapper, dict):
+            set_accumulation(runner.optim_wrapper, 1)
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        checkpoint['meta']['total_batch'] = self.loop.total_batch
+
+    def after_load_checkpoint(self, runner, checkpoint):
+        # before the optimizer's state is loaded, and the weights
+        if runner._resume and 'optimizer' in checkpoint and not isinstance(runner.optim_wrapper, dict):
+            groups = runner.optim_wrapper.optimizer.param_groups
+            check_resumed_rates(groups, checkpoint['optimizer']['param_groups'],
+                                self.loop.total_batch, checkpoint['meta'].get('total_batch'))
+
+
+def detached(value):
+    """Logged values, however nested, without the graphs behind them."""
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, dict):
+        return {key: detached(part) for key, part in value.items()}
+    return [detached(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
 @LOOPS.register_module()
 class TotalBatchTrainLoop(IterBasedTrainLoop):
     """An iteration-based loop whose iteration is one update on ``total_batch`` samples.
@@ -38,7 +119,10 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
     mmengine counts micro-steps: with its ``accumulative_counts`` a recipe's number of steps, warm-up, milestones and
     intervals change with the number of devices. Here they never do: each iteration accumulates as many batches as it
     takes, so ``max_iters``, schedulers (``by_epoch=False``) and the intervals of validation, checkpoints and log all
-    count updates. Logged losses are means over the whole batch.
+    count updates. Logged numbers are means over the whole batch; of other values, the last batch's are kept.
+
+    A checkpoint is resumed with the total batch and the learning rates that it was trained with: its optimizer state
+    would silently win over another rate of the config. ``load_from`` takes the weights alone and is free.
 
     Args:
         total_batch (int): Samples per update, over all devices.
@@ -47,15 +131,22 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
         **kwargs: Those of :class:`mmengine.runner.IterBasedTrainLoop`.
 
     Raises:
-        ValueError: ``total_batch`` is no multiple of the samples that the devices take at once, or the config sets
-            accumulation or automatic learning-rate scaling itself, which would be applied twice.
+        ValueError: ``total_batch`` is no multiple of the samples that the devices take at once, the sampler ends a
+            pass with a smaller batch, which would count as a whole one, ``lr_batch`` finds no learning rate to scale,
+            the config sets accumulation or automatic learning-rate scaling itself, which would be applied twice, or
+            a checkpoint is resumed with another total batch or learning rate.
     """
 
     def __init__(self, runner, dataloader, total_batch, lr_batch=None, **kwargs):
+        _check_count('train_cfg.total_batch', total_batch)
+        if lr_batch is not None:
+            _check_count('train_cfg.lr_batch', lr_batch)
         super().__init__(runner, dataloader, **kwargs)
         per_device = self.dataloader.batch_size
         if per_device is None:  # a batch sampler of the config's own
             per_device = self.dataloader.batch_sampler.batch_size
+        self._refuse_short_batches(per_device)
+        self.total_batch = total_batch
         self.accumulation = plan_accumulation(total_batch, per_device, get_world_size())
         # The loop is built before the wrapper, whose config can therefore still be completed.
         wrapper = runner.optim_wrapper
@@ -68,14 +159,39 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
             raise ValueError(f'auto_scale_lr is on, but {type(self).__name__} scales the learning rate by lr_batch: '
                              'turn it off')
         wrapper['accumulative_counts'] = self.accumulation
-        if lr_batch:
-            wrapper['optimizer']['lr'] *= total_batch / lr_batch
+        optimizer = wrapper.get('optimizer') or {}
+        if lr_batch is not None:
+            rate = optimizer.get('lr')
+            if not isinstance(rate, (int, float)) or isinstance(rate, bool):
+                raise ValueError(f'train_cfg.lr_batch={lr_batch} scales optim_wrapper.optimizer.lr, which is {rate!r}: '
+                                 'set it to a number, or lr_batch to None')
+            optimizer['lr'] = rate * (total_batch / lr_batch)
+        runner.register_hook(_Resuming(self))
         runner.logger.info(
             f'batch {total_batch} = {per_device} samples x {get_world_size()} devices x {self.accumulation} '
-            f'accumulated; learning rate {wrapper["optimizer"].get("lr")}')
+            f'accumulated; learning rate {optimizer.get("lr")}')
+
+    def _refuse_short_batches(self, batch_size):
+        """Each batch counts the same, so none may be smaller than the others."""
+        batches = self.dataloader.batch_sampler
+        sampler = getattr(batches, 'sampler', None)
+        # so mmengine's endless sampler and those derived from it call the stream that they draw from
+        if getattr(batches, 'drop_last', True) or hasattr(sampler, '_infinite_indices'):
+            return
+        try:
+            samples = len(sampler)
+        except TypeError:  # an endless one need not have a length
+            return
+        if samples % batch_size:
+            raise ValueError(
+                f'{type(sampler).__name__} gives each process {samples} samples a pass, in batches of {batch_size} and '
+                f'a last one of {samples % batch_size} that would count as much as a whole one: set '
+                "train_dataloader.sampler=dict(type='InfiniteSampler', shuffle=True), or train_dataloader.drop_last="
+                'True')
 
     def run(self):
         """Train; mmengine's loop, with what it counts in batches put right."""
+        set_accumulation(self.runner.optim_wrapper, self.accumulation)
         self.runner.optim_wrapper.initialize_count_status(
             self.runner.model, self._iter * self.accumulation, self._max_iters * self.accumulation)
         batches = self.dataloader_iterator
@@ -94,8 +210,10 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
         for part in range(self.accumulation):
             if part:
                 data_batch = next(self.dataloader_iterator)
-            outputs = self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
+            outputs = detached(self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper))
             for key, value in outputs.items():
-                mean[key] = mean.get(key, 0) + value / self.accumulation
+                if isinstance(value, (Tensor, np.ndarray, Number)):
+                    value = mean.get(key, 0) + value / self.accumulation
+                mean[key] = value
         self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=data_batch, outputs=mean)
         self._iter += 1

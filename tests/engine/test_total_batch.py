@@ -1,12 +1,20 @@
+import gc
 import json
+import os
+import socket
+import subprocess
+import sys
+import weakref
 
 import pytest
 import torch
 from mmengine import Config
-from mmengine.registry import LOOPS
+from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.registry import DATA_SAMPLERS, LOOPS
 from mmengine.runner import Runner
 
-from nfnet_mm.engine.total_batch import plan_accumulation
+from nfnet_mm.engine.total_batch import plan_accumulation, set_accumulation
 from tests import toy
 
 
@@ -28,6 +36,29 @@ def trained(folder, **changes):
     (256, 2, 8, 16), (256, 2, 1, 128), (256, 8, 32, 1), (256, 256, 1, 1), (96, 4, 3, 8)])
 def test_plan(total, per_device, devices, expected):
     assert plan_accumulation(total, per_device, devices) == expected
+
+
+@DATA_SAMPLERS.register_module(force=True)
+class ToyBatches(torch.utils.data.BatchSampler):
+    """One that a config can name."""
+
+
+class Saved:
+    """Lives as long as the graph that has saved the tensor."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+
+class Outputs(Hook):
+
+    def __init__(self, logged):
+        self.logged = logged
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.logged.append(dict(outputs))
+        for key in ('listed', 'nested'):
+            outputs.pop(key)
 
 
 def test_plan_that_does_not_fit_names_what_would():
@@ -66,6 +97,168 @@ def test_resumed_equals_uninterrupted(tmp_path):
     resumed, runner = trained(tmp_path / 'resumed', resume=True, load_from=str(tmp_path / 'uninterrupted/iter_2.pth'))
     assert runner.iter == 4
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+    # the same total batch in other parts
+    resumed, _ = trained(tmp_path / 'in_fours', resume=True, load_from=str(tmp_path / 'uninterrupted/iter_2.pth'),
+                         **{'train_dataloader.batch_size': 4})
+    torch.testing.assert_close(resumed, whole, rtol=1e-6, atol=1e-7)
+
+
+GROUPS = {'optim_wrapper.paramwise_cfg': dict(custom_keys=dict(bias=dict(lr_mult=2.)))}
+
+
+@pytest.mark.parametrize('told', [True, False])
+@pytest.mark.parametrize('change, quoted', [
+    ({'train_cfg.total_batch': 16}, r'total_batch=16 and a base learning rate of 0\.2, the checkpoint .* and 0\.1,'),
+    ({'optim_wrapper.optimizer.lr': 0.3}, r'total_batch=8 and a base learning rate of 0\.3, .* and 0\.1,'),
+    ({'optim_wrapper.paramwise_cfg.custom_keys.bias.lr_mult': 3.}, r'of 0\.3, the checkpoint .* and 0\.2,'),
+    ({'train_cfg.total_batch': 16, 'train_cfg.lr_batch': None}, r'total_batch=16 .* the checkpoint total_batch=8 '),
+])
+def test_resuming_with_another_rate_is_refused(tmp_path, change, quoted, told):
+    """Also from a checkpoint of before the total batch was noted in it, if the rate tells."""
+    trained(tmp_path / 'old', **GROUPS)
+    path = tmp_path / 'old/iter_2.pth'
+    if not told:
+        checkpoint = torch.load(path, weights_only=False)
+        del checkpoint['meta']['total_batch']
+        torch.save(checkpoint, path)
+    runner = toy_runner(tmp_path / 'new', resume=True, load_from=str(path), **{**GROUPS, **change})
+    if not told and 'train_cfg.lr_batch' in change:
+        return runner.train()
+    with pytest.raises(ValueError, match=f'cannot resume: .*{quoted}.*load_from=<the checkpoint> and resume=False'):
+        runner.train()
+    assert runner.iter == 0 and torch.equal(runner.model.linear.weight, torch.full((1, 3), 0.5))
+    _, runner = trained(tmp_path / 'weights', load_from=str(path), **{**GROUPS, **change})  # is free
+    assert runner.iter == 4
+
+
+def test_resuming_other_groups_is_left_to_torch(tmp_path):
+    trained(tmp_path / 'old', **GROUPS)
+    with pytest.raises(ValueError, match='different number of parameter groups'):
+        trained(tmp_path / 'new', resume=True, load_from=str(tmp_path / 'old/iter_2.pth'))
+
+
+@pytest.mark.parametrize('scheduler', [
+    [], [dict(type='LinearLR', by_epoch=False, start_factor=0.1, end=3)]])
+def test_rates_that_schedulers_or_nobody_changed_are_resumed(tmp_path, scheduler):
+    changes = {**GROUPS, 'param_scheduler': scheduler}
+    whole, _ = trained(tmp_path / 'whole', **changes)
+    resumed, _ = trained(tmp_path / 'resumed', resume=True, load_from=str(tmp_path / 'whole/iter_2.pth'), **changes)
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
+DISTRIBUTED = """
+import sys
+from pathlib import Path
+import torch
+from mmengine.model import MMDistributedDataParallel
+from mmengine.runner import Runner
+from tests.engine.test_total_batch import trained
+torch.cuda.set_device = lambda device: None  # mmengine does without asking
+Runner.wrap_model = lambda self, cfg, model: MMDistributedDataParallel(model)  # it names a GPU
+weights, runner = trained(Path(sys.argv[1]) / 'two', launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='gloo')),
+                          resume=True, load_from=sys.argv[2])
+assert runner.distributed and runner.train_loop.accumulation == 2
+if runner.rank == 0:
+    torch.save(weights, sys.argv[3])
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_resumed_on_two_processes(tmp_path):
+    whole, _ = trained(tmp_path / 'one')
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    environment = dict(os.environ, MASTER_ADDR='127.0.0.1', MASTER_PORT=port, WORLD_SIZE='2', OMP_NUM_THREADS='1')
+    arguments = [sys.executable, '-c', DISTRIBUTED, tmp_path, tmp_path / 'one/iter_2.pth', tmp_path / 'weights.pth']
+    processes = [subprocess.Popen(arguments, env={**environment, 'RANK': str(rank), 'LOCAL_RANK': str(rank)})
+                 for rank in range(2)]
+    assert [process.wait(300) for process in processes] == [0, 0]
+    torch.testing.assert_close(torch.load(tmp_path / 'weights.pth'), whole, rtol=1e-6, atol=1e-7)
+
+
+def test_no_false_warning_after_resuming(tmp_path, caplog):
+    trained(tmp_path / 'whole', **{'default_hooks.checkpoint.interval': 1})
+    runner = toy_runner(tmp_path / 'resumed', resume=True, load_from=str(tmp_path / 'whole/iter_3.pth'))
+    runner.logger.addHandler(caplog.handler)
+    runner.train()
+    runner.logger.removeHandler(caplog.handler)
+    assert runner.optim_wrapper._accumulative_counts == 4 and runner.optim_wrapper._inner_count == 16
+    assert caplog.records and not [r for r in caplog.records if 'gradient of some iterations is lost' in r.getMessage()]
+
+
+def test_wrappers_that_cannot_accumulate():
+    wrapper = OptimWrapper(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.))
+    set_accumulation(wrapper, 3)
+    assert [float(wrapper.scale_loss(torch.tensor(6.))), wrapper.should_sync()] == [2, False]  # as of mmengine's own
+    with pytest.raises(RuntimeError, match='cannot make OptimWrapperDict accumulate'):
+        set_accumulation(OptimWrapperDict(one=wrapper), 3)
+
+
+def test_logged_values_keep_no_graph(tmp_path):
+    """Over four parts an update: numbers are averaged, other values are the last part's, graphs live for their part."""
+    runner = toy_runner(tmp_path / 'graphs')
+    model, logged, nodes = runner.model, [], []
+
+    def pack(tensor):
+        saved = Saved(tensor)
+        nodes.append(weakref.ref(saved))
+        return saved
+
+    def train_step(data, optim_wrapper):
+        gc.collect()
+        assert not any(node() is not None for node in nodes)
+        loss = model(**data, mode='loss')['loss']
+        optim_wrapper.update_params(loss)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.tensor):
+            extra = model.linear.weight.square()
+        part = len(nodes)
+        return dict(loss=loss, extra=extra.sum(), listed=[extra, 'word'], nested=dict(a=extra[0]), number=float(part))
+
+    model.train_step = train_step
+    runner.register_hook(Outputs(logged), 'HIGHEST')
+    runner.train()
+    assert len(logged) == 4
+    for update, outputs in enumerate(logged):
+        tensors = [outputs['loss'], outputs['extra'], outputs['listed'][0], outputs['nested']['a']]
+        assert not any(value.requires_grad for value in tensors)
+        assert outputs['number'] == 4 * update + 2.5 and outputs['listed'][1] == 'word'
+
+
+@pytest.mark.parametrize('kind', ['batch size', 'batch sampler'])
+def test_a_short_last_batch_is_refused(tmp_path, kind):
+    data = {'batch size': {'train_dataloader.batch_size': 6, 'train_cfg.total_batch': 6},
+            'batch sampler': {'train_dataloader.batch_size': 1, 'train_cfg.total_batch': 6,
+                              'train_dataloader.batch_sampler': dict(type='ToyBatches', batch_size=6,
+                                                                     drop_last=False)}}[kind]
+    with pytest.raises(ValueError, match=r'DefaultSampler gives each process 32 samples a pass, in batches of 6 and a '
+                                         r"last one of 2 .*type='InfiniteSampler'.*drop_last=True"):
+        toy_runner(tmp_path / 'finite', **data).train_loop
+    dropped = ({'train_dataloader.drop_last': True} if kind == 'batch size' else
+               {'train_dataloader.batch_sampler.drop_last': True})
+    for i, right in enumerate((dropped, {'train_dataloader.sampler.type': 'InfiniteSampler'})):
+        assert toy_runner(tmp_path / f'right{i}', **{**data, **right}).train_loop.accumulation == 1
+
+
+def test_torch_samplers_and_iterable_data(tmp_path):
+    def loop(i, dataset, **kwargs):
+        runner = toy_runner(tmp_path / str(i))
+        loader = torch.utils.data.DataLoader(dataset, batch_size=8, **kwargs)
+        return LOOPS.build(dict(runner.cfg.train_cfg), default_args=dict(runner=runner, dataloader=loader))
+
+    numbers = toy.ToyNumbers()
+    with pytest.raises(ValueError, match='RandomSampler gives each process 30 samples a pass'):
+        loop(1, torch.utils.data.Subset(numbers, range(30)), shuffle=True)
+    assert loop(2, numbers, shuffle=True).accumulation == 1
+
+    class Endless(torch.utils.data.IterableDataset):
+
+        def __iter__(self):
+            yield from iter(int, 1)
+
+    assert loop(3, Endless()).accumulation == 1
 
 
 def test_learning_rate_follows_the_total_batch(tmp_path):
@@ -79,8 +272,15 @@ def test_learning_rate_follows_the_total_batch(tmp_path):
     ({'train_cfg.total_batch': 9}, 'a total batch of 9 is not a multiple of 2 samples x 1 devices'),
     ({'optim_wrapper.accumulative_counts': 4}, 'accumulative_counts is 4, but TotalBatchTrainLoop derives it'),
     ({'auto_scale_lr': dict(enable=True, base_batch_size=8)}, 'auto_scale_lr is on'),
+    ({'train_cfg.total_batch': 8.}, r'train_cfg\.total_batch=8\.0 must be a positive integer'),
+    ({'train_cfg.total_batch': True}, r'train_cfg\.total_batch=True must be'),
+    ({'train_cfg.total_batch': 0}, r'train_cfg\.total_batch=0 must be'),
+    ({'train_cfg.lr_batch': 0}, r'train_cfg\.lr_batch=0 must be'),
+    ({'train_cfg.lr_batch': '8'}, r"train_cfg\.lr_batch='8' must be"),
+    ({'optim_wrapper.optimizer': dict(type='Adam', _delete_=True)},
+     r'lr_batch=8 scales optim_wrapper\.optimizer\.lr, which is None: set it to a number, or lr_batch to None'),
 ])
 def test_what_would_change_the_batch_twice_is_refused(tmp_path, change, message):
-    runner = toy_runner(tmp_path / message[:12].replace(' ', '_'), **change)
+    runner = toy_runner(tmp_path / ''.join(filter(str.isalnum, message)), **change)
     with pytest.raises(ValueError, match=message):
         runner.train()
