@@ -57,6 +57,8 @@ def rewire_head(head: dict, path: str, levels, notes: List[str], behind=None) ->
             assign(head, 'in_channels', mapped(value, levels, where), path, notes)
     if 'c1_in_channels' in head:  # the skip connection of DeepLabV3+
         assign(head, 'c1_in_channels', levels[0][1], path, notes)
+    for name, inner in (head.get('task_heads') or {}).items():  # of mmpretrain's MultiTaskHead
+        rewire_head(inner, f'{path}.task_heads.{name}', levels, notes)
     for key, value in head.items():
         for i, inner in modules(value) if isinstance(value, (dict, list, tuple)) else ():
             where = f'{path}.{key}{i}'

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from mmengine import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 
 from nfnet_mm.utils.config_files import default_name, find_config, read_config, write_config
 from nfnet_mm.utils.running import UserError
-from nfnet_mm.utils.swap import swap_config
+from nfnet_mm.utils.swap import is_resnet, swap_config
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
@@ -63,6 +63,38 @@ def test_shipped(sweep, tmp_path, config, backbone, strides):
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     wrapper.step()  # clips and updates
     assert type(wrapper).__name__ == 'AGCOptimWrapper'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('framework', ['mmdet', 'mmseg', 'mmpretrain'])
+def test_every_shipped_custom_key_keeps_its_meaning_or_is_named(sweep, framework):
+    """The parameters of the real backbones that each key decides, before and after."""
+    root, seen = find_config(f'{framework}::_base_/default_runtime.py').path.parents[1], set()
+    for path in sorted(root.rglob('*.py')):
+        text = path.read_text(encoding='utf-8')
+        if 'custom_keys' not in text or '_base_' in path.relative_to(root).parts:
+            continue
+        try:
+            old = read_config(path)
+            backbone = old['model']['backbone']
+            shipped = old['optim_wrapper']['paramwise_cfg']['custom_keys']
+        except (UserError, KeyError, TypeError):
+            continue
+        if not is_resnet(backbone) or (str(backbone), str(shipped)) in seen:
+            continue
+        seen.add((str(backbone), str(shipped)))
+        init_default_scope(framework)
+        was = [f'backbone.{name}' for name, _ in MODELS.build(dict(backbone, init_cfg=None)).named_parameters()]
+        for name in ('nfnet_f0', 'nf_resnet50'):
+            new, notes = swap_config(dict(dict(default_scope=framework), **old), name)
+            keys = new['optim_wrapper']['paramwise_cfg']['custom_keys']
+            now = [f'backbone.{name}' for name, _ in MODELS.build(new['model']['backbone']).named_parameters()]
+            for key, settings in shipped.items():
+                told = [note for note in notes if repr(key) in note]
+                assert keys.get(key) == settings or told, (path, key)
+                # a key of the neck or the heads stays theirs alone
+                assert any(key in n for n in was) == any(key in n for n in now) or told, (path, key)
+    assert len(seen) >= dict(mmdet=8, mmseg=2, mmpretrain=4)[framework]
 
 
 def test_command(run_tool, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@ import copy
 
 import pytest
 import torch
+from mmengine.optim import build_optim_wrapper
 
 from nfnet_mm.models.backbones.arch import FAMILIES
 from nfnet_mm.registry import MODELS
@@ -253,6 +254,102 @@ def test_optimizer_wrapper_keeps_its_settings():
     assert new['optim_wrapper'] == dict(cfg['optim_wrapper'], type='nfnet_mm.AmpAGCOptimWrapper', agc=dict(
         clipping=0.01, eps=1e-3), constructor='nfnet_mm.NFOptimWrapperConstructor')
     assert 'optim_wrapper.clip_grad (max_norm 0.1, norm_type 2) stays, and applies after AGC' in notes
+
+
+def test_parameter_names_are_translated():
+    cfg = detector()
+    cfg['optim_wrapper'].update(
+        type='nfnet_mm.AGCOptimWrapper',
+        paramwise_cfg=dict(custom_keys={'backbone': dict(lr_mult=0.1), 'backbone.layer4': dict(lr_mult=0.5),
+                                        'backbone.bn1': dict(decay_mult=0), 'bbox_head': dict(lr_mult=2)},
+                           agc_exclude=['backbone.layer1.0.conv3.weight', 'bbox_head.*']))
+    new, notes = swap_config(cfg, 'nfnet_f0')
+    paramwise = new['optim_wrapper']['paramwise_cfg']
+    assert paramwise['custom_keys'] == {'backbone': dict(lr_mult=0.1), 'backbone.stages.3': dict(lr_mult=0.5),
+                                        'backbone.bn1': dict(decay_mult=0), 'bbox_head': dict(lr_mult=2)}
+    assert paramwise['agc_exclude'] == ['backbone.stages.0.0.conv2.weight', 'bbox_head.*']
+    keys = 'optim_wrapper.paramwise_cfg.custom_keys: '
+    assert f"{keys}'backbone.layer4' -> 'backbone.stages.3'" in notes
+    assert [note for note in notes if note.startswith(f"{keys}'backbone.bn1' named 2 parameters of norm layers")]
+    assert len([note for note in notes if keys in note]) == 2
+    # the parameters that the keys are for, in the model that they are for
+    net = torch.nn.ModuleDict(dict(backbone=MODELS.build(new['model']['backbone'])))
+    new['optim_wrapper']['paramwise_cfg'].pop('agc_exclude')
+    groups = build_optim_wrapper(net, new['optim_wrapper']).optimizer.param_groups
+    for group in groups:
+        fourth = {id(p) for p in net['backbone'].stages[3].parameters()}
+        assert {id(p) in fourth for p in group['params']} == {group['lr'] == pytest.approx(0.01 * 0.5)}
+
+
+def test_options_that_name_modules():
+    cfg = detector()
+    cfg.update(activation_checkpointing=['backbone.layer1', 'neck'], efficient_conv_bn_eval='backbone',
+               custom_hooks=[dict(type='PreciseBNHook'), dict(type='SomeHook', layers=['backbone.layer3', 'neck'])])
+    new, notes = swap_config(cfg, 'nfnet_f0')
+    assert new['activation_checkpointing'] == ['neck'] and new['efficient_conv_bn_eval'] is None
+    assert new['model']['backbone']['with_cp'] is True
+    for start in ("activation_checkpointing: ['backbone.layer1'] -> model.backbone.with_cp=True",
+                  "efficient_conv_bn_eval: ['backbone'] dropped", "custom_hooks.0: 'PreciseBNHook' has no BatchNorm",
+                  "WARNING: custom_hooks.1.layers.0 = 'backbone.layer3' names a part of the ResNet"):
+        assert [note for note in notes if note.startswith(start)], start
+    assert cfg['activation_checkpointing'] == ['backbone.layer1', 'neck']
+    # of whole modules mmengine wraps the forward that is called, so this is as before
+    assert swap_config(dict(detector(), activation_checkpointing='backbone'), 'nfnet_f0')[0][
+        'activation_checkpointing'] == 'backbone'
+
+
+@pytest.mark.parametrize('channels', [1, 4])
+def test_other_images_keep_their_normalisation(channels):
+    mean, std = [100.0] * channels, [50.0] * channels
+    preprocessor = dict(type='DetDataPreprocessor', mean=mean, std=std, bgr_to_rgb=False)
+    new, notes = swap_config(detector(dict(in_channels=channels), data_preprocessor=preprocessor), 'nfnet_f0')
+    assert new['model']['data_preprocessor'] == preprocessor
+    assert new['model']['backbone']['in_channels'] == channels
+    assert (f'model.data_preprocessor: mean {mean}, std {std} stay, as the backbone has in_channels={channels}: check '
+            'that they are of your images') in notes
+
+
+def test_a_teacher_reads_the_same_images():
+    cfg = detector(teacher_backbone=dict(type='ResNet', depth=101), teacher_ckpt='x.pth')
+    new, notes = swap_config(cfg, 'nfnet_f0')
+    assert new['model']['teacher_backbone'] == cfg['model']['teacher_backbone']
+    assert "WARNING: model.teacher_backbone stays 'ResNet', and reads images normalised so, too" in notes
+
+
+def classifier(backbone=(), **head):
+    """A config as mmpretrain's ResNet-50 has it."""
+    return dict(
+        default_scope='mmpretrain', data_preprocessor=dict(num_classes=1000, mean=MEAN, std=STD, to_rgb=True),
+        model=dict(type='ImageClassifier', backbone=dict(dict(type='ResNet', depth=50), **dict(backbone)),
+                   neck=dict(type='GlobalAveragePooling'),
+                   head=dict(dict(type='LinearClsHead', num_classes=1000, in_channels=2048), **head)),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)))
+
+
+def test_heads_of_several_tasks():
+    tasks = dict(colour=dict(type='LinearClsHead', num_classes=3, in_channels=2048),
+                 shape=dict(type='LinearClsHead', num_classes=2),
+                 more=dict(type='MultiTaskHead', task_heads=dict(a=dict(type='LinearClsHead', in_channels=2048))))
+    head = swap_config(classifier(type='MultiTaskHead', task_heads=tasks), 'nfnet_f0')[0]['model']['head']
+    assert head['in_channels'] == head['task_heads']['colour']['in_channels'] == 3072
+    assert head['task_heads']['more']['task_heads']['a']['in_channels'] == 3072
+    assert head['task_heads']['shape'] == tasks['shape']  # it takes the common one
+    tasks['colour']['in_channels'] = 512
+    with pytest.raises(UserError, match='model.head.task_heads.colour.in_channels holds 512, which is none'):
+        swap_config(classifier(type='MultiTaskHead', task_heads=tasks), 'nfnet_f0')
+
+
+def test_what_is_clipped_last():
+    said = "AGC leaves the last weights of the classifier's head unclipped, and the log names them"
+    assert said in swap_config(classifier(), 'nfnet_f0')[1]
+    notes = swap_config(segmentor(), 'nfnet_f0')[1]
+    assert said not in notes and any(note.startswith('AGC clips every weight, the last layers too') for note in notes)
+
+
+def test_a_linear_probe_leaves_the_final_conv_training():
+    told = 'WARNING: model.backbone: frozen_stages=4 freezes the four stages as before, but not the final conv that '
+    assert any(note.startswith(told) for note in swap_config(classifier(dict(frozen_stages=4)), 'nfnet_f0')[1])
+    assert not any(note.startswith(told) for note in swap_config(classifier(dict(frozen_stages=4)), 'nf_resnet50')[1])
 
 
 def test_twice_is_refused():
