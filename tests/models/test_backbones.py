@@ -1,8 +1,10 @@
 import copy
+import logging
 import math
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.registry import MODELS
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -153,6 +155,27 @@ def test_frozen_stages(frozen):
         outs[-1].sum().backward()
         assert net.stages[3][0].conv0.weight.grad is not None
     assert net.stem.conv0.weight.grad is None or frozen == -1
+
+
+def test_frozen_random_weights_are_warned_of():
+    records = []
+    logger = MMLogger.get_instance('frozen_test')
+    logger.addFilter(lambda record: records.append(record) or True)
+
+    def warnings(net):
+        records.clear()
+        net.init_weights()
+        return [record.getMessage() for record in records
+                if record.levelno == logging.WARNING and 'frozen' in record.getMessage()]
+
+    for frozen, what in ((0, 'the stem'), (1, 'the stem and the first stage'), (3, 'the stem and the first 3 stages')):
+        net = NFNet('nano', frozen_stages=frozen)
+        (said, ) = warnings(net)
+        assert said.startswith(f'NFNet: frozen_stages={frozen} freezes {what} with random weights')
+        assert "init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=...)" in said and 'or frozen_stages=-1' in said
+        assert warnings(net) == []  # once
+    assert warnings(NFNet('nano')) == []
+    assert warnings(NFNet('nano', frozen_stages=1, init_cfg=dict(type='Normal', layer='Linear'))) == []
 
 
 def test_final_conv_exists_only_when_asked_for():

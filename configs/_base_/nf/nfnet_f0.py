@@ -10,8 +10,10 @@ nf_backbone = dict(_delete_=True, type='nfnet_mm.NFNet', arch='F0')
 nf_widths = [256, 512, 1536, 1536]
 nf_rgb = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
 
-# mmdet: any detector whose neck reads four stages, as FPN does
-nf_detector = dict(data_preprocessor=nf_rgb, backbone=nf_backbone, neck=dict(in_channels=nf_widths))
+# mmdet: any detector whose neck reads four stages, as FPN does. Its detectors freeze the stem and the first stage of
+# their pre-trained ResNet; with random weights nothing may be frozen: add model['backbone']['frozen_stages'] = -1
+nf_detector = dict(
+    data_preprocessor=nf_rgb, backbone=dict(**nf_backbone, frozen_stages=1), neck=dict(in_channels=nf_widths))
 # mmseg: "d8" segmentors, whose decode head reads stage 4 and auxiliary head stage 3, both at stride 8
 nf_segmentor = dict(
     data_preprocessor=nf_rgb, pretrained=None,

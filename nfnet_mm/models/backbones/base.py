@@ -1,7 +1,9 @@
 """What all normalizer-free backbones share: stem, stages, outputs, freezing, checkpointing."""
+import logging
 from typing import Callable, Optional, Sequence, Tuple, Union
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -149,6 +151,16 @@ class NFBackbone(BaseModule):
             x = x if self.final_conv is None else self.final_conv(x)
             outs[NUM_STAGES] = self.act(x) * self.feature_gain
         return tuple(outs[i] for i in self.out_indices)
+
+    def init_weights(self) -> None:
+        """As ``init_cfg`` says; frozen random weights, which nothing would ever train, are warned of."""
+        if self.frozen_stages >= 0 and self.init_cfg is None and not self.is_init:
+            what = ('the stem', 'the stem and the first stage', f'the stem and the first {self.frozen_stages} stages')[
+                min(self.frozen_stages, 2)]
+            print_log(f'{type(self).__name__}: frozen_stages={self.frozen_stages} freezes {what} with random weights, '
+                      'unless a checkpoint is loaded after this. Set init_cfg=dict(type=\'nfnet_mm.NFPretrained\', '
+                      'checkpoint=...) on the backbone, or frozen_stages=-1', logger='current', level=logging.WARNING)
+        super().init_weights()
 
     def train(self, mode: bool = True) -> 'NFBackbone':
         """As usual, but frozen stages stay in eval mode (no stochastic depth in them)."""
