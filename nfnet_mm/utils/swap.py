@@ -3,24 +3,15 @@
 Works on plain dicts and imports none of the frameworks: see :func:`swap_config`. Files are in ``config_files``.
 """
 import copy
-import re
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
-from nfnet_mm.engine import NFOptimWrapperConstructor
-from nfnet_mm.engine.agc import check_agc
-
-from .parameter_names import swapped_parts, translate_keys, translate_name
+from .parameter_names import swapped_parts
 from .rewire import assign, mapped, modules, rewire_bisenet, rewire_head
 from .running import UserError
+from .swap_settings import set_agc, set_module_names, set_normalisation, set_parameter_names
 from .variants import find_variant
 
 __all__ = ['backbone_hosts', 'is_resnet', 'swap_config']
-
-# ImageNet's, of the RGB channels: what every public NF weight was trained with.
-MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
-
-# The wrapper that clips adaptively and is otherwise the same.
-AGC_TWINS = {'OptimWrapper': 'nfnet_mm.AGCOptimWrapper', 'AmpOptimWrapper': 'nfnet_mm.AmpAGCOptimWrapper'}
 
 # Types that are one stem of stride 4 and four stages, whose channels follow from depth and base_channels.
 RESNETS = ('ResNet', 'ResNetV1b', 'ResNetV1c', 'ResNetV1d', 'ResNeXt', 'ResNeSt', 'Res2Net', 'SEResNet', 'SEResNeXt')
@@ -34,9 +25,6 @@ REASONS = {
     'ICNet': "it calls ResNet's layers one by one, at two image sizes",
     'ResNet_CIFAR': 'its stem keeps the image size, while every NF stem divides it',
 }
-
-# Names of a ResNet's parts, wherever a config has them.
-RESNET_PART = re.compile(r'(\bbackbone\.(conv1|bn1|stem\.\d)|\blayer[1-4])(?!\w)')
 
 # What becomes of a ResNet's options. CARRIED: see _backbone_cfg.
 CARRIED = ('type', 'depth', 'in_channels', 'out_indices', 'frozen_stages', 'with_cp', 'strides', 'dilations',
@@ -116,10 +104,10 @@ def swap_config(cfg: Dict[str, Any],
         notes.append(f'load_from = {cfg["load_from"]!r} dropped')
         cfg['load_from'] = None
     parts = list(swapped_parts(shipped['model'], model, cfg.get('default_scope')))
-    _set_normalisation(cfg, notes)
-    _set_agc(cfg, clipping, notes)
-    _set_parameter_names(cfg, parts, notes)
-    _set_module_names(cfg, parts, notes)
+    set_normalisation(cfg, {host[key].get('in_channels', 3) for _, host, key, _ in hosts}, notes)
+    set_agc(cfg, clipping, notes)
+    set_parameter_names(cfg, parts, notes)
+    set_module_names(cfg, parts, notes)
     left = sorted({where for where, kind in _norms(model, '') if 'BN' in kind or 'BatchNorm' in kind})
     if left:
         notes.append(f'BatchNorm stays in {", ".join(left)}')
@@ -283,150 +271,6 @@ def _backbone_cfg(old, path, variant, indices, weights, strict, notes) -> Dict[s
         frozen = f', and frozen_stages={cfg["frozen_stages"]} keeps some so' if 'frozen_stages' in cfg else ''
         notes.append(f'{path} starts from random weights{frozen}: name its weights with --weights')
     return cfg
-
-
-def _preprocessors(node: Any, path: str) -> Iterator[Tuple[str, dict]]:
-    if isinstance(node, dict):
-        for key, value in node.items():
-            where = f'{path}.{key}' if path else key
-            if key == 'data_preprocessor' and isinstance(value, dict):
-                yield where, value
-            yield from _preprocessors(value, where)
-    elif isinstance(node, (list, tuple)):
-        for i, item in enumerate(node):
-            yield from _preprocessors(item, f'{path}.{i}')
-
-
-def _set_normalisation(cfg: dict, notes: List[str]) -> None:
-    """RGB, ImageNet's mean and deviation, in every data preprocessor of the model and the one at the top.
-
-    Images of another number of channels keep theirs.
-    """
-    found = list(_preprocessors(dict(model=cfg['model']), ''))
-    if isinstance(cfg.get('data_preprocessor'), dict):
-        found.append(('data_preprocessor', cfg['data_preprocessor']))
-    # one that wraps another leaves the normalisation to it
-    found = [(path, p) for path, p in found if not isinstance(p.get('data_preprocessor'), dict)]
-    if not found:
-        raise UserError('the config has no data_preprocessor, so nothing says how images are normalised: state one')
-    channels = {host[key].get('in_channels', 3) for _, host, key, _ in backbone_hosts(cfg['model'], 'model')}
-    if channels != {3}:  # whose mean they are, only the user knows
-        notes.extend(f'{path}: mean {p.get("mean")}, std {p.get("std")} stay, as the backbone has in_channels='
-                     f'{max(channels - {3})}: check that they are of your images' for path, p in found)
-        return
-    for path, preprocessor in found:
-        # mmpretrain's name of the switch, and mmdet's and mmseg's
-        kind = str(preprocessor.get('type', ''))
-        flag = 'to_rgb' if 'to_rgb' in preprocessor or cfg.get('default_scope') == 'mmpretrain' or any(
-            word in kind for word in ('Cls', 'SelfSup', 'ReID')) else 'bgr_to_rgb'
-        new = dict(mean=MEAN, std=STD, **{flag: True})
-        if preprocessor.get('rgb_to_bgr'):
-            new['rgb_to_bgr'] = False
-        if any(preprocessor.get(key) != value for key, value in new.items()):
-            before = {key: preprocessor.get(key) for key in ('mean', 'std', flag)}
-            preprocessor.update(copy.deepcopy(new))
-            notes.append(f'{path}: {_brief_dict(before)} -> RGB, mean {MEAN}, std {STD}')
-            notes.extend(f'WARNING: model.{key} stays {value.get("type")!r}, and reads images normalised so, too'
-                         for key, value in cfg['model'].items() if key.startswith('teacher') and isinstance(value, dict)
-                         and 'type' in value)
-
-
-def _brief_dict(values: Dict[str, Any]) -> str:
-    return ', '.join(f'{key} {value}' for key, value in values.items())
-
-
-def _set_agc(cfg: dict, clipping: float, notes: List[str]) -> None:
-    """AGC's twin of the optimizer wrapper; everything else in it stays."""
-    try:
-        check_agc(clipping, 1e-3)
-    except ValueError as error:
-        raise UserError(error) from error
-    wrapper = cfg.get('optim_wrapper')
-    if wrapper is None:
-        notes.append('the config has no optim_wrapper: none to replace')
-        return
-    kind = wrapper.get('type', 'OptimWrapper')
-    if kind not in (*AGC_TWINS, *AGC_TWINS.values()):
-        raise UserError(f'optim_wrapper.type={kind!r} has no twin with AGC; {", ".join(AGC_TWINS)} have')
-    builder = wrapper.get('constructor')
-    if builder not in (None, 'DefaultOptimWrapperConstructor', 'nfnet_mm.NFOptimWrapperConstructor'):
-        raise UserError(f'optim_wrapper.constructor={builder!r} knows the layers of another network, and AGC needs '
-                        "'nfnet_mm.NFOptimWrapperConstructor' in its place")
-    paramwise = wrapper.get('paramwise_cfg')
-    try:
-        NFOptimWrapperConstructor(dict(optimizer=wrapper.get('optimizer')), paramwise)
-    except (TypeError, ValueError) as error:
-        raise UserError(f'optim_wrapper: {error}') from error
-    wrapper.update(type=AGC_TWINS.get(kind, kind), constructor='nfnet_mm.NFOptimWrapperConstructor')
-    wrapper['agc'] = dict(clipping=clipping, eps=1e-3)
-    notes.append(f'optim_wrapper: {kind} -> {wrapper["type"]}, clipping {clipping}; optimizer '
-                 f'{_brief_dict(wrapper.get("optimizer") or {})} stays')
-    if wrapper.get('clip_grad'):
-        notes.append(f'optim_wrapper.clip_grad ({_brief_dict(wrapper["clip_grad"])}) stays, and applies after AGC')
-    if 'Classifier' in str(cfg['model'].get('type')):
-        notes.append("AGC leaves the last weights of the classifier's head unclipped, and the log names them")
-    else:
-        notes.append('AGC clips every weight, the last layers too: name those in '
-                     'optim_wrapper.paramwise_cfg.agc_exclude')
-
-
-def _set_parameter_names(cfg: dict, parts, notes: List[str]) -> None:
-    """What the optimizer wrapper says of the ResNet's parameters by their names."""
-    paramwise = (cfg.get('optim_wrapper') or {}).get('paramwise_cfg') or {}
-    where = 'optim_wrapper.paramwise_cfg'
-    if paramwise.get('custom_keys'):
-        paramwise['custom_keys'], told = translate_keys(paramwise['custom_keys'], parts)
-        for note in told:
-            warning = 'WARNING: ' if note.startswith('WARNING: ') else ''
-            notes.append(f'{warning}{where}.custom_keys: {note.removeprefix("WARNING: ")}')
-    exclude = paramwise.get('agc_exclude') or ()
-    names = [exclude] if isinstance(exclude, str) else list(exclude)
-    new = [translate_name(name) for name in names]
-    if new != names:
-        paramwise['agc_exclude'] = new
-        notes.append(f'{where}.agc_exclude: {exclude} -> {new}')
-
-
-def _set_module_names(cfg: dict, parts, notes: List[str]) -> None:
-    """The other options that name modules: what acts on the backbone's by mmengine, and a note on any others."""
-    places = tuple(place for part in parts for place in part.places)
-    inside = tuple(f'{place}.' for place in places)
-    for option in ('activation_checkpointing', 'efficient_conv_bn_eval'):
-        value = cfg.get(option) or ()
-        names = [value] if isinstance(value, str) else list(value)
-        # mmengine wraps the forward of a whole stage, which ours do not call: the backbone's own option is the same
-        gone = [name for name in names if isinstance(name, str) and (
-            name.startswith(inside) or name in places and option == 'efficient_conv_bn_eval')]
-        if not gone:
-            continue
-        cfg[option] = [name for name in names if name not in gone] or None
-        if option == 'efficient_conv_bn_eval':
-            notes.append(f'{option}: {gone} dropped: there is no BatchNorm')
-            continue
-        for part in parts:
-            if any(name.startswith(f'{place}.') for name in gone for place in part.places):
-                (part.new if 'backbone' not in part.new else part.new['backbone'])['with_cp'] = True
-                notes.append(f'{option}: {gone} -> model.{part.places[0]}.with_cp=True, which recomputes each block')
-    for i, hook in enumerate(cfg.get('custom_hooks') or ()):
-        if isinstance(hook, dict) and 'PreciseBN' in str(hook.get('type')):
-            notes.append(f'custom_hooks.{i}: {hook["type"]!r} has no BatchNorm of the backbone to work on')
-    for path, name in _strings({key: value for key, value in cfg.items() if key != 'optim_wrapper'}, ''):
-        if RESNET_PART.search(name):
-            notes.append(f'WARNING: {path} = {name!r} names a part of the ResNet; there is none of that name now')
-
-
-def _strings(node: Any, path: str) -> Iterator[Tuple[str, str]]:
-    """(place, text) of each text in a config, also as a key, but for the teachers of distillation."""
-    if isinstance(node, str):
-        yield path, node
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            if not str(key).startswith('teacher'):
-                yield from _strings(key if RESNET_PART.search(str(key)) else '', path)
-                yield from _strings(value, f'{path}.{key}'.strip('.'))
-    elif isinstance(node, (list, tuple)):
-        for i, item in enumerate(node):
-            yield from _strings(item, f'{path}.{i}')
 
 
 def _norms(node: Any, path: str) -> Iterator[Tuple[str, str]]:

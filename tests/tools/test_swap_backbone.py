@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
@@ -63,6 +64,28 @@ def test_shipped(sweep, tmp_path, config, backbone, strides):
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     wrapper.step()  # clips and updates
     assert type(wrapper).__name__ == 'AGCOptimWrapper'
+
+
+def test_c4_takes_all_four_stages_of_one_file(sweep, tmp_path):
+    """Backbone and shared head together are the network of the file."""
+    whole = MODELS.build(dict(type='nfnet_mm.NFNet', arch='nano'))
+    for p in whole.parameters():
+        torch.nn.init.normal_(p)
+    torch.save(whole.state_dict(), tmp_path / 'nano.pth')
+    old = read_config(find_config('mmdet::mask_rcnn/mask-rcnn_r50-caffe-c4_1x_coco.py').path)
+    new, _ = swap_config(old, 'nfnet_nano', weights=str(tmp_path / 'nano.pth'))
+    model = sweep.build(new)
+    model.init_weights()
+    state = model.state_dict()
+    parts = {name: state.get(f'roi_head.shared_head.{name}', state.get(f'backbone.{name}')) for name in
+             whole.state_dict()}
+    assert all(torch.equal(parts[name], value) for name, value in whole.state_dict().items())
+    x = torch.randn(2, 3, 64, 64)
+    model.eval()
+    with torch.no_grad():
+        regions = model.roi_head.shared_head(*model.backbone(x))
+        expected = torch.nn.functional.gelu(whole(x)[3], approximate='tanh') * 1.7015043497085571
+    assert torch.allclose(regions, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow

@@ -8,7 +8,8 @@ from mmengine.optim import build_optim_wrapper
 from nfnet_mm.models.backbones.arch import FAMILIES
 from nfnet_mm.registry import MODELS
 from nfnet_mm.utils.running import UserError
-from nfnet_mm.utils.swap import MEAN, STD, backbone_hosts, swap_config
+from nfnet_mm.utils.swap import backbone_hosts, swap_config
+from nfnet_mm.utils.swap_settings import MEAN, STD
 from nfnet_mm.utils.variants import find_variant, variant_names
 
 
