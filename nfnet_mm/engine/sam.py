@@ -1,7 +1,7 @@
 """Sharpness-aware minimisation, made cheap as in NFNets (Appendix A.4)."""
 import copy
 import math
-from typing import Any, List, Mapping, Optional, Sequence
+from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 from mmengine.hooks import Hook
@@ -34,8 +34,11 @@ def perturb_(params: Sequence[Tensor], grads: Sequence[Tensor], rho: float) -> L
 def part_of(data: Any, batch: int, kept: slice) -> Any:
     """A copy of those of ``batch`` samples that ``kept`` names, from tensors (batch, ...) and lists, however nested.
 
+    A list as long as the batch holds its samples, unless each item is a tensor (batch, C, H, W) or of more
+    dimensions: those are as many views of the batch, and cut one by one like the items of any other list.
+
     Raises:
-        ValueError: a tensor whose first dimension is not the batch.
+        ValueError: a tensor whose first dimension is not the batch, or a list that may be either.
 
     Example:
         >>> part_of(dict(inputs=torch.arange(6), data_samples=list('abcdef')), 6, slice(0, 4, 2))
@@ -49,13 +52,41 @@ def part_of(data: Any, batch: int, kept: slice) -> Any:
     if isinstance(data, Mapping):
         return {key: part_of(value, batch, kept) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
-        # a loss may write into its samples, and the whole batch must find them untouched
-        return copy.deepcopy(data[kept]) if len(data) == batch else [part_of(value, batch, kept) for value in data]
+        if len(data) == batch and not _are_views(data, batch):
+            return copied(data[kept])
+        parts = [part_of(value, batch, kept) for value in data]
+        return tuple(parts) if isinstance(data, tuple) else parts
     return data
+
+
+def _are_views(data: Sequence, batch: int) -> bool:
+    """Whether a list as long as the batch holds views of it and not its samples."""
+    if not all(isinstance(item, (Tensor, list, tuple)) and not (isinstance(item, Tensor) and item.dim() in (0, 3))
+               and len(item) == batch for item in data):
+        return False
+    if all(isinstance(item, Tensor) and item.dim() > 3 for item in data):
+        return True
+    item = data[0]
+    what = f'tensors of shape {tuple(item.shape)}' if isinstance(item, Tensor) else f'lists of {len(item)}'
+    raise ValueError(f'SAMHook cannot tell whether a list of {batch} {what} holds the {batch} samples of a batch or as '
+                     'many views of it; fraction=1 takes the whole batch')
+
+
+def copied(data: Any) -> Any:
+    """A copy that a loss may write into, as some do into their samples; gradients flow through its tensors."""
+    if isinstance(data, Tensor):
+        return data.clone()
+    if type(data) is dict:
+        return {key: copied(value) for key, value in data.items()}
+    if type(data) in (list, tuple):
+        return type(data)(copied(value) for value in data)
+    return copy.deepcopy(data)
 
 
 def batch_size(data: Any) -> Optional[int]:
     """Of what a model's forward is given: how many data samples, or else the length of the first tensor or list.
+
+    A list of tensors (N, C, H, W) of one N counts as views of N samples.
 
     >>> batch_size(dict(inputs=[torch.zeros(6, 3), torch.zeros(6, 3)], data_samples=list('abcdef'), mode='loss'))
     6
@@ -63,7 +94,41 @@ def batch_size(data: Any) -> Optional[int]:
     if isinstance(data, Mapping):
         first = [data['data_samples']] if isinstance(data.get('data_samples'), (list, tuple)) else []
         return next(filter(None, map(batch_size, [*first, *data.values()])), None)
+    if isinstance(data, (list, tuple)) and data and all(isinstance(item, Tensor) and item.dim() > 3 for item in data):
+        lengths = {len(item) for item in data}
+        if len(lengths) == 1:
+            return lengths.pop()
     return len(data) if isinstance(data, (list, tuple)) or isinstance(data, Tensor) and data.dim() else None
+
+
+def gradients_by_backward(loss: Tensor, params: Sequence[Tensor]) -> List[Optional[Tensor]]:
+    """``torch.autograd.grad`` of leaves by way of their ``.grad``, which are afterwards the tensors that they were."""
+    before = [p.grad for p in params]
+    try:
+        for p in params:
+            p.grad = None
+        loss.backward()
+        return [p.grad for p in params]
+    finally:
+        for p, grad in zip(params, before):
+            p.grad = grad
+
+
+def has_reentrant_checkpoint(loss: Tensor) -> bool:
+    """Whether ``torch.utils.checkpoint(..., use_reentrant=True)`` made part of the graph.
+
+    The parameters inside are not to be found in the graph, so that ``torch.autograd.grad`` either refuses or, where
+    no others come before them, takes them for unused without a word.
+    """
+    nodes, seen = [loss.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in seen:
+            if 'CheckpointFunction' in node.name():
+                return True
+            seen.add(node)
+            nodes += [following for following, _ in node.next_functions]
+    return False
 
 
 @HOOKS.register_module()
@@ -86,12 +151,14 @@ class SAMHook(Hook):
     Args:
         rho: the radius.
         fraction: the part of the batch that g is computed from, at least one sample: ``max(1, round(fraction * n))``
-            of n, evenly spaced, as a batch may be ordered (one half MixUp, the other CutMix).
+            of n, evenly spaced, as a batch may be ordered (one half MixUp, the other CutMix). See :func:`part_of` for
+            what can be cut; where all n are taken, inputs may be anything.
 
     Raises:
         ValueError: ``rho`` is not a positive finite number or ``fraction`` not in (0, 1], or some input is not a
-            sequence over the batch.
-        RuntimeError: the model is sharded, has several optimizers, or computes its loss in some other way.
+            sequence over the batch, or may or may not be one.
+        RuntimeError: the model is sharded, has several optimizers, computes its loss in some other way, or its loss
+            depends on no parameter that requires a gradient.
 
     Example:
         >>> SAMHook(fraction=20)
@@ -111,6 +178,7 @@ class SAMHook(Hook):
         self._params: List[Tensor] = []
         self._saved: List[Tensor] = []
         self._undo = None
+        self._by_backward = False
 
     def before_train(self, runner) -> None:
         self.after_train(runner)
@@ -160,21 +228,24 @@ class SAMHook(Hook):
         self._undo = undo
 
     def _ascend(self, model: nn.Module, args: tuple, kwargs: dict, scaler) -> None:
-        batch = batch_size({**dict(enumerate(args)), **kwargs})
-        if not batch:
-            raise ValueError(f'SAMHook finds no batch in the inputs of {type(model).__name__}: neither tensors nor '
-                             'data_samples')
-        n = max(1, round(self.fraction * batch))
-        kept = slice(0, n * (batch // n), batch // n)
+        args, kwargs = self._part(model, args, kwargs)
         params = [p for p in model.parameters() if p.requires_grad]
         buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
         # forward() itself: neither this hook again nor a distributed wrapper, which would synchronise
-        losses = model.forward(*part_of(list(args), batch, kept), **part_of(kwargs, batch, kept))
-        loss, _ = model.parse_losses(losses)
+        loss, _ = model.parse_losses(model.forward(*args, **kwargs))
         scaled = scaler is not None and scaler.is_enabled()
         with torch.autocast(loss.device.type, enabled=False):  # backward wants no autocast, and we may be within one
-            grads = torch.autograd.grad(scaler.scale(loss) if scaled else loss, params, allow_unused=True)
-        params, grads = zip(*((p, g) for p, g in zip(params, grads) if g is not None))
+            loss = scaler.scale(loss) if scaled else loss
+            self._by_backward = self._by_backward or has_reentrant_checkpoint(loss)
+            if self._by_backward:
+                grads = gradients_by_backward(loss, params)
+            else:
+                grads = torch.autograd.grad(loss, params, allow_unused=True) if params else []
+        found = [(p, g) for p, g in zip(params, grads) if g is not None]
+        if not found:
+            raise RuntimeError(f'SAMHook: the loss of {type(model).__name__} depends on none of its {len(params)} '
+                               'parameters that require a gradient, so there is nothing to move')
+        params, grads = zip(*found)
         if scaled:  # an overflow is to be found in the gradient that is stepped with, not spread over the weights
             grads = [g.nan_to_num(0, 0, 0) for g in grads]
         with torch.no_grad():
@@ -183,6 +254,19 @@ class SAMHook(Hook):
         self._params = params
         self._saved = perturb_(params, grads, self.rho)
         torch.clear_autocast_cache()  # it holds low-precision copies of the weights
+
+    def _part(self, model: nn.Module, args: tuple, kwargs: dict) -> Tuple[Sequence, dict]:
+        """The arguments for g, each cut by itself."""
+        batch = batch_size({**dict(enumerate(args)), **kwargs})
+        if not batch and self.fraction < 1:
+            raise ValueError(f'SAMHook finds no batch in the inputs of {type(model).__name__}: neither tensors nor '
+                             'data_samples; fraction=1 takes whatever they are')
+        n = max(1, round(self.fraction * batch)) if batch else None
+        if n == batch:
+            return copied(args), copied(kwargs)
+        kept = slice(0, n * (batch // n), batch // n)
+        return ([part_of(value, batch, kept) for value in args],
+                {key: part_of(value, batch, kept) for key, value in kwargs.items()})
 
     def _restore(self) -> None:
         if self._saved:

@@ -1,5 +1,8 @@
 """Sharpness-aware minimisation against two passes written by hand, and what it must leave alone."""
 import copy
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -10,8 +13,9 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict, build_optim_wrapper
 from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from nfnet_mm.engine.sam import SAMHook
+from nfnet_mm.engine.sam import SAMHook, part_of
 from tests.golden import BACKBONES
 
 RHO = 0.05
@@ -318,3 +322,233 @@ def test_what_it_cannot_do():
     with_sam(plain, OptimWrapper(torch.optim.SGD(plain.parameters(), lr=0.1)))
     with pytest.raises(ValueError, match=r'shape \(7, 2\) in a batch of 5 samples'):
         plain(dict(a=torch.ones(5, 2), b=torch.ones(7, 2)), mode='loss')
+    plain = Plain()
+    plain.requires_grad_(False)
+    with_sam(plain, OptimWrapper(torch.optim.SGD(plain.parameters(), lr=0.1)))
+    with pytest.raises(RuntimeError, match='loss of Plain depends on none of its 0 parameters that require a gradient'):
+        plain(torch.ones(5, 2), mode='loss')
+
+
+class Given(BaseModel):
+    """The loss of a function of two tied layers and whatever it is called with; keeps what that was."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.one, self.other = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+        self.other.weight = self.one.weight
+        self.function, self.calls = function, []
+
+    def forward(self, *args, mode='tensor', **kwargs):
+        self.calls.append((args, kwargs))
+        return self.function(self, *args, **kwargs)
+
+
+def noised(function, *args, fraction=0.5, **kwargs):
+    """One forward pass with the hook: the arguments of the ascent, and how far the weights went."""
+    torch.manual_seed(0)
+    model = Given(function).train()
+    with_sam(model, OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1)), fraction=fraction)
+    before = model.one.weight.detach().clone()
+    model(*args, mode='loss', **kwargs)
+    assert len(model.calls) == 2 and model.calls[1] == (args, kwargs)
+    return model.calls[0], model.one.weight.detach() - before
+
+
+def distance(self, x, y):
+    return dict(loss=(self.other(self.one(x)) - y).square().mean())
+
+
+def step_by_hand(loss, x, *args):
+    """rho * g / ||g|| of two tied layers, of which ``loss`` gets the output for x."""
+    torch.manual_seed(0)
+    weight = Given(None).one.weight.detach().clone().requires_grad_()
+    grad, = torch.autograd.grad(loss(x @ weight.T @ weight.T, *args), weight)
+    return RHO * grad / grad.norm()
+
+
+@pytest.mark.parametrize('by_name', [True, False])
+@pytest.mark.parametrize('batch', [2, 1])
+def test_each_argument_is_cut_by_itself(batch, by_name):
+    """As many arguments as samples, tied weights."""
+    x, y = torch.randn(2, batch, 3)
+    (args, kwargs), moved = noised(distance, **dict(x=x, y=y)) if by_name else noised(distance, x, y)
+    ours = tuple(kwargs.values()) if by_name else args
+    assert len(ours) == 2 and torch.equal(ours[0], x[:1]) and torch.equal(ours[1], y[:1])
+    torch.testing.assert_close(moved, step_by_hand(lambda out, y: (out - y).square().mean(), x[:1], y[:1]))
+
+
+def test_dict_of_tensors_and_several_losses():
+    def losses(self, inputs, data_samples=None):
+        out = self.other(self.one(inputs['a']))
+        return dict(loss_a=out.square().mean(), loss_b=[out.mean(), (out - inputs['b']).abs().mean()], note=out.sum())
+
+    a, b = torch.randn(2, 4, 3)
+    _, moved = noised(losses, inputs=dict(a=a, b=b))
+    torch.testing.assert_close(moved, step_by_hand(
+        lambda out: out.square().mean() + out.mean() + (out - b[::2]).abs().mean(), a[::2]))
+
+
+@pytest.mark.parametrize('samples', [None, [dict(label=1), dict(label=2)]])
+def test_views_are_cut_one_by_one(samples):
+    """As mmpretrain's self-supervised preprocessor gives them: as many views as samples."""
+    def contrast(self, inputs, data_samples=None):
+        one, other = (self.one(view.mean((2, 3))) for view in inputs)
+        return dict(loss=(one * other).sum(1).mean())
+
+    views = [torch.randn(2, 3, 4, 4) for _ in range(2)]
+    (_, kwargs), _ = noised(contrast, inputs=views, data_samples=samples)
+    assert [torch.equal(ours, view[:1]) for ours, view in zip(kwargs['inputs'], views)] == [True, True]
+    assert kwargs['data_samples'] == (samples and samples[:1])
+
+
+def test_lists_of_samples_and_of_views():
+    first = slice(0, 1, 2)
+    images = [torch.randn(3, 4, 4) for _ in range(3)]  # (C, H, W) with C == batch
+    kept = part_of(images, 3, slice(0, 1, 3))
+    assert len(kept) == 1 and torch.equal(kept[0], images[0]) and kept[0] is not images[0]
+    views = (torch.arange(2.).view(2, 1, 1, 1, 1), torch.ones(2, 1, 1, 1))
+    kept = part_of(views, 2, first)
+    assert [view.shape[0] for view in kept] == [1, 1] and isinstance(kept, tuple)
+    boxes = [torch.ones(2, 4), torch.ones(5, 4)]
+    assert [len(item) for item in part_of(boxes, 2, first)] == [2]
+    assert part_of([torch.tensor(1.), torch.tensor(2.)], 2, first) == [torch.tensor(1.)]
+    assert [len(item) for item in part_of([torch.ones(2), torch.ones(2), torch.ones(2)], 2, first)] == [1, 1, 1]
+    with pytest.raises(ValueError, match=r'a list of 2 tensors of shape \(2, 4\) holds the 2 samples .* fraction=1'):
+        part_of([torch.ones(2, 4), torch.ones(2, 4)], 2, first)
+    with pytest.raises(ValueError, match=r'a list of 2 lists of 2 holds'):
+        part_of([['a', 'b'], ['c', 'd']], 2, first)
+
+
+@pytest.mark.parametrize('kwargs', [dict(fraction=1), dict(fraction=0.95)])
+def test_whole_batches_may_be_anything(kwargs):
+    """Neither need a batch be found where nothing is cut; the loss may still write into what it gets."""
+    def loss(self, x, odd, nested):
+        value = dict(loss=self.one(x).mean() * odd.sum() * nested['factor'][0]['value'])
+        nested['factor'][0]['value'] = 0.
+        odd.zero_()
+        return value
+
+    x, factor = torch.randn(2, 3), [dict(value=2.)]
+    (args, _), moved = noised(loss, x, torch.ones(5), dict(factor=factor, pair=[torch.ones(2, 1), torch.ones(2, 1)]),
+                              **kwargs)
+    assert factor == [dict(value=0.)] and moved.norm().item() == pytest.approx(RHO, rel=1e-5)  # not 0 or NaN
+    _, moved = noised(lambda self: dict(loss=self.one.weight.sum()), fraction=1)
+    torch.testing.assert_close(moved, torch.full((3, 3), RHO / 3))
+    with pytest.raises(ValueError, match='finds no batch in the inputs of Given.*fraction=1'):
+        noised(lambda self: dict(loss=self.one.weight.sum()))
+
+
+class Checkpointed(BaseModel):
+    """Checkpoints its middle; with ``early`` its beginning too, before which the graph has no parameter."""
+
+    def __init__(self, reentrant, early=False, frozen=False):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.body, self.head = nn.Linear(3, 8), nn.Linear(8, 8), nn.Linear(8, 1)
+        self.stem.requires_grad_(not frozen)
+        self.reentrant, self.early = reentrant, early
+
+    def forward(self, inputs, mode='tensor'):
+        if self.early:
+            x = checkpoint(self.stem, inputs.detach().requires_grad_(), use_reentrant=self.reentrant)
+        else:
+            x = self.stem(inputs)
+        x = checkpoint(lambda x: self.body(x).tanh(), x.requires_grad_(), use_reentrant=self.reentrant)
+        return dict(loss=self.head(x).square().mean())
+
+
+def steps(model, steps=4, rank=0):
+    """Train for updates of two batches each; how many of the gradients were reduced, if any are."""
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), accumulative_counts=2)
+    wrapper.initialize_count_status(model, 0, steps)
+    hook, reduced = with_sam(model, wrapper), []
+    if hasattr(model, 'register_comm_hook'):
+        from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+
+        def count(state, bucket):
+            reduced.append(bucket.index())
+            return allreduce_hook(state, bucket)
+
+        model.register_comm_hook(None, count)
+    generator = torch.Generator().manual_seed(rank)
+    for step in range(steps):
+        kept = [p.grad for p in model.parameters()]
+        values = [grad if grad is None else grad.clone() for grad in kept]
+        with wrapper.optim_context(model):
+            loss = model(torch.randn(10, 3, generator=generator), mode='loss')['loss']
+        # the ascent has left .grad what it was, by identity and by value
+        assert all(p.grad is grad for p, grad in zip(model.parameters(), kept))
+        assert all(grad is None or torch.equal(grad, value) for grad, value in zip(kept, values))
+        wrapper.update_params(loss)
+    return hook, reduced
+
+
+@pytest.mark.parametrize('kwargs', [{}, dict(early=True), dict(early=True, frozen=True)])
+def test_reentrant_checkpoints(kwargs):
+    plain, reentrant = Checkpointed(False, **kwargs), Checkpointed(True, **kwargs)
+    start = weights(plain)
+    assert not steps(plain.train())[0]._by_backward and steps(reentrant.train())[0]._by_backward
+    for name, value in weights(reentrant).items():
+        torch.testing.assert_close(value, weights(plain)[name], rtol=1e-5, atol=1e-7)
+        assert torch.equal(value, start[name]) == ('stem' in name and 'frozen' in kwargs)
+
+
+def test_failure_in_a_reentrant_ascent_leaves_the_gradients():
+    model = Checkpointed(True).train()
+    with_sam(model, OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1)))
+    model.body.weight.grad = grad = torch.ones(8, 8)
+    handle = model.stem.register_full_backward_pre_hook(lambda module, grad: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model(torch.randn(10, 3), mode='loss')
+    handle.remove()
+    assert model.body.weight.grad is grad and torch.equal(grad, torch.ones(8, 8)) and model.head.weight.grad is None
+
+
+def distributed_weights(store, rank, world, reentrant):
+    torch.distributed.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=world)
+    try:
+        model = Checkpointed(reentrant).train()
+        wrapped = MMDistributedDataParallel(model, gradient_as_bucket_view=True)
+        _, reduced = steps(wrapped, rank=rank)
+        torch.distributed.barrier()  # none may leave while another still talks to it
+    finally:
+        torch.distributed.destroy_process_group()
+    return weights(model), reduced
+
+
+def test_reentrant_checkpoints_distributed(tmp_path):
+    alone = Checkpointed(False).train()
+    steps(alone)
+    ours, reduced = distributed_weights(tmp_path / 'store', 0, 1, reentrant=True)
+    assert reduced == [0, 0]  # once per update, that is the descents' sum alone
+    for name, value in weights(alone).items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-5, atol=1e-7)
+
+
+TWO = """
+import sys
+import torch
+from tests.engine.test_sam import distributed_weights
+store, rank, reentrant, out = sys.argv[1:]
+torch.save(distributed_weights(store, int(rank), 2, reentrant == 'True'), out)
+"""
+
+
+@pytest.mark.slow
+def test_reentrant_checkpoints_on_two_processes(tmp_path):
+    results = {}
+    for reentrant in (True, False):
+        processes = [subprocess.Popen([sys.executable, '-c', TWO, tmp_path / f'store{reentrant}', str(rank),
+                                       str(reentrant), tmp_path / f'{reentrant}{rank}'],
+                                      env=dict(os.environ, OMP_NUM_THREADS='1')) for rank in range(2)]
+        try:
+            assert [process.wait(120) for process in processes] == [0, 0]
+        finally:
+            for process in processes:
+                process.kill()
+        results[reentrant] = [torch.load(tmp_path / f'{reentrant}{rank}') for rank in range(2)]
+    for rank in range(2):
+        (ours, reduced), (plain, _) = results[True][rank], results[False][rank]
+        assert reduced == [0, 0] and same(ours, results[True][0][0])
+        for name, value in plain.items():
+            torch.testing.assert_close(ours[name], value, rtol=1e-5, atol=1e-7)
