@@ -1,5 +1,5 @@
-"""What a config says outside of its model, or about all of it, once a backbone is swapped: the images' normalisation, the
-optimizer wrapper, names of parameters and modules. On plain dicts.
+"""What follows from a swapped backbone outside of it: the images' normalisation, the optimizer wrapper, options that name
+parameters and modules. On plain dicts.
 """
 import copy
 import re
@@ -35,11 +35,27 @@ def _preprocessors(node: Any, path: str) -> Iterator[Tuple[str, dict]]:
             yield from _preprocessors(item, f'{path}.{i}')
 
 
+def _normalizers(node: Any, path: str) -> Iterator[str]:
+    """Places of the transforms that normalise images."""
+    if isinstance(node, dict):
+        if str(node.get('type')).rpartition('.')[2] == 'Normalize':
+            yield path
+        for key, value in node.items():
+            yield from _normalizers(value, f'{path}.{key}')
+    elif isinstance(node, (list, tuple)):
+        for i, item in enumerate(node):
+            yield from _normalizers(item, f'{path}.{i}')
+
+
 def set_normalisation(cfg: dict, channels: Set[int], notes: List[str]) -> None:
     """RGB, ImageNet's mean and deviation, in every data preprocessor of the model and the one at the top.
 
     Images of another number of channels (``channels``: those of the backbones) keep theirs.
     """
+    for key, value in cfg.items():
+        if key.endswith('dataloader'):
+            notes.extend(f"WARNING: {path} is a 'Normalize', whose result the data_preprocessor normalises again: leave "
+                         'one of them out' for path in _normalizers(value, key))
     found = list(_preprocessors(dict(model=cfg['model']), ''))
     if isinstance(cfg.get('data_preprocessor'), dict):
         found.append(('data_preprocessor', cfg['data_preprocessor']))

@@ -310,6 +310,14 @@ def test_other_images_keep_their_normalisation(channels):
             'that they are of your images') in notes
 
 
+def test_images_normalised_in_the_pipeline_too_are_told():
+    load, normalize = dict(type='LoadImageFromFile'), dict(type='mmcv.Normalize', mean=[0, 0, 0], std=[1, 1, 1])
+    cfg = dict(detector(), train_dataloader=dict(dataset=dict(pipeline=[load, normalize])),
+               test_dataloader=dict(dataset=dict(pipeline=[load])))
+    told = [note for note in swap_config(cfg, 'nfnet_f0')[1] if 'normalises again' in note]
+    assert [note.split()[1] for note in told] == ['train_dataloader.dataset.pipeline.1']
+
+
 def test_a_teacher_reads_the_same_images():
     cfg = detector(teacher_backbone=dict(type='ResNet', depth=101), teacher_ckpt='x.pth')
     new, notes = swap_config(cfg, 'nfnet_f0')
