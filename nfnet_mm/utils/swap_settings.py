@@ -1,5 +1,5 @@
-"""What follows from a swapped backbone outside of it: the images' normalisation, the optimizer wrapper, options that name
-parameters and modules. On plain dicts.
+"""What follows from a swapped backbone outside of it: the images' normalisation, the optimizer wrapper, options that
+name parameters and modules. On plain dicts.
 """
 import copy
 import re
@@ -54,8 +54,8 @@ def set_normalisation(cfg: dict, channels: Set[int], notes: List[str]) -> None:
     """
     for key, value in cfg.items():
         if key.endswith('dataloader'):
-            notes.extend(f"WARNING: {path} is a 'Normalize', whose result the data_preprocessor normalises again: leave "
-                         'one of them out' for path in _normalizers(value, key))
+            notes.extend(f"WARNING: {path} is a 'Normalize', whose result the data_preprocessor normalises again: "
+                         'leave one of them out' for path in _normalizers(value, key))
     found = list(_preprocessors(dict(model=cfg['model']), ''))
     if isinstance(cfg.get('data_preprocessor'), dict):
         found.append(('data_preprocessor', cfg['data_preprocessor']))
