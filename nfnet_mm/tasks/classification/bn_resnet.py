@@ -21,3 +21,8 @@ class BNResNet(ResNet):
         (3, 24, 36, 3)
     """
     arch_settings = {**ResNet.arch_settings, 200: (Bottleneck, (3, 24, 36, 3)), 288: (Bottleneck, (24, 24, 24, 24))}
+
+    def train(self, mode: bool = True) -> 'BNResNet':
+        """As usual; mmpretrain's returns nothing, which breaks ``net.train()`` in an expression."""
+        super().train(mode)
+        return self

@@ -1,0 +1,112 @@
+"""A small classifier that can be given whatever people's models have, its data, and an mmengine runner around it."""
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from nfnet_mm.models import NFNet
+
+SIZE, CLASSES = 16, 5
+ARCH = dict(widths=(8, 8, 8, 12), depths=(1, 1, 1, 1), group_width=4, stem_channels=(4, 4, 4, 8))
+
+
+@MODELS.register_module(force=True)
+class Probe(BaseModel):
+    """What ``extras`` names is added: see the branches below."""
+
+    def __init__(self, extras=(), channels=3, data_preprocessor=None):
+        super().__init__(data_preprocessor)
+        torch.manual_seed(0)
+        self.extras = extras
+        self.backbone = NFNet(ARCH, in_channels=channels, out_indices=(4, ),
+                              frozen_stages=2 if 'frozen' in extras else -1)
+        for block in self.backbone.modules():
+            if hasattr(block, 'skip_gain'):
+                nn.init.constant_(block.skip_gain, 0.5)  # every branch counts
+        self.mix = nn.Conv2d(24, 24, 1)
+        if 'tied' in extras:
+            self.levels = nn.ModuleList([nn.Sequential(self.mix), nn.Sequential(self.mix)])
+        if 'transposed' in extras:
+            self.up = nn.ConvTranspose2d(24, 24, 2, 2)
+        if 'norm' in extras:
+            self.norm = nn.BatchNorm2d(24, eps=0.1)  # of two samples, a small eps would amplify rounding
+        if 'unused' in extras:
+            self.unused = nn.Linear(3, 3)
+        if 'empty' in extras:
+            self.none = nn.Parameter(torch.zeros(0, 3))
+        self.head = nn.Module()
+        self.head.fc = nn.Linear(24, CLASSES)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        inputs = torch.stack(inputs) if isinstance(inputs, (list, tuple)) else inputs
+        labels = torch.stack(list(data_samples)) if isinstance(data_samples, (list, tuple)) else data_samples
+        if 'buffer' in self.extras and not hasattr(self, 'seen'):
+            self.register_buffer('seen', torch.zeros(3))
+        x = self.backbone(inputs)[0]
+        for mix in self.levels if 'tied' in self.extras else [self.mix]:
+            x = checkpoint(mix, x, use_reentrant=True) if 'reentrant' in self.extras else mix(x)
+        if 'transposed' in self.extras:
+            x = self.up(x)
+        if 'norm' in self.extras:
+            x = self.norm(x)
+        logits = self.head.fc(x.mean((2, 3)))
+        losses = dict(loss=F.cross_entropy(logits.float(), labels))
+        if 'losses' in self.extras:
+            losses.update(loss_size=0.1 * logits.float().square().mean(), accuracy=(logits.argmax(1) == labels).float())
+        return losses if mode == 'loss' else logits
+
+
+@DATASETS.register_module(force=True)
+class ProbeData(torch.utils.data.Dataset):
+    metainfo: dict = {}
+
+    def __init__(self, channels=3, samples=48):
+        random = torch.Generator().manual_seed(1)
+        self.inputs = torch.randn(samples, channels, SIZE, SIZE, generator=random)
+        self.labels = torch.arange(samples) % CLASSES
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        return dict(inputs=self.inputs[index], data_samples=self.labels[index])
+
+
+def config(work_dir, model, wrapper, batch=4, total=8, updates=3, hooks=(), channels=3, collate='pseudo_collate', **more):
+    loader = dict(batch_size=batch, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+                  dataset=dict(type='ProbeData', channels=channels), collate_fn=dict(type=collate))
+    return dict(
+        model=model, work_dir=str(work_dir), train_dataloader=loader, optim_wrapper=wrapper, custom_hooks=list(hooks),
+        train_cfg=dict(type='nfnet_mm.TotalBatchTrainLoop', total_batch=total, lr_batch=total, max_iters=updates),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1),
+                           logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False)),
+        log_processor=dict(by_epoch=False, window_size=1), randomness=dict(seed=0), default_scope='mmengine',
+        experiment_name=str(work_dir).replace('/', '_'), log_level='WARNING', **more)
+
+
+def run(cfg):
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+def updates_of(count, batch=4, total=8, replicas=1, channels=3, as_lists=True):
+    """The batches that mmengine's sampler deals out: [update][replica][micro-batch]."""
+    data = ProbeData(channels)
+    streams = [[i % len(data) for i in range(rank, 4 * len(data), replicas)] for rank in range(replicas)]
+    each = total // replicas // batch
+    out = []
+    for u in range(count):
+        update = []
+        for stream in streams:
+            update.append([])
+            for part in range(each):
+                at = (u * each + part) * batch
+                items = [data[i] for i in stream[at:at + batch]]
+                batch_of = {key: [item[key] for item in items] for key in items[0]}
+                update[-1].append(batch_of if as_lists else {k: torch.stack(v) for k, v in batch_of.items()})
+        out.append(update)
+    return out
