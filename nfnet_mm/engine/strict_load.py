@@ -2,7 +2,7 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, List
+from typing import Any, List, Tuple
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -18,7 +18,8 @@ class StrictLoadHook(Hook):
     """Hold every checkpoint that a run loads against its model, where mmengine only logs what does not fit.
 
     A weight that is missing, left over or of another shape is an error, as is a dialect of weight standardisation, where
-    the file says one (as converted weights do), that is not the model's: such weights would compute something else.
+    the file says one (as converted weights do), that is not the model's: such weights would compute something else. In
+    a run that is resumed, what is left over is only warned of.
 
     Args:
         allow_missing: Warn instead, as for a checkpoint that holds more, or less, than the model by intention.
@@ -34,34 +35,36 @@ class StrictLoadHook(Hook):
         model = runner.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
-        if told := mismatches(model, checkpoint):
-            message = f'the checkpoint is not of this model ({type(model).__name__}): {"; ".join(told)}'
-            if not self.allow_missing:
+        wrong, left_over = mismatches(model, checkpoint)
+        if wrong or left_over:
+            message = f'the checkpoint is not of this model ({type(model).__name__}): {"; ".join(wrong + left_over)}'
+            # Resuming, the optimizer's state tells a parameter too many; a buffer may only come with the first forward.
+            if not self.allow_missing and (wrong or not runner._resume):
                 raise UserError(message)
             print_log(message, logger='current', level=logging.WARNING)
 
 
-def mismatches(model: nn.Module, checkpoint: Any) -> List[str]:
-    """What of a checkpoint does not fit a model, in phrases; none if it fits. The weights that do are loaded."""
+def mismatches(model: nn.Module, checkpoint: Any) -> Tuple[List[str], List[str]]:
+    """Load what fits of a checkpoint into a model; say what is wrong with the rest, and what is left over, in phrases."""
     if not isinstance(checkpoint, Mapping):
-        return [f'the file holds a {type(checkpoint).__name__}, not a dict of weights']
+        return [f'the file holds a {type(checkpoint).__name__}, not a dict of weights'], []
     state = checkpoint.get('state_dict', checkpoint)
     if not isinstance(state, Mapping):
-        return [f'its state_dict is a {type(state).__name__}, not a dict of weights']
+        return [f'its state_dict is a {type(state).__name__}, not a dict of weights'], []
     metadata = getattr(state, '_metadata', None)  # tells modules which version of them was saved
     state = OrderedDict((key.removeprefix('module.'), value) for key, value in state.items())  # as mmengine takes it off
     state._metadata = metadata
-    told: List[str] = []
+    shapes: List[str] = []
     try:
         missing, left_over = model.load_state_dict(state, strict=False)
     except RuntimeError as error:  # torch's word on shapes; the names can still be compared
-        told = [line.strip(' \t.') for line in str(error).splitlines()[1:]]
+        shapes = [line.strip(' \t.') for line in str(error).splitlines()[1:]][:6]
         own = model.state_dict()
-        missing, left_over = (sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys()))
+        missing, left_over = own.keys() - state.keys(), state.keys() - own.keys()
     missing = [key for key in missing if 'num_batches_tracked' not in key]  # old BatchNorms have none
-    told = [f'{len(keys)} {what}: {some(keys)}' for keys, what in ((missing, 'missing'), (left_over, 'left over'))
-            if keys] + told[:6]
-    return told + _other_dialect(model, checkpoint)
+    wrong = [f'{len(missing)} missing: {some(missing)}'] if missing else []
+    return (wrong + shapes + _other_dialect(model, checkpoint),
+            [f'{len(left_over)} left over: {some(left_over)}'] if left_over else [])
 
 
 def _other_dialect(model: nn.Module, checkpoint: Mapping) -> List[str]:

@@ -3,9 +3,13 @@ import torch
 from mmengine.registry import MODELS
 from torch import nn
 
-from nfnet_mm.engine.strict_load import mismatches
+from nfnet_mm.engine import strict_load
 
 ARCH = dict(widths=(8, 8, 8, 8), depths=(1, 1, 1, 1), group_width=4)
+
+
+def mismatches(model, checkpoint):
+    return sum(strict_load.mismatches(model, checkpoint), [])
 
 
 def net(**arch):

@@ -71,7 +71,8 @@ def test_a_checkpoint_of_another_model_is_not_scored(run_tool, toy_config, tmp_p
     for content, message in [
             ({}, '2 missing: linear.bias, linear.weight'),
             (dict(state_dict={}), '2 missing: linear.bias, linear.weight'),
-            (dict(state_dict={'backbone.weight': torch.zeros(2)}), '2 missing: linear.bias, linear.weight; 1 left over: backbone.weight'),
+            (dict(state_dict={'backbone.weight': torch.zeros(2)}),
+             '2 missing: linear.bias, linear.weight; 1 left over: backbone.weight'),
             (dict(state_dict={**good, 'extra': torch.zeros(2)}), '1 left over: extra'),
             (dict(state_dict={**good, 'linear.weight': torch.zeros(2, 3)}), 'size mismatch for linear.weight')]:
         code, errors = test(content)
