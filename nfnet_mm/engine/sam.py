@@ -146,7 +146,8 @@ class SAMHook(Hook):
     paper recommends on few devices. Buffers do not notice the additional pass, random numbers do.
 
     Works with any optimizer wrapper that has one optimizer, with and without AGC or mixed precision. Weights are
-    noised that require a gradient; one copy of them is held during a step.
+    noised that require a gradient; one copy of them is held during a step. Where the model has reentrant checkpoints
+    g goes by way of ``.grad``, whose tensors are put back; hooks for accumulated gradients run then.
 
     Args:
         rho: the radius.
