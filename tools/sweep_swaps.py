@@ -1,4 +1,5 @@
-"""Swap the backbone of every ResNet-50 config that mmdet and mmseg ship, one per distinct model, and train one step.
+"""Swap the backbone of every ResNet-50 config that mmdet, mmseg and mmpretrain ship, one per distinct model, and train
+one step.
 
 For each: does it build as shipped; and with the backbone swapped, does it convert and build, is the loss of one step on
 two small made-up pictures finite, do gradients reach the backbone, are the features of the size the ResNet's were. A
@@ -90,8 +91,14 @@ def made_up_batch(cfg, size):
                     data_samples=samples)
     if cfg['default_scope'] == 'mmpretrain':
         from mmpretrain.structures import DataSample
-        return dict(inputs=torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8),
-                    data_samples=[DataSample().set_gt_label(i % classes) for i in range(2)])
+        samples = [DataSample().set_gt_label(i % classes) for i in range(2)]
+        views = [torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8) for _ in range(2)]
+        if 'Classifier' in cfg['model']['type'] or 'data_preprocessor' not in cfg:
+            return dict(inputs=views[0], data_samples=samples)
+        if cfg['model']['type'] == 'SwAV':  # two large views and as many small ones as its loss counts
+            crops = cfg['model']['head']['loss']['num_crops']
+            views = [view for view, count in zip(views, crops) for _ in range(count)]
+        return dict(inputs=views, data_samples=samples)  # self-supervised: views of the same pictures
     from mmdet.testing import demo_mm_inputs, demo_mm_proposals, demo_track_inputs
     kind = cfg['model']['type']
     if kind == 'BaseReID':
@@ -308,7 +315,7 @@ def summary(results, names):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--backbones', nargs='+', default=['nf_resnet50', 'nfnet_f0'])
-    parser.add_argument('--frameworks', nargs='+', default=['mmdet', 'mmseg'])
+    parser.add_argument('--frameworks', nargs='+', default=['mmdet', 'mmseg', 'mmpretrain'])
     parser.add_argument('--out', default='work_dirs/sweep_swaps.jsonl', type=Path)
     parser.add_argument('--only', default='', help='only configs whose name holds this; they are examined anew')
     parser.add_argument('--limit', type=float, default=300, help='seconds for one config')
