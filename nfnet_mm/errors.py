@@ -2,7 +2,7 @@
 from collections.abc import Iterable
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """Something the user named is wrong. The tools print it as one line and exit with status 2."""
 
 

@@ -1,11 +1,11 @@
 """What goes wrong with weights, in one line."""
 
-from nfnet_mm.errors import short, some
+from nfnet_mm.errors import UserError, short, some
 
 __all__ = ['ConversionError', 'ReadError', 'short', 'some']
 
 
-class ConversionError(ValueError):
+class ConversionError(UserError):
     """Weights are not what they should be; the message is one line and quotes the offending keys."""
 
 

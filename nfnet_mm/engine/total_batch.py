@@ -8,27 +8,28 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop
 from torch import Tensor
 
-from ..registry import LOOPS
+from nfnet_mm.errors import UserError
+from nfnet_mm.registry import LOOPS
 
 __all__ = ['TotalBatchTrainLoop', 'plan_accumulation']
 
 
 def _check_count(name, value):
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f'{name}={value!r} must be a positive integer: a number of samples')
+        raise UserError(f'{name}={value!r} must be a positive integer: a number of samples')
 
 
 def plan_accumulation(total_batch, per_device, world_size):
     """How many batches each device must accumulate per update for ``total_batch`` samples in all.
 
     Raises:
-        ValueError: it is not a whole number; the message names what would work.
+        UserError: it is not a whole number; the message names what would work.
 
     >>> plan_accumulation(256, per_device=2, world_size=8)
     16
     """
     if min(total_batch, per_device, world_size) < 1:
-        raise ValueError(f'total_batch, per-device batch and devices must be at least 1, '
+        raise UserError(f'total_batch, per-device batch and devices must be at least 1, '
                          f'got {total_batch}, {per_device} and {world_size}')
     at_once = per_device * world_size
     if total_batch % at_once == 0:
@@ -36,7 +37,7 @@ def plan_accumulation(total_batch, per_device, world_size):
     fits = [size for size in range(1, total_batch // world_size + 1) if total_batch % (size * world_size) == 0]
     lower = total_batch // at_once * at_once
     totals = ' or '.join(str(total) for total in (lower, lower + at_once) if total)
-    raise ValueError(
+    raise UserError(
         f'a total batch of {total_batch} is not a multiple of {per_device} samples x {world_size} devices = {at_once}: '
         + (f'set train_dataloader.batch_size to one of {fits}, or ' if fits else 'set ')
         + f'train_cfg.total_batch to {totals} (the learning rate follows it)')
@@ -65,7 +66,7 @@ def check_resumed_rates(groups, resumed, total_batch, resumed_total):
         total_batch, resumed_total: that of the config, and that of the checkpoint or None if it does not tell.
 
     Raises:
-        ValueError: with both rates and totals, and what to do.
+        UserError: with both rates and totals, and what to do.
     """
     rates = [[float(group.get('initial_lr', group['lr'])) for group in side] for side in (groups, resumed)]
     differing = [pair for pair in zip(*rates) if not math.isclose(*pair, rel_tol=1e-6)]
@@ -73,7 +74,7 @@ def check_resumed_rates(groups, resumed, total_batch, resumed_total):
         return
     new, old = (differing or list(zip(*rates)))[0]
     total = 'a total_batch that it does not tell' if resumed_total is None else f'total_batch={resumed_total}'
-    raise ValueError(
+    raise UserError(
         f'cannot resume: the config has total_batch={total_batch} and a base learning rate of {new:.6g}, the '
         f'checkpoint {total} and {old:.6g}, which would win without a word. Resume with the total_batch and the '
         'learning rate that it was trained with, on any number of devices: the accumulation works itself out. Or begin '
@@ -131,7 +132,7 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
         **kwargs: Those of :class:`mmengine.runner.IterBasedTrainLoop`.
 
     Raises:
-        ValueError: ``total_batch`` is no multiple of the samples that the devices take at once, the sampler ends a
+        UserError: ``total_batch`` is no multiple of the samples that the devices take at once, the sampler ends a
             pass with a smaller batch, which would count as a whole one, ``lr_batch`` finds no learning rate to scale,
             the config sets accumulation or automatic learning-rate scaling itself, which would be applied twice, or
             a checkpoint is resumed with another total batch or learning rate.
@@ -151,19 +152,19 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
         # The loop is built before the wrapper, whose config can therefore still be completed.
         wrapper = runner.optim_wrapper
         if not isinstance(wrapper, dict):
-            raise ValueError(f'{type(self).__name__} needs the optimizer wrapper as a config, got {type(wrapper)}')
+            raise UserError(f'{type(self).__name__} needs the optimizer wrapper as a config, got {type(wrapper)}')
         if wrapper.get('accumulative_counts', 1) != 1:
-            raise ValueError(f'optim_wrapper.accumulative_counts is {wrapper["accumulative_counts"]}, but '
+            raise UserError(f'optim_wrapper.accumulative_counts is {wrapper["accumulative_counts"]}, but '
                              f'{type(self).__name__} derives it from total_batch: remove it')
         if (runner.auto_scale_lr or {}).get('enable'):
-            raise ValueError(f'auto_scale_lr is on, but {type(self).__name__} scales the learning rate by lr_batch: '
+            raise UserError(f'auto_scale_lr is on, but {type(self).__name__} scales the learning rate by lr_batch: '
                              'turn it off')
         wrapper['accumulative_counts'] = self.accumulation
         optimizer = wrapper.get('optimizer') or {}
         if lr_batch is not None:
             rate = optimizer.get('lr')
             if not isinstance(rate, (int, float)) or isinstance(rate, bool):
-                raise ValueError(f'train_cfg.lr_batch={lr_batch} scales optim_wrapper.optimizer.lr, which is {rate!r}: '
+                raise UserError(f'train_cfg.lr_batch={lr_batch} scales optim_wrapper.optimizer.lr, which is {rate!r}: '
                                  'set it to a number, or lr_batch to None')
             optimizer['lr'] = rate * (total_batch / lr_batch)
         runner.register_hook(_Resuming(self))
@@ -183,7 +184,7 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
         except TypeError:  # an endless one need not have a length
             return
         if samples % batch_size:
-            raise ValueError(
+            raise UserError(
                 f'{type(sampler).__name__} gives each process {samples} samples a pass, in batches of {batch_size} and '
                 f'a last one of {samples % batch_size} that would count as much as a whole one: set '
                 "train_dataloader.sampler=dict(type='InfiniteSampler', shuffle=True), or train_dataloader.drop_last="

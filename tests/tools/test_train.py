@@ -117,6 +117,7 @@ def test_an_error_is_one_line_and_an_exit_code_without_traceback(tmp_path):
     (['--amp', '--cfg-options', 'optim_wrapper.type=ApexOptimWrapper'], "wrapper 'ApexOptimWrapper'"),
     (['--resume', 'none.pth'], "checkpoint 'none.pth' does not exist"),
     (['--amp'], "'AmpOptimWrapper' needs an accelerator"),
+    (['--cfg-options', 'train_cfg.total_batch=9'], 'a total batch of 9 is not a multiple of 2 samples x 1 devices'),
     (['--launcher', 'slurm'], "launcher 'slurm' needs an accelerator"),
 ])
 def test_bad_arguments(run_tool, toy_config, monkeypatch, args, message):
