@@ -7,8 +7,8 @@ import os
 import sys
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
-from nfnet_mm.converters.convert import ConversionError, convert_file  # noqa: E402
-from nfnet_mm.utils.running import UserError, one_line_errors  # noqa: E402
+from nfnet_mm.converters.convert import convert_file  # noqa: E402
+from nfnet_mm.utils.running import one_line_errors  # noqa: E402
 
 
 @one_line_errors
@@ -23,10 +23,7 @@ def main():
     parser.add_argument('--to', choices=['ours', 'timm'], default='ours', help='the names to write (default: ours)')
     parser.add_argument('--force', action='store_true', help='replace the target if it exists')
     args = parser.parse_args()
-    try:
-        print(convert_file(args.source, args.target, args.arch, args.dialect, args.to, args.force))
-    except ConversionError as error:
-        raise UserError(error) from error
+    print(convert_file(args.source, args.target, args.arch, args.dialect, args.to, args.force))
 
 
 if __name__ == '__main__':
