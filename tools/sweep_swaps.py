@@ -26,6 +26,7 @@ import torch
 from mmengine import MessageHub
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
+from nfnet_mm.engine.bfloat16 import keep_boxes_in_float32  # noqa: E402
 from nfnet_mm.models.backbones.base import NFBackbone  # noqa: E402
 from nfnet_mm.models.backbones.nf_stage import NFStage  # noqa: E402
 from nfnet_mm.utils import config_files, swap  # noqa: E402
@@ -171,8 +172,12 @@ def backbones(cfg, model):
         yield model.get_submodule(name)
 
 
-def step(cfg, model):
+def step(cfg, model, bfloat16=False):
     """Loss of one training step; gradients are left in the model."""
+    if bfloat16:
+        keep_boxes_in_float32(model)
+        with torch.autocast('cpu', torch.bfloat16):
+            return step(cfg, model)
     try:
         return _step(cfg, model, SIZES[0])
     except Exception as error:
@@ -217,7 +222,7 @@ def short(error):
     return f'{text[:200]} ({Path(where.filename).name}:{where.lineno})'
 
 
-def examine(framework, name, names, pipe):
+def examine(framework, name, names, bfloat16, pipe):
     """Everything about one config and all backbones, as a dict sent through ``pipe``."""
     warnings.filterwarnings('ignore')
     logging.disable(logging.WARNING)
@@ -249,7 +254,7 @@ def examine(framework, name, names, pipe):
             row['built'] = True
             swapped = list(backbones(new, model))
             row['sizes'] = [sizes(m) for m in swapped] == was if was else None
-            row['loss'] = step(new, model)
+            row['loss'] = step(new, model, bfloat16)
             row['finite'] = abs(row['loss']) < float('inf')
             ours = [m for m in swapped if isinstance(m, NFBackbone)] + [
                 m for m in model.modules() if isinstance(m, NFStage)]
@@ -318,6 +323,8 @@ def main():
     parser.add_argument('--frameworks', nargs='+', default=['mmdet', 'mmseg', 'mmpretrain'])
     parser.add_argument('--out', default='work_dirs/sweep_swaps.jsonl', type=Path)
     parser.add_argument('--only', default='', help='only configs whose name holds this; they are examined anew')
+    parser.add_argument('--bfloat16', action='store_true',
+                        help='the steps of the swapped models under autocast (their own --out)')
     parser.add_argument('--limit', type=float, default=300, help='seconds for one config')
     args = parser.parse_args()
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -337,7 +344,7 @@ def main():
             name = min(names, key=lambda n: ('coco' not in n and 'cityscapes' not in n, len(n)))
             if args.only not in name or not args.only and (framework, name) in results:
                 continue
-            row = in_child(args.limit, framework, name, args.backbones)
+            row = in_child(args.limit, framework, name, args.backbones, args.bfloat16)
             results[framework, name] = row
             with args.out.open('a') as out:
                 out.write(json.dumps(row) + '\n')

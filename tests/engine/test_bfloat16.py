@@ -1,5 +1,7 @@
 """Detectors under bfloat16 autocast: what must stay in float32 does, against torchvision's RoIAlign and float32 runs."""
 import copy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,15 @@ def test_other_models_are_left_alone():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Linear(4, 2))
     wrapper_of(model)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('config', ['tood/tood_r50_fpn_1x_coco', 'ddod/ddod_r50_fpn_1x_coco'])
+def test_detectors_with_deformable_convs_train_in_bfloat16(config, tmp_path):
+    """One that calls the operator as a function, and one by modules; tools/sweep_swaps.py does so for all."""
+    pytest.importorskip('mmdet')
+    root = Path(__file__).parents[2]
+    command = [sys.executable, root / 'tools/sweep_swaps.py', '--frameworks', 'mmdet', '--only', config, '--bfloat16',
+               '--backbones', 'nf_resnet50', '--out', tmp_path / 'sweep.jsonl']
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert '1 built, 1 trained a step; 0 refused' in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
