@@ -47,10 +47,35 @@ def _normalizers(node: Any, path: str) -> Iterator[str]:
             yield from _normalizers(item, f'{path}.{i}')
 
 
+def _types(node: Any) -> Iterator[str]:
+    """Every type named in a config."""
+    if isinstance(node, dict):
+        yield str(node.get('type'))
+    if isinstance(node, (dict, list, tuple)):
+        for item in node.values() if isinstance(node, dict) else node:
+            yield from _types(item)
+
+
+def _teachers(node: Any, path: str) -> Iterator[Tuple[str, str]]:
+    """(place, what is there) of the teachers of distillation: a model, or the path or content of its config."""
+    if isinstance(node, (list, tuple)):
+        node = dict(enumerate(node))
+    if isinstance(node, dict):
+        for key, value in node.items():
+            where = f'{path}.{key}'
+            if not str(key).startswith('teacher'):
+                yield from _teachers(value, where)
+            elif key == 'teacher_config' and isinstance(value, str):
+                yield where, value
+            elif isinstance(value, dict) and not {'type', 'model'}.isdisjoint(value):
+                yield where, value.get('type', 'a model')
+
+
 def set_normalisation(cfg: dict, channels: Set[int], notes: List[str]) -> None:
     """RGB, ImageNet's mean and deviation, in every data preprocessor of the model and the one at the top.
 
-    Images of another number of channels (``channels``: those of the backbones) keep theirs.
+    Images of another number of channels (``channels``: those of the backbones) keep theirs, and so do those that are
+    not read from image files: mmpretrain's CIFAR is RGB already, so that no flag tells the order of their channels.
     """
     for key, value in cfg.items():
         if key.endswith('dataloader'):
@@ -67,6 +92,8 @@ def set_normalisation(cfg: dict, channels: Set[int], notes: List[str]) -> None:
         notes.extend(f'{path}: mean {p.get("mean")}, std {p.get("std")} stay, as the backbone has in_channels='
                      f'{max(channels - {3})}: check that they are of your images' for path, p in found)
         return
+    loader = cfg.get('train_dataloader')
+    from_files = not loader or any('LoadImageFromFile' in kind for kind in _types(loader))
     for path, preprocessor in found:
         # mmpretrain's name of the switch, and mmdet's and mmseg's
         kind = str(preprocessor.get('type', ''))
@@ -75,13 +102,18 @@ def set_normalisation(cfg: dict, channels: Set[int], notes: List[str]) -> None:
         new = dict(mean=MEAN, std=STD, **{flag: True})
         if preprocessor.get('rgb_to_bgr'):
             new['rgb_to_bgr'] = False
-        if any(preprocessor.get(key) != value for key, value in new.items()):
-            before = {key: preprocessor.get(key) for key in ('mean', 'std', flag)}
-            preprocessor.update(copy.deepcopy(new))
-            notes.append(f'{path}: {_brief_dict(before)} -> RGB, mean {MEAN}, std {STD}')
-            notes.extend(f'WARNING: model.{key} stays {value.get("type")!r}, and reads images normalised so, too'
-                         for key, value in cfg['model'].items() if key.startswith('teacher') and isinstance(value, dict)
-                         and 'type' in value)
+        before = {key: preprocessor.get(key) for key in ('mean', 'std', flag)}
+        if all(preprocessor.get(key) == value for key, value in new.items()):
+            continue
+        # a mean in the order BGR is of BGR images, whatever reads them
+        if not from_files and list(before['mean'] or ()) != MEAN[::-1]:
+            notes.append(f'WARNING: {path}: {_brief_dict(before)} stay, as no LoadImageFromFile reads the training '
+                         f'images, which may be RGB already; public weights expect RGB, mean {MEAN}, std {STD}')
+            continue
+        preprocessor.update(copy.deepcopy(new))
+        notes.append(f'{path}: {_brief_dict(before)} -> RGB, mean {MEAN}, std {STD}')
+        notes.extend(f'WARNING: {where} stays {what!r}, and reads images normalised so, too'
+                     for where, what in _teachers(cfg['model'], 'model'))
 
 
 def _brief_dict(values: Dict[str, Any]) -> str:

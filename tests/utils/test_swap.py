@@ -325,6 +325,33 @@ def test_a_teacher_reads_the_same_images():
     assert "WARNING: model.teacher_backbone stays 'ResNet', and reads images normalised so, too" in notes
 
 
+@pytest.mark.parametrize('teacher, told', [
+    (dict(teacher_config='gfl_r101.py'), "model.teacher_config stays 'gfl_r101.py'"),
+    (dict(teacher_config=dict(model=dict(type='GFL'))), "model.teacher_config stays 'a model'"),
+    (dict(architecture=dict(teacher=dict(type='GFL'))), "model.architecture.teacher stays 'GFL'")])
+def test_a_teacher_given_otherwise_reads_the_same_images(teacher, told):
+    notes = swap_config(detector(teacher_ckpt='x.pth', **teacher), 'nfnet_f0')[1]
+    assert [note for note in notes if 'reads images normalised so' in note] == [
+        f'WARNING: {told}, and reads images normalised so, too']
+
+
+CIFAR = dict(mean=[125.307, 122.961, 113.8575], std=[51.5865, 50.847, 51.255], to_rgb=False)
+
+
+@pytest.mark.parametrize('mean, pipeline, changes', [
+    (CIFAR['mean'], [dict(type='RandomFlip')], False),  # mmpretrain's CIFAR10: RGB already, and to_rgb swaps
+    (MEAN, [], False),
+    (CIFAR['mean'], [dict(type='mmcv.LoadImageFromFile')], True),
+    (MEAN[::-1], [dict(type='MyReader')], True)])
+def test_images_not_read_from_files_keep_their_order(mean, pipeline, changes):
+    cfg = dict(classifier(), data_preprocessor=dict(CIFAR, mean=mean), train_dataloader=dict(
+        dataset=dict(type='Concat', datasets=[dict(type='CIFAR10', pipeline=pipeline)])))
+    new, notes = swap_config(cfg, 'nfnet_f0')
+    told = f'data_preprocessor: mean {mean}, std {CIFAR["std"]}, to_rgb False stay, as no LoadImageFromFile'
+    assert any(told in note and note.startswith('WARNING') for note in notes) != changes
+    assert new['data_preprocessor'] == (dict(mean=MEAN, std=STD, to_rgb=True) if changes else dict(CIFAR, mean=mean))
+
+
 def classifier(backbone=(), **head):
     """A config as mmpretrain's ResNet-50 has it."""
     return dict(
