@@ -35,8 +35,7 @@ class NFPretrained:
     Args:
         checkpoint: The file: DeepMind's pickle, timm's ``.pth`` or ``.safetensors``, or a checkpoint of one of our
             classifiers, detectors or segmentors.
-        prefix: Of the backbone's keys in a checkpoint of ours where it is not ``'backbone.'``, e.g.
-            ``'teacher.backbone.'``.
+        prefix: Of the backbone's keys where it is not ``'backbone.'``, or nothing, e.g. ``'teacher.backbone.'``.
         in_channels: What to do if the images have another number of channels than the weights: ``'mean'`` gives
             every channel the mean kernel, ``'cycle'`` repeats the kernels in order (RGBRGB...); by default it is an
             error. The standardisation of the weights takes care of their scale.
@@ -62,6 +61,7 @@ class NFPretrained:
         self.checkpoint, self.prefix, self.in_channels, self.new_head = checkpoint, prefix, in_channels, new_head
 
     def __call__(self, module: nn.Module) -> None:
+        self._check_last(module)
         weights = load_weights(self.checkpoint, self.prefix)
         target = module.state_dict()
         whole = f'backbone.{_FIRST}' in target
@@ -85,6 +85,16 @@ class NFPretrained:
             for child in module.children():
                 if hasattr(child, 'is_init') and not (self.new_head and child is module.head):
                     child.is_init = True
+
+    def _check_last(self, module: nn.Module) -> None:
+        """Of several initialisations mmengine runs only its own ``Pretrained`` last, whatever their order."""
+        cfgs = getattr(module, 'init_cfg', None)
+        kinds = [str(getattr(cfg.get('type'), '__name__', cfg.get('type'))).rpartition('.')[2]
+                 for cfg in (cfgs if isinstance(cfgs, (list, tuple)) else ())]
+        own = type(self).__name__
+        if own in kinds and any(kind not in (own, 'Pretrained') for kind in kinds[kinds.index(own):]):
+            raise ConversionError(f'init_cfg of {type(module).__name__} lists {", ".join(kinds)}: what comes after {own} '
+                                  'would overwrite the weights that it loads; put it last')
 
     def _report(self, module: nn.Module, weights: Weights, dialect: str, state: dict[str, Tensor]) -> None:
         unused = [k for k in weights.state_dict if k not in state and k.removeprefix('backbone.') not in state]

@@ -48,8 +48,8 @@ def load_weights(path: Union[str, os.PathLike], prefix: Optional[str] = None) ->
     Args:
         path: A file that :func:`read_weights` reads: of DeepMind's, of timm's, or a checkpoint of one of our
             classifiers, detectors or segmentors, or of a backbone alone.
-        prefix: Of the backbone's keys in a checkpoint of ours, e.g. ``'teacher.backbone.'``; found by itself where
-            it is ``'backbone.'`` or nothing. What the file holds beside it (a student, another teacher) is left out.
+        prefix: Of the backbone's keys, e.g. ``'teacher.backbone.'``; found by itself where it is nothing, or in a
+            checkpoint of ours ``'backbone.'``. What the file holds beside it (a student, another teacher) is left out.
 
     Raises:
         ConversionError: The file is unreadable, or its weights are not one whole network; the message names the file.
@@ -68,13 +68,14 @@ def _recognise(content: Content, prefix: Optional[str]) -> Weights:
     state = content.state_dict
     if state and all(k.startswith('module.') for k in state):  # saved from inside DataParallel
         state = {k.removeprefix('module.'): v for k, v in state.items()}
-    if {'stem.conv.gain', 'stem.conv1.gain'} & set(state):
-        # Ours, too, have a stem.conv1, but gains of one dimension there and a stem.conv0 before it.
-        if 'stem.conv0.gain' not in state:
-            _no_prefix(prefix, 'timm')
-            state = from_timm(state, head='head.fc.weight' in state)
-            dialect = 'authors' if 'backbone.stages.0.0.skip_gain' in state else 'timm'
-            return Weights('timm', _known_dialect(content.meta) or dialect, state)
+    if '' in _timm_places(state):
+        _no_prefix(prefix, 'timm')
+    if prefix in _timm_places(state) or prefix is None and '' in _timm_places(state):
+        foreign = tuple(k for k in state if not k.startswith(prefix or ''))
+        state = {k.removeprefix(prefix or ''): v for k, v in state.items() if k not in foreign}
+        state = from_timm(state, head='head.fc.weight' in state)
+        dialect = 'authors' if 'backbone.stages.0.0.skip_gain' in state else 'timm'
+        return Weights('timm', _known_dialect(content.meta) or dialect, state, foreign)
     if prefix is None:
         prefix = '' if 'stem.conv0.gain' in state else _BACKBONE
     if f'{prefix}stem.conv0.gain' not in state:
@@ -98,8 +99,16 @@ def _known_dialect(meta: Mapping[str, Any]) -> Optional[str]:
     return meta['dialect'] if meta.get('dialect') in DIALECTS else None
 
 
+def _timm_places(state: Mapping[str, Tensor]) -> set[str]:
+    """The prefixes under which there is a network in timm's names."""
+    # Ours, too, have a stem.conv1, but gains of one dimension there and a stem.conv0 before it.
+    return {k.removesuffix(first) for first in ('stem.conv.gain', 'stem.conv1.gain') for k in state
+            if (k == first or k.endswith(f'.{first}')) and f'{k.removesuffix(first)}stem.conv0.gain' not in state}
+
+
 def _no_backbone(state: Mapping[str, Tensor], prefix: str) -> str:
     found = [k.removesuffix('stem.conv0.gain') for k in state if k.endswith('.stem.conv0.gain')]
+    found += _timm_places(state)
     if found:
         return f'no backbone under {prefix!r}, but under {some(found)}: say which with prefix'
     return f'no weights of a normalizer-free network of DeepMind, timm or ours; the keys are {some(state)}'

@@ -3,7 +3,7 @@ import difflib
 import inspect
 import logging
 from fnmatch import fnmatchcase
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import torch
 from mmengine.logging import print_log
@@ -30,7 +30,8 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Parameter groups as the authors' training code has them (NFNets, section 4.1 and Appendix A).
 
     No weight decay on biases, gains and SkipInit scalars, that is on any parameter of fewer than two dimensions,
-    whatever other rule matches it and whatever the optimizer's own default is. No AGC on the weight of an image
+    whatever other rule matches it and whatever the optimizer's own default is; nor mmpretrain's LARS, which would keep
+    a SkipInit scalar near the zero that it starts from, for its steps are in proportion to the parameter. No AGC on the weight of an image
     classifier's last layer: ``head.fc.weight``, and the last weights of every classification head of mmpretrain (their
     biases are clipped); the log names them. A parameter that several modules share is stepped and clipped once.
     Parameters with equal settings share one group, so that foreach and fused optimizers get long lists. Works with any
@@ -94,13 +95,15 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def _merged(self, params: List[dict], model: nn.Module) -> List[dict]:
         """One group for each setting, in the order of first appearance; each parameter once."""
-        decays = self._optimizer_decays()
+        decays, scales = self._optimizer_decays(), self._optimizer_is_lars()
         merged: Dict[Any, dict] = {}
         seen: Dict[Tensor, dict] = {}
         for group in params:
             param, = group['params']
             if decays and param.dim() < 2:
                 group['weight_decay'] = 0.0
+            if scales and param.dim() < 2:
+                group['lars_exclude'] = True
             options = {key: value for key, value in group.items() if key != 'params'}
             if param in seen:
                 self._check_same(param, seen[param], options, model)
@@ -109,12 +112,21 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             merged.setdefault(repr(sorted(options.items())), dict(params=[], **options))['params'].append(param)
         return list(merged.values())
 
+    def _optimizer(self) -> Optional[Callable]:
+        kind = self.optimizer_cfg.get('type')
+        if not isinstance(kind, str):
+            return kind
+        with OPTIMIZERS.switch_scope_and_registry(None) as registry:  # that of the config's framework
+            return registry.get(kind)  # None: refused when it is built
+
     def _optimizer_decays(self) -> bool:
         """Whether the optimizer takes a weight decay, given or by its own default."""
-        kind = self.optimizer_cfg.get('type')
-        kind = OPTIMIZERS.get(kind) if isinstance(kind, str) else kind
-        takes = inspect.signature(kind).parameters.values() if kind else ()  # an unknown one is refused when it is built
+        kind = self._optimizer()
+        takes = inspect.signature(kind).parameters.values() if kind else ()
         return any(p.name == 'weight_decay' or p.kind is p.VAR_KEYWORD for p in takes)
+
+    def _optimizer_is_lars(self) -> bool:
+        return getattr(self._optimizer(), '__name__', None) == 'LARS'
 
     def _check_same(self, param: Tensor, first: dict, other: dict, model: nn.Module) -> None:
         """Raise ValueError unless a shared parameter has the same settings under each of its names."""

@@ -1,6 +1,7 @@
 import io
 import logging
 import pickle
+import re
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -178,6 +179,31 @@ def test_a_whole_classifier_under_a_prefix_takes_its_own_head(ours, tmp_path):
     model.init_weights()
     for key, value in model.state_dict().items():
         assert torch.equal(value, ours[key]), key
+
+
+@pytest.mark.parametrize('prefix', ['backbone.', 'backbone.timm_model.'])
+def test_timm_s_names_under_a_prefix(ours, tmp_path, prefix):
+    """As a checkpoint of a detector on mmpretrain's TIMMBackbone has them."""
+    state = {prefix + key: value for key, value in to_timm(ours).items()}
+    torch.save(dict(state_dict={**state, 'neck.weight': torch.zeros(2)}), tmp_path / 'weights.pth')
+    with pytest.raises(ConversionError, match=f"but under {re.escape(prefix)}: say which with prefix"):
+        backbone(tmp_path / 'weights.pth').init_weights()
+    model = backbone(tmp_path / 'weights.pth', prefix=prefix)
+    model.init_weights()
+    assert holds(model, ours)
+
+
+def test_what_would_overwrite_the_weights_is_refused(ours, tmp_path):
+    torch.save(ours, tmp_path / 'weights.pth')
+    loaded = dict(type='nfnet_mm.NFPretrained', checkpoint=str(tmp_path / 'weights.pth'))
+    random = dict(type='Kaiming', layer='Conv2d')
+    for cfgs in ([random, loaded], [loaded]):
+        model = MODELS.build(dict(type='nfnet_mm.NFNet', arch=ARCH, init_cfg=cfgs))
+        model.init_weights()
+        assert holds(model, ours)
+    model = MODELS.build(dict(type='nfnet_mm.NFNet', arch=ARCH, init_cfg=[loaded, random]))
+    with pytest.raises(ConversionError, match='init_cfg of NFNet lists NFPretrained, Kaiming: .* put it last'):
+        model.init_weights()
 
 
 def test_other_input_channels(checkpoint, ours):

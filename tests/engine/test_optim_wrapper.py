@@ -6,6 +6,7 @@ import torch
 from mmengine.device import get_device
 from mmengine.logging import MessageHub
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
 from torch import nn
 
 from nfnet_mm.engine import AGCOptimWrapper, AmpAGCOptimWrapper, adaptive_clip_grad_
@@ -136,6 +137,24 @@ def test_gains_never_decay_whatever_the_optimizers_default_is(optimizer, decay):
     wrapper.step()
     for name, p in model.named_parameters():
         torch.testing.assert_close(p, before[name] * (1 - (0.1 * decay if p.dim() > 1 else 0)))
+
+
+def test_lars_does_not_hold_skip_gains_at_zero():
+    """LARS steps in proportion to a parameter's norm: a SkipInit scalar would stay where it starts, at zero."""
+    pytest.importorskip('mmpretrain.engine')
+    init_default_scope('mmpretrain')
+    torch.manual_seed(0)
+    model = Classifier()
+    wrapper = build(model, optimizer=dict(type='LARS', lr=1., momentum=0.9, weight_decay=1e-6), agc=dict(clipping=1.))
+    excluded = {p for group in wrapper.optimizer.param_groups if group.get('lars_exclude') for p in group['params']}
+    assert excluded == {p for p in model.parameters() if p.dim() < 2}
+    gain = model.backbone.stages[0][0].skip_gain
+    for grad in (0.25, 0.5):  # above all limits of AGC's: 1 * max(|w|, 1e-3)
+        gain.grad = torch.tensor(grad)
+        before, limit = float(gain.detach()), max(abs(float(gain.detach())), 1e-3)
+        wrapper.step()
+        momentum = 0.9 * 1e-3 if grad == 0.5 else 0
+        assert float(gain.detach()) == pytest.approx(before - limit - momentum, rel=1e-4)
 
 
 def test_an_optimizer_that_knows_no_decay_keeps_one_group():

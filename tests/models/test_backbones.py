@@ -2,15 +2,18 @@ import copy
 import logging
 import math
 
+import numpy as np
 import pytest
 import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nfnet_mm.models import NFNet, NFRegNet, NFResNet
 from nfnet_mm.models.backbones.arch import FAMILIES, resolve_arch
 from nfnet_mm.models.backbones.variance import plan_betas
+from nfnet_mm.models.layers import activation_gain
 from tests.golden import relative
 
 TINY = dict(widths=(16, 32, 48, 48), depths=(1, 2, 2, 1), group_width=8)
@@ -295,3 +298,32 @@ def test_arguments_are_not_changed():
     meta(NFNet, arch, out_indices=indices)
     assert (arch, indices) == before
     assert resolve_arch('NFNet', arch).widths == (16, 32, 48, 48)
+
+
+@pytest.mark.parametrize('act', [nn.ReLU(inplace=True), nn.Hardswish(inplace=True), torch.relu_,
+                                 lambda x: nn.functional.silu(x, inplace=True)])
+def test_an_activation_that_overwrites_its_input_is_refused(act):
+    with pytest.raises(ValueError, match='overwrites its input, which is read again as the shortcut'):
+        NFNet('nano', act=act)
+
+
+def test_computed_gains_on_the_meta_device():
+    with torch.device('meta'):
+        assert NFNet('nano', act='mish').act_gain == NFNet('nano', act=nn.Mish()).act_gain
+    assert NFNet('nano', act='mish').act_gain == pytest.approx(activation_gain('mish'))
+
+
+def test_numpy_s_integers_are_integers():
+    net = NFNet('nano', in_channels=np.int64(3), out_indices=np.array([0, 2]), frozen_stages=np.int64(1),
+                strides=np.array([1, 2, 2, 2]))
+    assert (net.out_indices, net.frozen_stages, net.out_channels, net.strides) == ((0, 2), 1, (32, 96), (1, 2, 2, 2))
+    assert {type(i) for i in (net.in_channels, net.frozen_stages, *net.out_indices, *net.strides)} == {int}
+
+
+@pytest.mark.parametrize('argument, value, message', [
+    ('alpha', '0.2', "alpha='0.2' must be a positive finite number"), ('alpha', float('inf'), 'alpha=inf must be'),
+    ('alpha', float('nan'), 'alpha=nan must be'), ('drop_path_rate', None, r'drop_path_rate=None must lie in \[0, 1\)'),
+    ('frozen_stages', None, 'frozen_stages=None is out of range')])
+def test_arguments_of_another_kind(argument, value, message):
+    with pytest.raises(ValueError, match=message):
+        NFNet('nano', **{argument: value})

@@ -1,6 +1,7 @@
 """What all normalizer-free backbones share: stem, stages, outputs, freezing, checkpointing."""
 import logging
-from typing import Callable, Optional, Sequence, Tuple, Union
+import numbers
+from typing import Any, Callable, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.logging import print_log
@@ -107,8 +108,8 @@ class NFBackbone(BaseModule):
         self.out_indices = _check_out_indices(out_indices)
         self.frozen_stages = _check_frozen_stages(frozen_stages)
         self.strides, self.dilations = _per_stage('strides', strides), _per_stage('dilations', dilations)
-        if not alpha > 0:
-            raise ValueError(f'alpha={alpha!r} must be positive')
+        if not isinstance(alpha, numbers.Real) or not 0 < alpha < float('inf'):
+            raise ValueError(f'alpha={alpha!r} must be a positive finite number')
         self.alpha, self.drop_path_rate, self.with_cp = alpha, drop_path_rate, with_cp
         act = arch.act if act is None else act
         gain = activation_gain(act)
@@ -174,10 +175,15 @@ class NFBackbone(BaseModule):
             part.requires_grad_(False)
 
 
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer, numpy's too, and not True or False."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def check_positive(name: str, value: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not is_integer(value) or value < 1:
         raise ValueError(f'{name}={value!r} must be a positive integer')
-    return value
+    return int(value)
 
 
 def _per_stage(name: str, values: Sequence[int]) -> Tuple[int, ...]:
@@ -189,19 +195,19 @@ def _per_stage(name: str, values: Sequence[int]) -> Tuple[int, ...]:
 
 def _check_out_indices(indices: Sequence[int]) -> Tuple[int, ...]:
     known = f'0-{NUM_STAGES - 1} are the stages, {NUM_STAGES} the classification feature'
-    if isinstance(indices, int):
+    if is_integer(indices):
         raise ValueError(f'out_indices={indices} must be a sequence of integers ({known}), e.g. ({indices},)')
     indices = tuple(indices)
     for i in indices:
-        if not isinstance(i, int) or isinstance(i, bool) or not 0 <= i <= NUM_STAGES:
+        if not is_integer(i) or not 0 <= i <= NUM_STAGES:
             raise ValueError(f'out_indices={indices} holds {i!r}, which is out of range: {known}')
     if not indices or list(indices) != sorted(set(indices)):
         raise ValueError(f'out_indices={indices} must be increasing and not empty: {known}')
-    return indices
+    return tuple(map(int, indices))
 
 
 def _check_frozen_stages(value: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not -1 <= value <= NUM_STAGES:
+    if not is_integer(value) or not -1 <= value <= NUM_STAGES:
         raise ValueError(f'frozen_stages={value!r} is out of range: -1 freezes nothing, 0 the stem, '
                          f'1-{NUM_STAGES} the stem and so many stages')
-    return value
+    return int(value)

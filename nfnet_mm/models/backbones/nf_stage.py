@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from nfnet_mm.registry import MODELS
 
 from .arch import NUM_STAGES
-from .base import NFBackbone, build_stage, check_positive, run_stage
+from .base import NFBackbone, build_stage, check_positive, is_integer, run_stage
 
 # What a network's config may say besides its variant; the rest of a backbone's arguments are not a single stage's.
 _SHARED = ('type', 'arch', 'depth', 'attention', 'act', 'alpha', 'drop_path_rate', 'with_cp')
@@ -60,7 +60,7 @@ class NFStage(BaseModule):
             if key not in _SHARED:
                 raise ValueError(f'backbone.{key}={value!r} is of a whole network, not of one stage; '
                                  f'known here: {", ".join(_SHARED)}')
-        if not isinstance(stage, int) or isinstance(stage, bool) or not 0 <= stage < NUM_STAGES:
+        if not is_integer(stage) or not 0 <= stage < NUM_STAGES:
             raise ValueError(f'stage={stage!r} is out of range: 0-{NUM_STAGES - 1} are the stages')
         network = MODELS.build(dict(backbone, out_indices=(0, )))  # its smallest part, which knows all that is shared
         if not isinstance(network, NFBackbone):

@@ -54,9 +54,10 @@ def get_activation(act: Union[str, Activation]) -> Activation:
             any elementwise callable on tensors, which is returned as it is.
 
     Raises:
-        ValueError: the name is unknown; the message lists the known ones.
+        ValueError: the name is unknown (the message lists the known ones), or the callable overwrites its input.
     """
     if callable(act):
+        _refuse_in_place(act)
         return act
     if isinstance(act, str):
         if act in _FUNCTIONS:
@@ -67,6 +68,20 @@ def get_activation(act: Union[str, Activation]) -> Activation:
     near = difflib.get_close_matches(str(act), known, n=1)
     hint = f' Did you mean {near[0]!r}?' if near else ''
     raise ValueError(f'act={act!r} is no known activation.{hint} Known: {", ".join(known)}; or give a callable.')
+
+
+def _refuse_in_place(act: Activation) -> None:
+    """Raise ValueError if ``act`` overwrites its input, which is the shortcut and a backbone's output, too."""
+    x = torch.linspace(-3, 3, 7, device='cpu')
+    before = x.clone()
+    with torch.no_grad():
+        try:
+            act(x)
+        except (RuntimeError, TypeError):  # of another dtype, or on the meta device: nothing can be seen here
+            return
+    if not torch.equal(x, before):
+        raise ValueError(f'act={act!r} overwrites its input, which is read again as the shortcut: give one that does '
+                         'not (inplace=False)')
 
 
 def activation_gain(act: Union[str, Activation]) -> float:
@@ -86,7 +101,7 @@ def activation_gain(act: Union[str, Activation]) -> float:
     if isinstance(act, str) and act in _GAINS:
         return _GAINS[act]
     fn = get_activation(act)
-    x = torch.linspace(-12, 12, 480_001, dtype=torch.float64)
+    x = torch.linspace(-12, 12, 480_001, dtype=torch.float64, device='cpu')
     density = torch.exp(-x * x / 2)
     density /= density.sum()
     with torch.no_grad():

@@ -1,4 +1,5 @@
 """Stochastic depth as the authors' code has it: a linear schedule, and no rescaling of the kept branches."""
+import numbers
 from typing import List, Optional, Sequence
 
 import torch
@@ -13,9 +14,9 @@ def drop_path_rates(rate: float, depths: Sequence[int]) -> List[List[float]]:
         [[0.0], [0.1, 0.2, 0.30000000000000004]]
 
     Raises:
-        ValueError: ``rate`` is not in [0, 1).
+        ValueError: ``rate`` is not a number in [0, 1).
     """
-    if not 0 <= rate < 1:
+    if not isinstance(rate, numbers.Real) or not 0 <= rate < 1:
         raise ValueError(f'drop_path_rate={rate!r} must lie in [0, 1)')
     total, index, rates = sum(depths), 0, []
     for depth in depths:
