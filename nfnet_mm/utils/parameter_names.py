@@ -51,8 +51,10 @@ def swapped_parts(old: Any, new: Any, scope: Optional[str] = None, path: str = '
                                                                      'backbone.context_path.backbone')
             yield Swapped(tuple(dict.fromkeys((path, other))), old, new, old['type'].rpartition('.')[0] or scope)
         else:
-            for key in old.keys() & new.keys():
+            for key in filter(old.__contains__, new):
                 yield from swapped_parts(old[key], new[key], scope, f'{path}.{key}'.strip('.'))
+    elif isinstance(old, (list, tuple)) and isinstance(new, (list, tuple)):
+        yield from swapped_parts(dict(enumerate(old)), dict(enumerate(new)), scope, path)
 
 
 def _modules(cfg: Dict[str, Any], scope: Optional[str]) -> Iterator[Tuple[str, bool]]:
@@ -101,7 +103,7 @@ def translate_name(name: str) -> str:
     name = re.sub(r'^downsample(\.[01])?(?!\w)', 'conv_shortcut', name)
     name = re.sub(r'\bstem\.([036])(?!\w)', lambda match: f'stem.{_STEM[match[1]]}', name)
     name = re.sub(r'(?<=backbone\.)conv1(\.weight)?$', 'stem', name)
-    return re.sub(r'(?<=backbone\.)layer$', 'stages', name)
+    return re.sub(r'(?<![^.])layer$', 'stages', name)
 
 
 def _winner(name: str, keys: Sequence[str]) -> Optional[str]:
@@ -129,12 +131,16 @@ def translate_keys(keys: Dict[str, Any], parts: Sequence[Swapped]) -> Tuple[Dict
     origin, notes = {}, []
     for key, value in keys.items():
         text, hits = translate_name(key), sum(key in name for name in new)
+        one_block = text != key and re.search(r'\bstages\.\d\.\d+$', text)
+        if one_block and not any(key in name and f'{key}.' not in name for name, _ in old):
+            text += '.'  # or else block 1 would be 10 and 11 too
         if key in _ANY_NETWORK or any(key in place for place in places) or not won[key]:
             text = key
         elif all(won[key]):
             text = key
             notes.append(f'{key!r} named {len(won[key])} parameters of norm layers in the ResNet, and the new network '
-                         "has none (its convs' gains are 'gain')")
+                         "has none (its convs' gains are 'gain', which never decay, nor does LARS scale them: see "
+                         'NFOptimWrapperConstructor)')
         elif text != key and any(text in name for name in new):
             mine = any(key.startswith(place) for place in places)
             notes.append(f'{key!r} -> {text!r}' if mine else f'{text!r} added beside {key!r}')

@@ -4,7 +4,7 @@ from importlib import import_module
 import pytest
 
 from nfnet_mm.registry import MODELS
-from nfnet_mm.utils.parameter_names import Swapped, translate_keys
+from nfnet_mm.utils.parameter_names import Swapped, swapped_parts, translate_keys
 
 RESNET = dict(type='ResNet', depth=50)
 F0, NF50 = dict(type='nfnet_mm.NFNet', arch='F0'), dict(type='nfnet_mm.NFResNet', depth=50)
@@ -30,7 +30,7 @@ def translated(keys, new=NF50, old=RESNET, places=('backbone', )):
 
 @pytest.mark.parametrize('key, new_key, starts', [
     ('backbone.layer4', 'backbone.stages.3', 'backbone.stages.3.'),
-    ('backbone.layer3.5', 'backbone.stages.2.5', 'backbone.stages.2.5.'),
+    ('backbone.layer3.5', 'backbone.stages.2.5.', 'backbone.stages.2.5.'),
     ('backbone.layer1.', 'backbone.stages.0.', 'backbone.stages.0.'),
     ('backbone.layer2.0.conv2', 'backbone.stages.1.0.conv1', 'backbone.stages.1.0.conv1'),
     ('backbone.layer2.0.downsample.0', 'backbone.stages.1.0.conv_shortcut', 'backbone.stages.1.0.conv_shortcut.'),
@@ -96,8 +96,8 @@ def test_another_winner_is_told():
                      dict(type='nfnet_mm.NFStage', backbone=dict(NF50), stage=3))]
     # of keys of one length the first in the alphabet won; the translation is the longer one
     keys, notes = translate_keys({'backbone': 0, 'layer4.1': 1}, parts)
-    assert keys == {'backbone': 0, 'layer4.1': 1, 'stages.3.1': 1}
-    assert notes[-1] == ("WARNING: 'stages.3.1' now wins over 'backbone', for example for "
+    assert keys == {'backbone': 0, 'layer4.1': 1, 'stages.3.1.': 1}
+    assert notes[-1] == ("WARNING: 'stages.3.1.' now wins over 'backbone', for example for "
                          "'backbone.stages.3.1.skip_gain', where 'backbone' won over 'layer4.1': state what you want")
 
 
@@ -113,7 +113,39 @@ def test_a_shared_head_has_its_own_names():
                    dict(type='nfnet_mm.NFStage', backbone=dict(F0), stage=3))
     assert {name.split('.')[2] for name, _ in part.old_names()} == {'layer4'}
     keys, _ = translate_keys({'roi_head.shared_head.layer4.1': 1}, [part])
-    assert keys == {'roi_head.shared_head.stages.3.1': 1}
+    assert keys == {'roi_head.shared_head.stages.3.1.': 1}
+
+
+F1 = dict(type='nfnet_mm.NFNet', arch='F1')  # 12 blocks in its third stage
+
+
+@pytest.mark.parametrize('old, blocks', [(RESNET, {'1'}), (dict(RESNET, depth=101), {'1', '10', '11'})])
+def test_a_block_is_no_other_block_unless_it_was(old, blocks):
+    # ResNet-101's third stage has blocks 10 to 19, which the key named too
+    for key in ('backbone.layer3.1', 'layer3.1'):
+        _, _, decides = translated([key], F1, old)
+        names = [name for key, names in decides.items() if 'stages' in key for name in names]
+        assert {name.split('.')[3] for name in names} == blocks
+
+
+def test_all_stages_without_the_backbones_name():
+    keys, notes, decides = translated(['layer'])
+    assert keys == {'layer': 0, 'stages': 0} and notes == ["'stages' added beside 'layer'"]
+    assert decides['stages'] and all(name.startswith('backbone.stages.') for name in decides['stages'])
+
+
+def test_norm_layers_keys_say_what_gains_get():
+    _, (note, ), _ = translated(['bn'])
+    assert "'gain', which never decay, nor does LARS scale them: see NFOptimWrapperConstructor" in note
+
+
+def test_models_in_lists():
+    old = dict(type='Ensemble', detectors=[dict(type='A', backbone=RESNET), dict(type='B', backbone=(RESNET, ))])
+    new = dict(type='Ensemble', detectors=[dict(type='A', backbone=F0), dict(type='B', backbone=(F0, ))])
+    parts = list(swapped_parts(old, new))
+    assert [part.places for part in parts] == [('detectors.0.backbone', ), ('detectors.1.backbone.0', )]
+    keys, _ = translate_keys({'detectors.0.backbone.layer4': 1}, parts)
+    assert keys == {'detectors.0.backbone.stages.3': 1}
 
 
 RESNETS = [dict(depth=18), dict(depth=50),
