@@ -80,14 +80,18 @@ def swap_config(cfg: Dict[str, Any],
         >>> notes[2]
         'model.neck.in_channels: [512, 1024, 2048] -> [512, 1536, 1536]'
     """
-    variant, notes, shipped = find_variant(backbone), [], cfg
+    variant, notes = find_variant(backbone), []
     cfg = copy.deepcopy(cfg)
     model = cfg.get('model')
     if not isinstance(model, dict):
         raise UserError(f'the config has no model to change (model={model!r})')
     hosts = list(backbone_hosts(model, 'model'))
     if not any(is_resnet(host[key]) for _, host, key, _ in hosts):
-        raise UserError(_no_resnet(hosts))
+        raise UserError(_no_resnet(hosts, model))
+    for _, host, key, _ in hosts:
+        if is_resnet(host[key]):  # an option of None is its default
+            host[key] = {option: value for option, value in host[key].items() if value is not None}
+    shipped = copy.deepcopy(model)
     for path, host, key, above in hosts:
         if not is_resnet(host[key]):
             notes.append(f'{path}.{key} stays {host[key].get("type")!r}')
@@ -103,11 +107,13 @@ def swap_config(cfg: Dict[str, Any],
     if cfg.get('load_from'):
         notes.append(f'load_from = {cfg["load_from"]!r} dropped')
         cfg['load_from'] = None
-    parts = list(swapped_parts(shipped['model'], model, cfg.get('default_scope')))
+    parts = list(swapped_parts(shipped, model, cfg.get('default_scope')))
     set_normalisation(cfg, {host[key].get('in_channels', 3) for _, host, key, _ in hosts}, notes)
     set_agc(cfg, clipping, notes)
     set_parameter_names(cfg, parts, notes)
     set_module_names(cfg, parts, notes)
+    notes.extend(f'WARNING: {where} stays {kind!r}: backbones under the key backbone are replaced, but no teacher\'s'
+                 for where, kind in _resnets(model, 'model'))
     left = sorted({where for where, kind in _norms(model, '') if 'BN' in kind or 'BatchNorm' in kind})
     if left:
         notes.append(f'BatchNorm stays in {", ".join(left)}')
@@ -150,11 +156,27 @@ def backbone_hosts(node: Any, path: str, above=()) -> Iterator[Tuple[str, dict, 
             yield from backbone_hosts(value, f'{path}.{key}', above)
 
 
-def _no_resnet(hosts) -> str:
+def _resnets(node: Any, path: str) -> Iterator[Tuple[str, str]]:
+    """(place, type) of each ResNet in a model, whatever its key."""
+    if isinstance(node, (list, tuple)):
+        node = dict(enumerate(node))
+    if isinstance(node, dict):
+        if str(node.get('type')).rpartition('.')[2] in RESNETS:
+            yield path, node['type']
+        for key, value in node.items():
+            yield from _resnets(value, f'{path}.{key}')
+
+
+def _no_resnet(hosts, model) -> str:
     if not hosts:
+        for where, kind in _resnets(model, 'model'):
+            return (f'{where} is a {kind!r}, but not under the key backbone, so that what reads it cannot be told: only '
+                    'backbones under that key can be replaced')
         return 'the model has no backbone: nothing to replace'
     path, host, key, _ = hosts[0]
-    kind = _kind(host[key])[1]
+    scope, kind = _kind(host[key])
+    if scope == 'nfnet_mm':
+        return f'{path}.{key} of type {host[key]["type"]!r} is normalizer-free already: swap the config it came from'
     why = REASONS.get(kind, 'it is not of the ResNet family, and its options have no counterpart')
     return f'{path}.{key} of type {kind!r} cannot be replaced: {why}. What can: {", ".join(RESNETS)}'
 

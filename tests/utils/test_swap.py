@@ -390,8 +390,42 @@ def test_a_linear_probe_leaves_the_final_conv_training():
 
 def test_twice_is_refused():
     new, _ = swap_config(detector(), 'nfnet_f0')
-    with pytest.raises(UserError, match="'NFNet' cannot be replaced"):
+    with pytest.raises(UserError, match="'nfnet_mm.NFNet' is normalizer-free already: swap the config it came from"):
         swap_config(new, 'nfnet_f1')
+
+
+@pytest.mark.parametrize('model, where', [
+    (dict(aux_backbone=dict(type='ResNet', depth=50)), 'aux_backbone'),
+    (dict(branches=[dict(img_backbone=dict(type='mmdet.ResNeXt', depth=50))]), 'branches.0.img_backbone'),
+    (dict(teacher=dict(type='GFL', backbone=dict(type='ResNet', depth=101))), 'teacher.backbone')])
+def test_a_resnet_under_another_key_is_told(model, where):
+    new, notes = swap_config(detector(**model), 'nfnet_f0')
+    assert {key: new['model'][key] for key in model} == model
+    (note, ) = [note for note in notes if "under the key backbone are replaced, but no teacher's" in note]
+    assert note.startswith(f'WARNING: model.{where} stays ')
+    assert not any('under the key backbone' in note for note in swap_config(detector(), 'nfnet_f0')[1])
+
+
+def test_a_resnet_under_another_key_alone_is_refused():
+    cfg = classifier()
+    encoder = [cfg['model'].pop('backbone'), cfg['model'].pop('neck')]
+    cfg['model'].update(type='ImageToImageRetriever', image_encoder=encoder)
+    with pytest.raises(UserError, match="model.image_encoder.0 is a 'ResNet', but not under the key backbone"):
+        swap_config(cfg, 'nfnet_f0')
+
+
+def test_other_backbones_stay_as_they_are():
+    swin = dict(type='SwinTransformer', norm_eval=None)
+    new, notes = swap_config(detector(extra=dict(backbone=swin)), 'nfnet_f0')
+    assert new['model']['extra']['backbone'] == swin and "model.extra.backbone stays 'SwinTransformer'" in notes
+
+
+def test_options_of_none_are_the_defaults():
+    nones = dict(strides=None, dilations=None, frozen_stages=None, num_stages=None, in_channels=None, plugins=None)
+    plain = detector()
+    del plain['model']['backbone']['frozen_stages'], plain['model']['backbone']['num_stages']
+    new, notes = swap_config(detector(nones), 'nfnet_f0')
+    assert (new, notes) == swap_config(plain, 'nfnet_f0')
 
 
 DCN = dict(dcn=dict(type='DCNv2'), stage_with_dcn=(False, True, True, True))
