@@ -55,8 +55,9 @@ def rewire_head(head: dict, path: str, levels, notes: List[str], behind=None) ->
             assign(head, 'in_channels', type(value)(new) if many else new[0], path, notes)
         else:
             assign(head, 'in_channels', mapped(value, levels, where), path, notes)
-    if 'c1_in_channels' in head:  # the skip connection of DeepLabV3+
-        assign(head, 'c1_in_channels', levels[0][1], path, notes)
+    if head.get('c1_in_channels'):  # the skip connection of DeepLabV3+; 0 is none
+        width = mapped(head['c1_in_channels'], levels, f'{path}.c1_in_channels')
+        assign(head, 'c1_in_channels', width, path, notes)
     for name, inner in (head.get('task_heads') or {}).items():  # of mmpretrain's MultiTaskHead
         rewire_head(inner, f'{path}.task_heads.{name}', levels, notes)
     for key, value in head.items():

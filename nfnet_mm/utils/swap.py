@@ -189,8 +189,13 @@ def _swap_one(host, key, path, variant, default_scope, weights, strict, notes) -
     base = old.get('base_channels', 64) * (old.get('expansion') or (1 if str(depth) in ('18', '34') else 4))
     was = [base * 2**i for i in indices]
     necks = modules(host.get('neck'))
-    if indices == (3, ) and (default_scope == 'mmpretrain' or any('Pooling' in _kind(n)[1] for _, n in necks)):
-        indices = (4, )  # a pre-activation network ends with an activation, in some after a conv
+    # unless a neck reads each of several outputs, by its list of channels, mmpretrain's heads read the last
+    each = len(indices) > 1 and any(isinstance(neck.get('in_channels'), (list, tuple)) for _, neck in necks)
+    pools = default_scope == 'mmpretrain' or any('Pooling' in _kind(neck)[1] for _, neck in necks)
+    if indices[-1] == 3 and pools and not each:
+        # a pre-activation network ends with an activation, in some after a conv
+        indices = (*indices[:-1], 4)
+        notes.append(f'{path}.{key}: its output 3, which the head reads, becomes 4, behind the last activation')
     cfg = _backbone_cfg(old, f'{path}.{key}', variant, indices, weights, strict, notes)
     levels = list(zip(was, map(variant.channels, indices)))
     host[key] = cfg

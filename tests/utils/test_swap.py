@@ -194,6 +194,15 @@ def test_heads_that_read_several_levels():
     assert [h['in_channels'] for h in heads[2]] == [156, 330]
 
 
+@pytest.mark.parametrize('width, becomes', [(0, 0), (None, None), (256, 36), (512, 78)])
+def test_skip_connection_of_deeplab(width, becomes):
+    aspp = dict(type='DepthwiseSeparableASPPHead', in_channels=2048, in_index=3, c1_in_channels=width)
+    head = swap_config(segmentor(decode_head=aspp), 'nf_regnet_b0')[0]['model']['decode_head']
+    assert head['c1_in_channels'] == becomes
+    with pytest.raises(UserError, match='decode_head.c1_in_channels holds 24, which is none of the channels'):
+        swap_config(segmentor(decode_head=dict(aspp, c1_in_channels=24)), 'nf_regnet_b0')
+
+
 def test_jpu_hands_levels_on():
     """FastFCN: the heads read the neck's own output at the last level, the backbone's below it."""
     neck = dict(type='JPU', in_channels=(512, 1024, 2048), mid_channels=512, start_level=0, end_level=-1)
@@ -360,6 +369,25 @@ def classifier(backbone=(), **head):
                    neck=dict(type='GlobalAveragePooling'),
                    head=dict(dict(type='LinearClsHead', num_classes=1000, in_channels=2048), **head)),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)))
+
+
+def test_the_head_reads_the_last_of_several_outputs():
+    new, notes = swap_config(classifier(dict(out_indices=(0, 1, 2, 3))), 'nfnet_f0')
+    assert new['model']['backbone']['out_indices'] == (0, 1, 2, 4) and new['model']['head']['in_channels'] == 3072
+    assert 'model.backbone: its output 3, which the head reads, becomes 4, behind the last activation' in notes
+    with torch.device('meta'):
+        net = MODELS.build(new['model']['backbone'])
+    assert net.out_channels == (256, 512, 1536, 3072)
+    # one of which the neck reads all
+    cfg = classifier(dict(out_indices=(0, 1, 2, 3)))
+    cfg['model']['neck'] = dict(type='HRFuseScales', in_channels=(256, 512, 1024, 2048))
+    cfg['model']['head']['in_channels'] = 2048
+    model = swap_config(cfg, 'nfnet_f0')[0]['model']
+    assert model['backbone']['out_indices'] == (0, 1, 2, 3)
+    assert model['neck']['in_channels'] == (256, 512, 1536, 1536)
+    # which is not the last stage
+    assert swap_config(classifier(dict(out_indices=(2, )), in_channels=1024), 'nfnet_f0')[0]['model']['backbone'][
+        'out_indices'] == (2, )
 
 
 def test_heads_of_several_tasks():
