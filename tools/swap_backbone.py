@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
 from nfnet_mm.utils import config_files, swap  # noqa: E402
-from nfnet_mm.utils.running import one_line_errors  # noqa: E402
+from nfnet_mm.utils.running import check_exists, one_line_errors  # noqa: E402
 
 
 def parse_args():
@@ -29,6 +29,8 @@ def parse_args():
 @one_line_errors
 def main():
     args = parse_args()
+    if args.weights and '://' not in args.weights:
+        check_exists(args.weights, 'weights')
     source = config_files.find_config(args.config)
     old = config_files.read_config(source.path)
     new, notes = swap.swap_config(old, args.backbone, args.weights, args.clipping, args.strict)

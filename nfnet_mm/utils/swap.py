@@ -107,6 +107,12 @@ def swap_config(cfg: Dict[str, Any],
     if cfg.get('load_from'):
         notes.append(f'load_from = {cfg["load_from"]!r} dropped')
         cfg['load_from'] = None
+    if cfg.get('resume'):
+        cfg['resume'] = False
+        notes.append('resume = True -> False: there is no run of the new network to resume yet')
+    if cfg.get('work_dir'):
+        notes.append(f'WARNING: work_dir = {cfg["work_dir"]!r} stays: resuming in it finds the checkpoints of the '
+                     'ResNet, so name another')
     parts = list(swapped_parts(shipped, model, cfg.get('default_scope')))
     set_normalisation(cfg, {host[key].get('in_channels', 3) for _, host, key, _ in hosts}, notes)
     set_agc(cfg, clipping, notes)
@@ -286,6 +292,9 @@ def _backbone_cfg(old, path, variant, indices, weights, strict, notes) -> Dict[s
         cfg['dilations'] = dilations
     if weights:
         cfg['init_cfg'] = dict(type='nfnet_mm.NFPretrained', checkpoint=weights)
+        if 'in_channels' in cfg:
+            notes.append(f'WARNING: {path}.init_cfg: weights for images of another number of channels than '
+                         f'{cfg["in_channels"]} need in_channels=\'mean\' or \'cycle\' there: state which')
     carried = ''.join(f', {key} {value}' for key, value in cfg.items() if key not in ('type', 'arch', 'depth'))
     notes.append(f'{path}: {_kind(old)[1]}-{old.get("depth", 50)} -> {variant.name}{carried}')
     if gone := [key for key in MOOT if old.get(key) not in (None, False)]:

@@ -120,6 +120,11 @@ def _brief_dict(values: Dict[str, Any]) -> str:
     return ', '.join(f'{key} {value}' for key, value in values.items())
 
 
+def _unscoped(kind: Any) -> Any:
+    """A type of mmengine's by its bare name, which the frameworks know too."""
+    return re.sub(r'^(mmengine|mmdet|mmseg|mmpretrain)\.', '', kind) if isinstance(kind, str) else kind
+
+
 def set_agc(cfg: dict, clipping: float, notes: List[str]) -> None:
     """AGC's twin of the optimizer wrapper; everything else in it stays."""
     try:
@@ -130,10 +135,10 @@ def set_agc(cfg: dict, clipping: float, notes: List[str]) -> None:
     if wrapper is None:
         notes.append('the config has no optim_wrapper: none to replace')
         return
-    kind = wrapper.get('type', 'OptimWrapper')
+    kind = _unscoped(wrapper.get('type', 'OptimWrapper'))
     if kind not in (*AGC_TWINS, *AGC_TWINS.values()):
         raise UserError(f'optim_wrapper.type={kind!r} has no twin with AGC; {", ".join(AGC_TWINS)} have')
-    builder = wrapper.get('constructor')
+    builder = _unscoped(wrapper.get('constructor'))
     if builder not in (None, 'DefaultOptimWrapperConstructor', 'nfnet_mm.NFOptimWrapperConstructor'):
         raise UserError(f'optim_wrapper.constructor={builder!r} knows the layers of another network, and AGC needs '
                         "'nfnet_mm.NFOptimWrapperConstructor' in its place")
@@ -141,7 +146,10 @@ def set_agc(cfg: dict, clipping: float, notes: List[str]) -> None:
     try:
         NFOptimWrapperConstructor(dict(optimizer=wrapper.get('optimizer')), paramwise)
     except (TypeError, ValueError) as error:
-        raise UserError(f'optim_wrapper: {error}') from error
+        if 'base_wd' in str(error):  # mmengine's own name for it
+            error = (f'paramwise_cfg={paramwise!r} multiplies the weight decay, which optimizer='
+                     f'{wrapper.get("optimizer")!r} does not state: add weight_decay to it')
+        raise UserError(f'optim_wrapper: {error}') from None
     wrapper.update(type=AGC_TWINS.get(kind, kind), constructor='nfnet_mm.NFOptimWrapperConstructor')
     wrapper['agc'] = dict(clipping=clipping, eps=1e-3)
     notes.append(f'optim_wrapper: {kind} -> {wrapper["type"]}, clipping {clipping}; optimizer '

@@ -122,6 +122,7 @@ def test_every_shipped_custom_key_keeps_its_meaning_or_is_named(sweep, framework
 
 def test_command(run_tool, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    Path('w.pth').touch()
     code, err = run_tool('swap_backbone', RETINANET, '--backbone', 'nfnet_f0+', '--weights', 'w.pth',
                          '--clipping', 0.04)
     assert (code, err) == (0, '')
@@ -143,6 +144,7 @@ def test_command(run_tool, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('args, message', [
     (['mmdet::retinanet/retinanet_r50_fpn_1x_coc.py'], "did you mean 'retinanet_r50_fpn_1x_coco.py'"),
+    ([RETINANET, '--weights', 'own_r50.pi'], "weights 'own_r50.pi' does not exist; in '.': did you mean 'own_r50.py'?"),
     (['mmyolo::x.py'], "no package 'mmyolo' is installed"),
     (['nowhere.py'], "config 'nowhere.py' does not exist"),
     ([RETINANET, '-o', 'no/folder.py'], "the folder 'no' does not exist"),

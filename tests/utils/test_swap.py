@@ -266,6 +266,28 @@ def test_optimizer_wrapper_keeps_its_settings():
     assert 'optim_wrapper.clip_grad (max_norm 0.1, norm_type 2) stays, and applies after AGC' in notes
 
 
+@pytest.mark.parametrize('scope', ['mmengine.', 'mmdet.', ''])
+def test_scoped_wrappers_are_mmengines(scope):
+    cfg = detector()
+    cfg['optim_wrapper'].update(type=f'{scope}AmpOptimWrapper', constructor=f'{scope}DefaultOptimWrapperConstructor')
+    assert swap_config(cfg, 'nfnet_f0')[0]['optim_wrapper']['type'] == 'nfnet_mm.AmpAGCOptimWrapper'
+
+
+def test_a_run_of_the_resnet_is_not_resumed():
+    new, notes = swap_config(dict(detector(), resume=True, work_dir='work_dirs/mine'), 'nfnet_f0')
+    assert new['resume'] is False and new['work_dir'] == 'work_dirs/mine'
+    assert 'resume = True -> False: there is no run of the new network to resume yet' in notes
+    assert any(note.startswith("WARNING: work_dir = 'work_dirs/mine' stays") for note in notes)
+    assert not any('resum' in note for note in swap_config(dict(detector(), resume=False), 'nfnet_f0')[1])
+
+
+@pytest.mark.parametrize('channels, weights, told', [(4, 'w.pth', True), (3, 'w.pth', False), (4, None, False)])
+def test_weights_for_other_images(channels, weights, told):
+    notes = swap_config(detector(dict(in_channels=channels)), 'nfnet_f0', weights)[1]
+    said = "than 4 need in_channels='mean' or 'cycle' there: state which"
+    assert any(said in note and note.startswith('WARNING: model.backbone.init_cfg') for note in notes) == told
+
+
 def test_parameter_names_are_translated():
     cfg = detector()
     cfg['optim_wrapper'].update(
@@ -497,6 +519,9 @@ def test_extras_are_left_out_with_a_warning_or_refused(options, what):
     (lambda cfg: cfg['optim_wrapper'].update(type='OptimWrapperDict'), "type='OptimWrapperDict' has no twin with AGC"),
     (lambda cfg: cfg['optim_wrapper'].update(constructor='LayerDecay'), "constructor='LayerDecay' knows the layers"),
     (lambda cfg: cfg['optim_wrapper'].update(paramwise_cfg=dict(num_layers=12)), "'num_layers' is unknown"),
+    (lambda cfg: cfg['optim_wrapper'].update(optimizer=dict(type='AdamW'), paramwise_cfg=dict(norm_decay_mult=0)),
+     "multiplies the weight decay, which optimizer={'type': 'AdamW'} does not state: add weight_decay to it"),
+    (lambda cfg: cfg['optim_wrapper'].update(type='mine.OptimWrapper'), "type='mine.OptimWrapper' has no twin"),
 ])
 def test_configs_refused(change, message):
     cfg = detector()
