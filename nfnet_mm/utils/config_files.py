@@ -1,5 +1,6 @@
 """Read a config by path or by ``scope::path``, and write one that inherits another and states what differs."""
 import keyword
+import math
 import os
 import re
 from importlib.util import find_spec
@@ -66,7 +67,7 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items() if key != '_scope_'}
     if isinstance(value, (list, tuple)):
         return type(value)(map(_plain, value))
-    return value
+    return math.nan if isinstance(value, float) and math.isnan(value) else value  # one object equals itself in dicts
 
 
 def difference(old: Dict[str, Any], new: Dict[str, Any]) -> Dict[str, Any]:
@@ -79,13 +80,23 @@ def difference(old: Dict[str, Any], new: Dict[str, Any]) -> Dict[str, Any]:
     out = {}
     for key, value in new.items():
         before = old.get(key)
-        if key in old and before == value and type(before) is type(value):
+        if key in old and (before is value or before == value) and type(before) is type(value):
             continue
         if isinstance(value, dict) and isinstance(before, dict):
             gone = before.keys() - value.keys()
             value = dict(_delete_=True, **value) if gone else difference(before, value)
         out[key] = value
     return out
+
+
+def _literal(value: Any) -> str:
+    """``repr`` as a config file can have it, in which ``inf`` and ``nan`` are no names."""
+    if isinstance(value, dict):
+        return '{' + ', '.join(f'{key!r}: {_literal(item)}' for key, item in value.items()) + '}'
+    if type(value) in (list, tuple):
+        inside = ', '.join(map(_literal, value)) + (',' if type(value) is tuple and len(value) == 1 else '')
+        return f'[{inside}]' if type(value) is list else f'({inside})'
+    return repr(value) if not isinstance(value, float) or math.isfinite(value) else f"float('{value}')"
 
 
 def config_text(value: Any, indent: int = 0, room: int = 120) -> str:
@@ -96,7 +107,7 @@ def config_text(value: Any, indent: int = 0, room: int = 120) -> str:
         dict(type='FPN', in_channels=[256, 512], a_b={'x.y': 1})
     """
     if not isinstance(value, dict) or not value:
-        return repr(value) if value != {} else 'dict()'
+        return _literal(value) if value != {} else 'dict()'
     named = all(isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key) for key in value)
     opening, closing = ('dict(', ')') if named else ('{', '}')
     pairs = [(f'{key}=' if named else f'{key!r}: ', item) for key, item in value.items()]
@@ -155,7 +166,10 @@ def write_config(target: Path, source: Source, old: Dict[str, Any], new: Dict[st
     part = target.with_name(f'.{target.stem}.part.py')  # beside it, so that the relative base holds
     try:
         part.write_text(text, encoding='utf-8')
-        again = read_config(part)
+        try:
+            again = read_config(part)
+        except UserError as error:  # which names a file that is gone then
+            raise UserError(str(error).replace(str(part), f'{target} (inheriting {source.path})')) from error
         if again != new:
             keys = [key for key in {**again, **new} if again.get(key) != new.get(key)]
             raise UserError(f'config {str(source.path)!r} cannot be inherited: read back, {", ".join(keys)} differ')

@@ -1,6 +1,8 @@
 """Shipped configs with a swapped backbone: the written file is the config, and trains."""
+import copy
 import importlib.util
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -182,6 +184,28 @@ def test_fragments_say_what_the_tool_says(tmp_path, fragment, config, model, hea
             del place['model']['backbone']['out_indices']
     assert cfg['model'] == new['model'] and cfg['optim_wrapper'] == new['optim_wrapper']
     assert cfg['model'][head]['in_channels'] == new['model'][head]['in_channels']
+
+
+def test_values_without_a_literal(tmp_path):
+    """Infinity and NaN, in what is written out and in what is only inherited."""
+    (tmp_path / 'old.py').write_text("model = dict(a=float('nan'), sizes=[(0, float('inf'))], gone=1)\n"
+                                     "other = [float('nan'), dict(x=float('-inf'))]\n")
+    source = find_config(tmp_path / 'old.py')
+    old = read_config(source.path)
+    new = dict(copy.deepcopy(old), model={key: old['model'][key] for key in ('a', 'sizes')})
+    target, text = write_config(tmp_path / 'new.py', source, old, new, 'title')
+    assert text.splitlines()[-1] == "model = dict(_delete_=True, a=float('nan'), sizes=[(0, float('inf'))])"
+    model = Config.fromfile(target).model
+    assert math.isnan(model.a) and model.sizes == [(0, math.inf)] and 'gone' not in model
+
+
+def test_what_cannot_be_read_back_names_no_temporary_file(tmp_path):
+    (tmp_path / 'old.py').write_text('model = dict(a=1)\n')
+    source = find_config(tmp_path / 'old.py')
+    with pytest.raises(UserError) as caught:
+        write_config(tmp_path / 'new.py', source, dict(model=dict(a=1)), dict(model=dict(a=object())), 'title')
+    assert '.part' not in str(caught.value) and str(source.path) in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['old.py']
 
 
 @pytest.mark.parametrize('name, expected', [
