@@ -176,8 +176,8 @@ def _resnets(node: Any, path: str) -> Iterator[Tuple[str, str]]:
 def _no_resnet(hosts, model) -> str:
     if not hosts:
         for where, kind in _resnets(model, 'model'):
-            return (f'{where} is a {kind!r}, but not under the key backbone, so that what reads it cannot be told: only '
-                    'backbones under that key can be replaced')
+            return (f'{where} is a {kind!r}, but not under the key backbone, so that what reads it cannot be told: '
+                    'only backbones under that key can be replaced')
         return 'the model has no backbone: nothing to replace'
     path, host, key, _ = hosts[0]
     scope, kind = _kind(host[key])

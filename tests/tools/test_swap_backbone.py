@@ -22,6 +22,7 @@ pytest.importorskip('mmcv.ops')
 
 ROOT = Path(__file__).parents[2]
 RETINANET = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+MASK_RCNN_AMP = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_amp-1x_coco.py'
 FCN = 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py'
 CLASSIFIER = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'
 
@@ -169,16 +170,19 @@ def test_refusals(run_tool, tmp_path, monkeypatch, args, message):
 
 
 @pytest.mark.parametrize('fragment', ['nfnet_f0', 'nfnet_f1', 'nf_resnet50', 'nf_resnet101'])
-@pytest.mark.parametrize('config, model, head', [
-    (RETINANET, 'nf_detector', 'neck'), (FCN, 'nf_segmentor', 'decode_head'), (CLASSIFIER, 'nf_classifier', 'head')])
-def test_fragments_say_what_the_tool_says(tmp_path, fragment, config, model, head):
+@pytest.mark.parametrize('config, model, head, wrapper', [
+    (RETINANET, 'nf_detector', 'neck', 'nf_optim_wrapper'),
+    (MASK_RCNN_AMP, 'nf_detector', 'neck', 'nf_amp_optim_wrapper'),
+    (FCN, 'nf_segmentor', 'decode_head', 'nf_optim_wrapper'),
+    (CLASSIFIER, 'nf_classifier', 'head', 'nf_optim_wrapper')])
+def test_fragments_say_what_the_tool_says(tmp_path, fragment, config, model, head, wrapper):
     source = find_config(config)
     folder = ROOT / 'configs' / '_base_' / 'nf'
     mine = tmp_path / 'mine.py'
     mine.write_text(f"_base_ = [{source.base}, {str(folder / fragment)!r} + '.py', {str(folder / 'agc.py')!r}]\n"
-                    f'model = _base_.{model}\noptim_wrapper = _base_.nf_optim_wrapper\n')
+                    f'model = _base_.{model}\noptim_wrapper = _base_.{wrapper}\n')
     cfg, (new, _) = read_config(mine), swap_config(read_config(source.path), fragment)
-    assert cfg['model']['backbone'].get('frozen_stages') == (1 if config == RETINANET else None)
+    assert cfg['model']['backbone'].get('frozen_stages') == (1 if model == 'nf_detector' else None)
     for place in (cfg, new):
         if place['model']['backbone'].get('out_indices') == (0, 1, 2, 3):  # the default
             del place['model']['backbone']['out_indices']

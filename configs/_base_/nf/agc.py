@@ -3,3 +3,7 @@
 nf_optim_wrapper = dict(
     type='nfnet_mm.AGCOptimWrapper', agc=dict(clipping=0.01, eps=1e-3),
     constructor='nfnet_mm.NFOptimWrapperConstructor')
+# the same in place of an AmpOptimWrapper: nf_optim_wrapper would train in float32
+nf_amp_optim_wrapper = dict(
+    type='nfnet_mm.AmpAGCOptimWrapper', agc=dict(clipping=0.01, eps=1e-3),
+    constructor='nfnet_mm.NFOptimWrapperConstructor')

@@ -2,7 +2,7 @@
 
     _base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', './_base_/nf/nfnet_f0.py', './_base_/nf/agc.py']
     model = _base_.nf_detector
-    optim_wrapper = _base_.nf_optim_wrapper
+    optim_wrapper = _base_.nf_optim_wrapper  # nf_amp_optim_wrapper if the config's is an AmpOptimWrapper
 
 For a backbone read by anything but an FPN of all four stages, tools/swap_backbone.py works out the channels.
 """
