@@ -81,10 +81,10 @@ def swap_config(cfg: Dict[str, Any],
         'model.neck.in_channels: [512, 1024, 2048] -> [512, 1536, 1536]'
     """
     variant, notes = find_variant(backbone), []
+    if not isinstance(cfg.get('model'), dict):
+        raise UserError(f'the config has no model to change (model={cfg.get("model")!r})')
     cfg = copy.deepcopy(cfg)
-    model = cfg.get('model')
-    if not isinstance(model, dict):
-        raise UserError(f'the config has no model to change (model={model!r})')
+    model = cfg['model']
     hosts = list(backbone_hosts(model, 'model'))
     if not any(is_resnet(host[key]) for _, host, key, _ in hosts):
         raise UserError(_no_resnet(hosts, model))
@@ -201,7 +201,7 @@ def _swap_one(host, key, path, variant, default_scope, weights, strict, notes) -
     if indices[-1] == 3 and pools and not each:
         # a pre-activation network ends with an activation, in some after a conv
         indices = (*indices[:-1], 4)
-        notes.append(f'{path}.{key}: its output 3, which the head reads, becomes 4, behind the last activation')
+        notes.append(f'{path}.{key}: its last output becomes 4, behind the last activation, in place of 3')
     cfg = _backbone_cfg(old, f'{path}.{key}', variant, indices, weights, strict, notes)
     levels = list(zip(was, map(variant.channels, indices)))
     host[key] = cfg

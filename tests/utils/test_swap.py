@@ -396,7 +396,7 @@ def classifier(backbone=(), **head):
 def test_the_head_reads_the_last_of_several_outputs():
     new, notes = swap_config(classifier(dict(out_indices=(0, 1, 2, 3))), 'nfnet_f0')
     assert new['model']['backbone']['out_indices'] == (0, 1, 2, 4) and new['model']['head']['in_channels'] == 3072
-    assert 'model.backbone: its output 3, which the head reads, becomes 4, behind the last activation' in notes
+    assert 'model.backbone: its last output becomes 4, behind the last activation, in place of 3' in notes
     with torch.device('meta'):
         net = MODELS.build(new['model']['backbone'])
     assert net.out_channels == (256, 512, 1536, 3072)
