@@ -12,6 +12,8 @@ from torch import nn
 from nfnet_mm.errors import UserError, some
 from nfnet_mm.registry import HOOKS
 
+from .resume import check_resumed, group_names
+
 
 @HOOKS.register_module()
 class StrictLoadHook(Hook):
@@ -19,10 +21,12 @@ class StrictLoadHook(Hook):
 
     A weight that is missing, left over or of another shape is an error, as is a dialect of weight standardisation, where
     the file says one (as converted weights do), that is not the model's: such weights would compute something else. In
-    a run that is resumed, what is left over is only warned of.
+    a run that is resumed, what is left over is only warned of; its settings are held against the checkpoint's, too
+    (see :func:`~.resume.check_resumed`).
 
     Args:
-        allow_missing: Warn instead, as for a checkpoint that holds more, or less, than the model by intention.
+        allow_missing: Warn instead, as for a checkpoint that holds more, or less, than the model by intention. One that
+            holds nothing of it stays an error.
 
     Raises:
         UserError: The checkpoint is not of this model; one line that names the weights.
@@ -31,15 +35,21 @@ class StrictLoadHook(Hook):
     def __init__(self, allow_missing: bool = False):
         self.allow_missing = allow_missing
 
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        checkpoint['meta']['param_names'] = group_names(runner)  # for a run that resumes from it
+
     def after_load_checkpoint(self, runner, checkpoint: Any) -> None:
         model = runner.model
+        if runner._resume and isinstance(checkpoint, Mapping):
+            check_resumed(runner, checkpoint)
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
         wrong, left_over = mismatches(model, checkpoint)
         if wrong or left_over:
             message = f'the checkpoint is not of this model ({type(model).__name__}): {"; ".join(wrong + left_over)}'
             # Resuming, the optimizer's state tells a parameter too many; a buffer may only come with the first forward.
-            if not self.allow_missing and (wrong or not runner._resume):
+            lenient = self.allow_missing or runner._resume and not wrong
+            if not lenient or not _fits_anywhere(model, checkpoint):
                 raise UserError(message)
             print_log(message, logger='current', level=logging.WARNING)
 
@@ -65,6 +75,12 @@ def mismatches(model: nn.Module, checkpoint: Any) -> Tuple[List[str], List[str]]
     wrong = [f'{len(missing)} missing: {some(missing)}'] if missing else []
     return (wrong + shapes + _other_dialect(model, checkpoint),
             [f'{len(left_over)} left over: {some(left_over)}'] if left_over else [])
+
+
+def _fits_anywhere(model: nn.Module, checkpoint: Any) -> bool:
+    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
+    own = model.state_dict()
+    return isinstance(state, Mapping) and (not own or any(key.removeprefix('module.') in own for key in state))
 
 
 def _other_dialect(model: nn.Module, checkpoint: Mapping) -> List[str]:

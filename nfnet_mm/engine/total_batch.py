@@ -1,15 +1,17 @@
 """Train with a recipe's batch size on whatever number of devices there is."""
-import math
+import copy
 from numbers import Number
 
 import numpy as np
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
-from mmengine.runner import IterBasedTrainLoop
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor
 
 from nfnet_mm.errors import UserError
 from nfnet_mm.registry import LOOPS
+
+from .resume import check_resumed, group_names
 
 __all__ = ['TotalBatchTrainLoop', 'plan_accumulation']
 
@@ -57,30 +59,6 @@ def set_accumulation(wrapper, counts):
     wrapper._accumulative_counts = counts
 
 
-def check_resumed_rates(groups, resumed, total_batch, resumed_total):
-    """Refuse to resume from parameter groups that have other base learning rates than those of the config.
-
-    Args:
-        groups, resumed: parameter groups as built, and as in the checkpoint. Where their numbers differ, nothing is
-            said: torch does when it loads them.
-        total_batch, resumed_total: that of the config, and that of the checkpoint or None if it does not tell.
-
-    Raises:
-        UserError: with both rates and totals, and what to do.
-    """
-    rates = [[float(group.get('initial_lr', group['lr'])) for group in side] for side in (groups, resumed)]
-    differing = [pair for pair in zip(*rates) if not math.isclose(*pair, rel_tol=1e-6)]
-    if len(groups) != len(resumed) or not differing and resumed_total in (None, total_batch):
-        return
-    new, old = (differing or list(zip(*rates)))[0]
-    total = 'a total_batch that it does not tell' if resumed_total is None else f'total_batch={resumed_total}'
-    raise UserError(
-        f'cannot resume: the config has total_batch={total_batch} and a base learning rate of {new:.6g}, the '
-        f'checkpoint {total} and {old:.6g}, which would win without a word. Resume with the total_batch and the '
-        'learning rate that it was trained with, on any number of devices: the accumulation works itself out. Or begin '
-        'a new run from its weights: load_from=<the checkpoint> and resume=False')
-
-
 class _Resuming(Hook):
     """What the loop needs to do outside :meth:`TotalBatchTrainLoop.run`."""
 
@@ -94,14 +72,23 @@ class _Resuming(Hook):
             set_accumulation(runner.optim_wrapper, 1)
 
     def before_save_checkpoint(self, runner, checkpoint):
-        checkpoint['meta']['total_batch'] = self.loop.total_batch
+        checkpoint['meta'].update(total_batch=self.loop.total_batch, param_names=group_names(runner))
 
     def after_load_checkpoint(self, runner, checkpoint):
         # before the optimizer's state is loaded, and the weights
-        if runner._resume and 'optimizer' in checkpoint and not isinstance(runner.optim_wrapper, dict):
-            groups = runner.optim_wrapper.optimizer.param_groups
-            check_resumed_rates(groups, checkpoint['optimizer']['param_groups'],
-                                self.loop.total_batch, checkpoint['meta'].get('total_batch'))
+        if runner._resume:
+            check_resumed(runner, checkpoint, self.loop.total_batch)
+
+
+def _refuse_absolute_rates(schedulers, total_batch, lr_batch):
+    """Some schedulers state learning rates themselves, which do not follow the optimizer's."""
+    schedulers = [schedulers] if isinstance(schedulers, dict) else schedulers
+    for i, cfg in enumerate(schedulers or ()):
+        for key in ('eta_min', 'eta_max', 'min_value'):
+            if isinstance(cfg, dict) and 'Momentum' not in str(cfg.get('type')) and cfg.get(key):
+                raise UserError(f'train_cfg.lr_batch={lr_batch} scales the learning rate to total_batch={total_batch}, but '
+                                f'param_scheduler.{i}.{key}={cfg[key]!r} is a rate of its own: state both for this '
+                                'total batch and set lr_batch to None (or give eta_min_ratio instead of eta_min)')
 
 
 def detached(value):
@@ -120,7 +107,8 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
     mmengine counts micro-steps: with its ``accumulative_counts`` a recipe's number of steps, warm-up, milestones and
     intervals change with the number of devices. Here they never do: each iteration accumulates as many batches as it
     takes, so ``max_iters``, schedulers (``by_epoch=False``) and the intervals of validation, checkpoints and log all
-    count updates. Logged numbers are means over the whole batch; of other values, the last batch's are kept.
+    count updates. Logged numbers are means over the batches that have them; of other values, the last batch's
+    are kept.
 
     A checkpoint is resumed with the total batch and the learning rates that it was trained with: its optimizer state
     would silently win over another rate of the config. ``load_from`` takes the weights alone and is free.
@@ -142,17 +130,23 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
         _check_count('train_cfg.total_batch', total_batch)
         if lr_batch is not None:
             _check_count('train_cfg.lr_batch', lr_batch)
+        if not isinstance(runner, Runner):
+            raise UserError(f'{type(self).__name__} works under mmengine\'s Runner, not under {type(runner).__name__}')
         super().__init__(runner, dataloader, **kwargs)
         per_device = self.dataloader.batch_size
         if per_device is None:  # a batch sampler of the config's own
-            per_device = self.dataloader.batch_sampler.batch_size
+            per_device = getattr(self.dataloader.batch_sampler, 'batch_size', None)
+        if not isinstance(per_device, int):
+            raise UserError(f'{type(self).__name__} needs batches of one size, and the batch sampler '
+                            f'({type(self.dataloader.batch_sampler).__name__}) has no batch_size')
         self._refuse_short_batches(per_device)
         self.total_batch = total_batch
         self.accumulation = plan_accumulation(total_batch, per_device, get_world_size())
-        # The loop is built before the wrapper, whose config can therefore still be completed.
-        wrapper = runner.optim_wrapper
-        if not isinstance(wrapper, dict):
-            raise UserError(f'{type(self).__name__} needs the optimizer wrapper as a config, got {type(wrapper)}')
+        # The loop is built before the wrapper, whose config can therefore still be completed; the caller's stays.
+        if not isinstance(runner.optim_wrapper, dict):
+            raise UserError(f'{type(self).__name__} needs the optimizer wrapper as a config, got '
+                            f'{type(runner.optim_wrapper)}')
+        wrapper = runner.optim_wrapper = copy.deepcopy(runner.optim_wrapper)
         if wrapper.get('accumulative_counts', 1) != 1:
             raise UserError(f'optim_wrapper.accumulative_counts is {wrapper["accumulative_counts"]}, but '
                              f'{type(self).__name__} derives it from total_batch: remove it')
@@ -167,6 +161,8 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
                 raise UserError(f'train_cfg.lr_batch={lr_batch} scales optim_wrapper.optimizer.lr, which is {rate!r}: '
                                  'set it to a number, or lr_batch to None')
             optimizer['lr'] = rate * (total_batch / lr_batch)
+            if total_batch != lr_batch:
+                _refuse_absolute_rates(runner.param_schedulers, total_batch, lr_batch)
         runner.register_hook(_Resuming(self))
         runner.logger.info(
             f'batch {total_batch} = {per_device} samples x {get_world_size()} devices x {self.accumulation} '
@@ -207,14 +203,16 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
     def run_iter(self, data_batch):
         """One update: ``data_batch`` and the batches after it that complete the total."""
         self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data_batch)
-        mean = {}
+        mean, counts = {}, {}
         for part in range(self.accumulation):
             if part:
                 data_batch = next(self.dataloader_iterator)
             outputs = detached(self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper))
             for key, value in outputs.items():
                 if isinstance(value, (Tensor, np.ndarray, Number)):
-                    value = mean.get(key, 0) + value / self.accumulation
+                    counts[key] = counts.get(key, 0) + 1
+                    # of those batches that have it
+                    value = value if counts[key] == 1 else mean[key] + (value - mean[key]) / counts[key]
                 mean[key] = value
         self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=data_batch, outputs=mean)
         self._iter += 1

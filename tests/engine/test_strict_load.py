@@ -4,6 +4,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from nfnet_mm.engine import strict_load
+from nfnet_mm.errors import UserError
 
 ARCH = dict(widths=(8, 8, 8, 8), depths=(1, 1, 1, 1), group_width=4)
 
@@ -65,3 +66,14 @@ def test_load_hooks_of_modules_that_rename_still_work():
     model = nn.Sequential(Renamed(2, 2))
     assert mismatches(model, old) == [] and float(model[0].weight.detach().sum()) == 4
     assert mismatches(model, nn.Sequential(Renamed(2, 2)).state_dict()) == []
+
+
+def test_a_start_from_a_file_that_holds_nothing_of_the_model_is_refused(tmp_path):
+    from types import SimpleNamespace
+    runner = SimpleNamespace(model=net(), _resume=False)
+    lenient = strict_load.StrictLoadHook(allow_missing=True)
+    part = {key: value for key, value in net().state_dict().items() if 'stem' in key}
+    lenient.after_load_checkpoint(runner, dict(state_dict={**part, 'head.weight': torch.zeros(1)}))
+    for content in ({}, dict(state_dict={'encoder.weight': torch.zeros(1)}), [1]):
+        with pytest.raises(UserError, match='is not of this model'):
+            lenient.after_load_checkpoint(runner, content)

@@ -11,7 +11,7 @@ import torch
 from mmengine import Config
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper, OptimWrapperDict
-from mmengine.registry import DATA_SAMPLERS, LOOPS
+from mmengine.registry import DATA_SAMPLERS, LOOPS, MODELS
 from mmengine.runner import Runner
 
 from nfnet_mm.engine.total_batch import plan_accumulation, set_accumulation
@@ -108,9 +108,9 @@ GROUPS = {'optim_wrapper.paramwise_cfg': dict(custom_keys=dict(bias=dict(lr_mult
 
 @pytest.mark.parametrize('told', [True, False])
 @pytest.mark.parametrize('change, quoted', [
-    ({'train_cfg.total_batch': 16}, r'total_batch=16 and a base learning rate of 0\.2, the checkpoint .* and 0\.1,'),
-    ({'optim_wrapper.optimizer.lr': 0.3}, r'total_batch=8 and a base learning rate of 0\.3, .* and 0\.1,'),
-    ({'optim_wrapper.paramwise_cfg.custom_keys.bias.lr_mult': 3.}, r'of 0\.3, the checkpoint .* and 0\.2,'),
+    ({'train_cfg.total_batch': 16}, r'total_batch=16 and a base learning rate of 0\.2, the checkpoint .* 0\.1,'),
+    ({'optim_wrapper.optimizer.lr': 0.3}, r'total_batch=8 and a base learning rate of 0\.3, .* 0\.1,'),
+    ({'optim_wrapper.paramwise_cfg.custom_keys.bias.lr_mult': 3.}, r'of 0\.3, the checkpoint .* 0\.2,'),
     ({'train_cfg.total_batch': 16, 'train_cfg.lr_batch': None}, r'total_batch=16 .* the checkpoint total_batch=8 '),
 ])
 def test_resuming_with_another_rate_is_refused(tmp_path, change, quoted, told):
@@ -131,10 +131,17 @@ def test_resuming_with_another_rate_is_refused(tmp_path, change, quoted, told):
     assert runner.iter == 4
 
 
-def test_resuming_other_groups_is_left_to_torch(tmp_path):
+@pytest.mark.parametrize('told', [True, False])
+def test_resuming_other_groups(tmp_path, told):
     trained(tmp_path / 'old', **GROUPS)
-    with pytest.raises(ValueError, match='different number of parameter groups'):
-        trained(tmp_path / 'new', resume=True, load_from=str(tmp_path / 'old/iter_2.pth'))
+    path = tmp_path / 'old/iter_2.pth'
+    if not told:  # as checkpoints of before had no names: torch counts the groups
+        checkpoint = torch.load(path, weights_only=False)
+        del checkpoint['meta']['param_names']
+        torch.save(checkpoint, path)
+    with pytest.raises(ValueError, match=r'groups of the config \(1\) are not those of the checkpoint \(2\); linear.bias'
+                       if told else 'different number of parameter groups'):
+        trained(tmp_path / 'new', resume=True, load_from=str(path))
 
 
 @pytest.mark.parametrize('scheduler', [
@@ -285,3 +292,106 @@ def test_what_would_change_the_batch_twice_is_refused(tmp_path, change, message)
     runner = toy_runner(tmp_path / ''.join(filter(str.isalnum, message)), **change)
     with pytest.raises(ValueError, match=message):
         runner.train()
+
+
+@MODELS.register_module(force=True)
+class ToyTwo(toy.ToyLinear):
+    """Two more weights, of one shape."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first, self.second = torch.nn.Linear(3, 3, bias=False), torch.nn.Linear(3, 3, bias=False)
+
+    def forward(self, inputs, data_samples, mode='tensor'):
+        return super().forward([self.second(self.first(x)) for x in inputs], data_samples, mode)
+
+
+def test_resuming_groups_of_equal_sizes_and_rates_with_other_parameters(tmp_path):
+    """torch gives momentum out by position, so that these would get each other's."""
+    def keys(name):
+        return {'optim_wrapper.paramwise_cfg': dict(custom_keys={name: dict(lr_mult=1., mark=1)}),
+                'optim_wrapper.constructor': 'nfnet_mm.NFOptimWrapperConstructor',
+                'model.type': 'ToyTwo'}
+    trained(tmp_path / 'old', **keys('first'))
+    with pytest.raises(ValueError, match='first.*, second.* would get the state of others'):
+        trained(tmp_path / 'new', resume=True, load_from=str(tmp_path / 'old/iter_2.pth'), **keys('second'))
+
+
+@pytest.mark.parametrize('change, message', [
+    ({'param_scheduler.0.milestones': [3]}, r"param_scheduler.0 \(MultiStepLR\) has milestones=.*3.* in the config and"),
+    ({'param_scheduler.0.gamma': 0.5}, r'has gamma=0.5 in the config and 0.1 in the checkpoint'),
+    ({'param_scheduler': []}, 'the config has 0 param_scheduler, the checkpoint 1'),
+])
+def test_resuming_with_another_schedule_is_refused(tmp_path, change, message):
+    trained(tmp_path / 'old')
+    with pytest.raises(ValueError, match=message):
+        trained(tmp_path / 'new', resume=True, load_from=str(tmp_path / 'old/iter_2.pth'), **change)
+
+
+def test_resuming_with_other_options_takes_the_config_s(tmp_path, log_lines):
+    trained(tmp_path / 'old')
+    _, runner = trained(tmp_path / 'new', resume=True, load_from=str(tmp_path / 'old/iter_2.pth'),
+                        **{'optim_wrapper.optimizer.weight_decay': 0.25, 'optim_wrapper.optimizer.momentum': 0.5})
+    group, = runner.optim_wrapper.optimizer.param_groups
+    assert (group['weight_decay'], group['momentum']) == (0.25, 0.5)
+
+
+def test_resuming_a_moving_average_without_its_hook_is_refused(tmp_path):
+    trained(tmp_path / 'old', custom_hooks=[dict(type='EMAHook', ema_type='nfnet_mm.WarmupEMA')])
+    with pytest.raises(ValueError, match='the config has no EMAHook. Add the hook, or begin a new run'):
+        trained(tmp_path / 'new', resume=True, load_from=str(tmp_path / 'old/iter_2.pth'))
+
+
+def test_the_caller_s_config_keeps_its_rate(tmp_path):
+    wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
+    for i in range(3):
+        runner = toy_runner(tmp_path / str(i), optim_wrapper=wrapper, **{'train_cfg.total_batch': 16})
+        runner.train()
+        assert runner.optim_wrapper.optimizer.param_groups[0]['initial_lr'] == pytest.approx(0.2)
+    assert wrapper == dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
+
+
+@pytest.mark.parametrize('scheduler', [dict(type='OneCycleLR', eta_max=0.4, total_steps=4, by_epoch=False),
+                                       dict(type='CosineAnnealingLR', eta_min=0.05, T_max=4, by_epoch=False)])
+def test_rates_that_would_not_follow_the_total_batch_are_refused(tmp_path, scheduler):
+    key = 'eta_max' if 'eta_max' in scheduler else 'eta_min'
+    trained(tmp_path / 'same', param_scheduler=[scheduler])
+    with pytest.raises(ValueError, match=rf'param_scheduler.0.{key}=.* is a rate of its own'):
+        trained(tmp_path / 'other', param_scheduler=[scheduler], **{'train_cfg.total_batch': 16})
+
+
+def test_flexible_runner_is_refused_in_words(tmp_path):
+    from mmengine.runner import FlexibleRunner
+    runner = toy_runner(tmp_path / 'plain')
+    with pytest.raises(ValueError, match="works under mmengine's Runner, not under FlexibleRunner"):
+        LOOPS.build(dict(runner.cfg.train_cfg), default_args=dict(
+            runner=FlexibleRunner.__new__(FlexibleRunner), dataloader=runner._train_dataloader))
+
+
+def test_a_batch_sampler_without_a_batch_size_is_refused(tmp_path):
+    runner = toy_runner(tmp_path / 'uneven')
+    loader = torch.utils.data.DataLoader(toy.ToyNumbers(), batch_sampler=[[0, 1], [2, 3, 4]])
+    with pytest.raises(ValueError, match=r'needs batches of one size, and the batch sampler \(list\) has no batch_size'):
+        LOOPS.build(dict(runner.cfg.train_cfg), default_args=dict(runner=runner, dataloader=loader))
+
+
+def test_a_value_that_some_batches_lack_is_the_mean_of_those_that_have_it(tmp_path):
+    class Some(toy.ToyLinear):
+
+        def train_step(self, data, optim_wrapper):
+            losses = super().train_step(data, optim_wrapper)
+            calls.append(1)
+            return dict(losses, rare=torch.tensor(float(len(calls)))) if len(calls) % 2 else losses
+
+    calls, seen = [], []
+
+    class Watch(Hook):
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            seen.append(float(outputs['rare']))
+
+    runner = toy_runner(tmp_path / 'rare')
+    runner.model = Some()
+    runner.register_hook(Watch())
+    runner.train()
+    assert seen == [2., 6., 10., 14.]  # the means of calls 1 and 3, 5 and 7, ...
