@@ -1,5 +1,6 @@
 """Adaptive gradient clipping (NFNets, section 4.1; where paper and released code differ, the code)."""
 import math
+from numbers import Real
 from typing import Iterable, List, Mapping, NamedTuple, Sequence, Tuple
 
 import torch
@@ -19,7 +20,7 @@ class ClipStats(NamedTuple):
 def check_agc(clipping: float, eps: float) -> None:
     """Raise ValueError unless both are positive finite numbers."""
     for name, value in (('clipping', clipping), ('eps', eps)):
-        good = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+        good = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and value > 0
         if not good:
             raise ValueError(f'AGC {name}={value!r} must be a positive finite number '
                              '(the papers: clipping 0.01 at batch 4096 to 0.16 at 256, eps 1e-3)')
@@ -111,7 +112,8 @@ def unit_norms(tensors: Sequence[Tensor], groups: Sequence[int], dtype: torch.dt
 
 def _aligned(tensor: Tensor, scale: Tensor, groups: int) -> Tuple[Tensor, Tensor]:
     """(view of the tensor, its unit factors in a shape that broadcasts against the view)."""
-    scale = scale.to(tensor.dtype)
+    if tensor.dtype not in (torch.float16, torch.bfloat16):  # in which a small factor would be rounded, or be zero
+        scale = scale.to(tensor.dtype)
     if tensor.dim() < 2:
         return tensor, scale.view([1] * tensor.dim())
     if groups:

@@ -2,11 +2,13 @@
 import difflib
 import inspect
 import logging
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import torch
 from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS as ROOT_OPTIM_WRAPPERS
 from mmengine.registry import OPTIMIZERS
@@ -23,6 +25,10 @@ _KNOWN = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', '
 _CLASSIFIER = 'head.fc.weight'
 # The bases of mmpretrain's classification heads, by name, since this package must not import them here.
 _HEADS = ('ClsHead', 'MultiLabelClsHead')
+# Those with several last layers beside each other: what these are called.
+_PARALLEL = {'CSRAClsHead': 'csra_heads.*.head.weight', 'ConformerHead': '*_cls_head.weight',
+             'DeiTClsHead': 'layers.head*.weight', 'EfficientFormerClsHead': '*head.weight',
+             'LeViTClsHead': 'head*.linear.weight'}
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -34,8 +40,8 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     a SkipInit scalar near the zero that it starts from, for its steps are in proportion to the parameter. No AGC on the weight of an image
     classifier's last layer: ``head.fc.weight``, and the last weights of every classification head of mmpretrain (their
     biases are clipped); the log names them. A parameter that several modules share is stepped and clipped once.
-    Parameters with equal settings share one group, so that foreach and fused optimizers get long lists. Works with any
-    optimizer wrapper; without AGC, only the groups matter.
+    Parameters with equal settings share one group, so that foreach and fused optimizers get long lists; frozen ones are
+    in them too, should they be unfrozen later. Works with any optimizer wrapper; without AGC, only the groups matter.
 
     Args:
         optim_wrapper_cfg: as in mmengine.
@@ -63,13 +69,14 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 hint = f' Did you mean {near[0]!r}?' if near else ''
                 raise ValueError(f'paramwise_cfg key {key!r} is unknown.{hint} Known: {", ".join(_KNOWN)}')
         exclude = self.paramwise_cfg.get('agc_exclude', ())
-        self.agc_exclude = (exclude, ) if isinstance(exclude, str) else tuple(exclude)
+        self.agc_exclude = (exclude, ) if isinstance(exclude, str) else tuple(exclude or ())
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        model = getattr(model, 'module', model)
+        model = model.module if is_model_wrapper(model) else model
         self._say_unmatched(model)
         params: List[dict] = []
-        self.add_params(params, model)
+        with _trainable(model):
+            self.add_params(params, model)
         optimizer = OPTIMIZERS.build(self.optimizer_cfg, default_args=dict(params=self._merged(params, model)))
         cfg = dict(dict(type='OptimWrapper'), **self.optim_wrapper_cfg)
         wrapper = ROOT_OPTIM_WRAPPERS.build(cfg, default_args=dict(optimizer=optimizer))
@@ -161,14 +168,32 @@ def _visited(module: nn.Module, prefix: str = '') -> Iterator[Tuple[str, Tensor]
         yield from _visited(child, f'{prefix}.{name}' if prefix else name)
 
 
-def last_weights(model: nn.Module) -> Iterator[Tuple[str, Tensor]]:
-    """(name, weight) of the last layers of every classification head of mmpretrain in a model, parallel ones too.
+@contextmanager
+def _trainable(model: nn.Module) -> Iterator[None]:
+    """All parameters require gradients here: mmengine's constructor passes over the others."""
+    frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
+    for p in frozen:
+        p.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for p in frozen:
+            p.requires_grad_(False)
 
-    A head's weight is a hidden layer's if a later one of the head could read its output, by their shapes.
+
+def last_weights(model: nn.Module) -> Iterator[Tuple[str, Tensor]]:
+    """(name, weight) of the last layers of every classification head of mmpretrain in a model.
+
+    Those of heads with several beside each other are in a table. In the others a weight is a hidden layer's if a later
+    one could read its output, by their shapes.
     """
     for path, head in model.named_modules():
-        if any(base.__name__ in _HEADS and base.__module__.startswith('mmpretrain.') for base in type(head).__mro__):
-            weights = [(name, p) for name, p in head.named_parameters(prefix=path) if p.dim() > 1]
-            for i, (name, weight) in enumerate(weights):
-                if not any(later.shape[1] == weight.shape[0] for _, later in weights[i + 1:]):
-                    yield name, weight
+        bases = [base for base in type(head).__mro__ if base.__module__.startswith('mmpretrain.')]
+        if not any(base.__name__ in _HEADS for base in bases):
+            continue
+        weights = [(name, p) for name, p in head.named_parameters(prefix=path) if p.dim() > 1]
+        known = next((_PARALLEL[base.__name__] for base in bases if base.__name__ in _PARALLEL), None)
+        for i, (name, weight) in enumerate(weights):
+            if (fnmatchcase(name.removeprefix(f'{path}.'), known) if known else
+                    not any(later.shape[1] == weight.shape[0] for _, later in weights[i + 1:])):
+                yield name, weight

@@ -59,7 +59,10 @@ class _AGC:
         if getattr(self, 'cast_dtype', None) is torch.bfloat16:
             keep_boxes_in_float32(model)
         self._names = {p: name for name, p in model.named_parameters()}
-        self._transposed = {m.weight: m.groups for m in model.modules() if isinstance(m, _ConvTransposeNd)}
+        # by shape, as under spectral or weight normalisation the parameter is not the weight
+        self._transposed = {
+            p: m.groups for m in model.modules() if isinstance(m, _ConvTransposeNd) for p in m.parameters()
+            if p.shape == (m.in_channels, m.out_channels // m.groups, *m.kernel_size)}
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -89,6 +92,11 @@ class _AGC:
                 raise RuntimeError(f'AGC needs whole weights, but a parameter of shape {tuple(p.shape)} is sharded by '
                                    f'{by}: the norm of a unit cannot be computed from a piece of it. Use '
                                    'DistributedDataParallel, or a plain OptimWrapper without AGC.')
+
+    def _refuse_closure(self, kwargs: dict) -> None:
+        if kwargs.get('closure') is not None:
+            raise RuntimeError(f'{type(self).__name__} does not go with a closure, in which {type(self.optimizer).__name__} '
+                               'computes gradients anew that nothing clips')
 
     def _clip_adaptively(self) -> bool:
         """Clip all gradients; whether they are finite, so that the step may be taken."""
@@ -171,6 +179,7 @@ class AGCOptimWrapper(_AGC, OptimWrapper):
         self._set_up_agc(agc, max_nonfinite_steps)
 
     def step(self, **kwargs) -> None:
+        self._refuse_closure(kwargs)
         if self._clip_adaptively():
             super().step(**kwargs)
 
@@ -225,7 +234,14 @@ class AmpAGCOptimWrapper(_AGC, AmpOptimWrapper):
             super().__init__(loss_scale=loss_scale, dtype=dtype, **kwargs)
         self._set_up_agc(agc, max_nonfinite_steps)
 
+    def load_state_dict(self, state_dict: dict) -> None:
+        """As in mmengine; the state of a loss scaler that was off is none to go on from."""
+        if not state_dict.get('loss_scaler', True):
+            state_dict = {key: value for key, value in state_dict.items() if key != 'loss_scaler'}
+        super().load_state_dict(state_dict)
+
     def step(self, **kwargs) -> None:
+        self._refuse_closure(kwargs)
         self.loss_scaler.unscale_(self.optimizer)
         if self._clip_adaptively():
             if self.clip_grad_kwargs:

@@ -1,6 +1,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from mmengine.device import get_device
@@ -10,6 +11,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from nfnet_mm.engine import AGCOptimWrapper, AmpAGCOptimWrapper, adaptive_clip_grad_
+from nfnet_mm.engine.constructor import last_weights
 from nfnet_mm.models import NFNet
 
 SGD = dict(type='SGD', lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
@@ -198,6 +200,95 @@ def test_the_last_weights_of_every_classification_head_are_not_clipped(head, las
     wrapper.step()
     kept = {name for name, p in model.named_parameters() if torch.equal(p.grad, before[name])}
     assert kept == {f'head.{name}.weight' for name in last}
+
+
+@pytest.mark.parametrize('head, last', [
+    (dict(type='DeiTClsHead'), ['layers.head', 'layers.head_dist']),
+    (dict(type='EfficientFormerClsHead'), ['head', 'dist_head']),
+    (dict(type='ConformerHead', in_channels=[8, 8]), ['conv_cls_head', 'trans_cls_head']),
+    (dict(type='LeViTClsHead'), ['head.linear', 'head_dist.linear']),
+    (dict(type='CSRAClsHead', num_heads=2, lam=0.1), ['csra_heads.0.head', 'csra_heads.1.head']),
+    (dict(type='StackedLinearClsHead', mid_channels=[8]), ['layers.1.fc']),
+    (dict(type='LinearClsHead'), ['fc'])])
+def test_the_last_weights_are_told_where_shapes_tell_nothing(head, last):
+    mmpretrain = pytest.importorskip('mmpretrain.registry')
+    model = nn.ModuleDict(dict(head=mmpretrain.MODELS.build(dict(dict(num_classes=8, in_channels=8), **head))))
+    assert {name for name, _ in last_weights(model)} == {f'head.{name}.weight' for name in last}
+
+
+@pytest.mark.parametrize('type', ['OptimWrapper', 'nfnet_mm.AGCOptimWrapper'])
+def test_what_is_unfrozen_later_trains(type):
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    model[0].requires_grad_(False)
+    wrapper = build_optim_wrapper(model, dict(
+        type=type, constructor='nfnet_mm.NFOptimWrapperConstructor', optimizer=dict(type='SGD', lr=0.1, weight_decay=.1)))
+    assert not any(p.requires_grad for p in model[0].parameters())
+    before = [p.detach().clone() for p in model[0].parameters()]
+    wrapper.update_params(model(torch.ones(2, 3)).sum())
+    assert all(torch.equal(p, q) for p, q in zip(model[0].parameters(), before))  # not even decayed
+    model[0].requires_grad_(True)
+    wrapper.update_params(model(torch.ones(2, 3)).sum())
+    assert not any(torch.equal(p, q) for p, q in zip(model[0].parameters(), before))
+
+
+def test_a_submodule_called_module_is_not_the_model():
+    model = nn.ModuleDict(dict(module=nn.Linear(2, 2), other=nn.Linear(2, 2)))
+    assert sum(len(group['params']) for group in build(model).optimizer.param_groups) == 4
+
+
+def test_closures_are_refused():
+    model = nn.Linear(2, 2)
+    wrapper = build(model, optimizer=dict(type='LBFGS', lr=0.1))
+    with pytest.raises(RuntimeError, match='AGCOptimWrapper does not go with a closure, in which LBFGS computes gradients'):
+        wrapper.step(closure=lambda: model(torch.ones(1, 2)).sum())
+
+
+@pytest.mark.parametrize('norm', [nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm,
+                                  nn.utils.weight_norm, lambda m: m])
+@pytest.mark.parametrize('groups', [1, 2])
+def test_units_of_normalised_transposed_convs(norm, groups):
+    torch.manual_seed(0)
+    model = nn.Sequential(norm(nn.ConvTranspose2d(4, 6, 3, groups=groups, bias=False)))
+    wrapper = build(model, agc=dict(clipping=1e-4))
+    weight = next(p for p in model.parameters() if p.shape == (4, 6 // groups, 3, 3))
+    for p in model.parameters():
+        p.grad = torch.randn_like(p)
+    wrapper.step = None
+    wrapper._clip_adaptively()
+
+    def units(t):  # one row for each of the 6 output channels
+        return t.detach().view(groups, 4 // groups, 6 // groups, 9).transpose(1, 2).flatten(0, 1).flatten(1).norm(dim=1)
+
+    torch.testing.assert_close(units(weight.grad), 1e-4 * units(weight))
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('size', [1., 100., 6e3, 6e4])
+def test_half_precision_gradients_are_scaled_in_float32(dtype, size):
+    weight = nn.Parameter(torch.full((2, 2), 0.02, dtype=dtype))
+    weight.grad = torch.full((2, 2), size).to(dtype)
+    adaptive_clip_grad_([weight], 0.01, 1e-3)
+    limit = 0.01 * float(weight.detach().double()[0].norm())
+    torch.testing.assert_close(weight.grad.double().norm(dim=1), torch.full((2, ), limit, dtype=torch.float64),
+                               rtol=1e-2, atol=0)
+
+
+def test_a_loss_scaler_that_was_off_is_no_state_to_resume():
+    model = nn.Linear(2, 1)
+    old = build(model, 'AmpAGCOptimWrapper', dtype='bfloat16')
+    state = copy.deepcopy(old.state_dict())
+    new = build(model, 'AmpAGCOptimWrapper', dtype='bfloat16', loss_scale=1024)
+    new.load_state_dict(copy.deepcopy(state))
+    assert new.loss_scaler.get_scale() == 1024
+    scaled = copy.deepcopy(new.state_dict())
+    newer = build(model, 'AmpAGCOptimWrapper', dtype='bfloat16', loss_scale=8)
+    newer.load_state_dict(scaled)
+    assert newer.loss_scaler.get_scale() == 1024
+
+
+def test_numpy_s_numbers_and_nothing_to_exclude():
+    wrapper = build(nn.Linear(2, 2), agc=dict(clipping=np.float32(0.5)), paramwise_cfg=dict(agc_exclude=None))
+    assert wrapper.agc['clipping'] == 0.5
 
 
 def test_what_is_not_clipped_is_logged(log_lines):
