@@ -1,6 +1,6 @@
 """The authors' moving average of the weights."""
 import weakref
-from typing import List, Optional, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import torch
 from mmengine.model import BaseAveragedModel
@@ -64,6 +64,11 @@ class WarmupEMA(BaseAveragedModel):
                              '1e-5 for a decay of 0.99999')
         if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
             raise ValueError(f'WarmupEMA interval={interval!r} must be a positive integer')
+        for name, p in model.named_parameters():
+            if p.dtype in (torch.float16, torch.bfloat16):
+                raise ValueError(f'WarmupEMA cannot average {name}, which is {p.dtype}: the changes of an average are too '
+                                 'small for it, so that it would stand still. Keep the weights in float32, under '
+                                 'autocast for speed')
         super().__init__(model, interval, device, update_buffers)
         self.momentum = momentum
         self._device = device
@@ -79,6 +84,8 @@ class WarmupEMA(BaseAveragedModel):
         copied = self._pairs(model, 'named_buffers')
         if (calls + 1) % self.interval == 0:  # that is after the update, which ends an accumulation
             averaged = self._pairs(model, 'named_parameters')
+            copied += [pair for pair in averaged if not pair[0].is_floating_point()]  # as of quantised, frozen layers
+            averaged = [pair for pair in averaged if pair[0].is_floating_point()]
             if self.update_buffers:
                 averaged += [pair for pair in copied if pair[0].is_floating_point()]
                 copied = [pair for pair in copied if not pair[0].is_floating_point()]
@@ -125,6 +132,14 @@ class WarmupEMA(BaseAveragedModel):
             raise ValueError(f'not the model that WarmupEMA was built for: only one of the two has {name!r}')
         return [(tensor, theirs[name].detach().to(tensor.device)) for name, tensor in ours.items()]
 
+    def _mirror_ties(self, model: nn.Module) -> None:
+        """Tie our parameters as the model's are by now: mmengine swaps by zip() over each tied one once."""
+        first: Dict[int, str] = {}
+        for name, p in model.named_parameters(remove_duplicate=False):
+            if first.setdefault(id(p), name) != name:
+                path, _, leaf = name.rpartition('.')
+                setattr(self.module.get_submodule(path), leaf, self.module.get_parameter(first[id(p)]))
+
     def _start_from(self, model: nn.Module) -> None:
         self._mirror_buffers(model)
         for kind in ('named_parameters', 'named_buffers'):
@@ -155,8 +170,10 @@ class _StartAtFirstForward:
         if vars(self) and module is self.model() and module.training:
             self.handle.remove()
             average = self.average()
-            if average is not None and average.steps == 0:
-                average._start_from(module)
+            if average is not None:
+                average._mirror_ties(module)
+                if average.steps == 0:
+                    average._start_from(module)
 
 
 @torch.no_grad()

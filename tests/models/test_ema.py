@@ -239,3 +239,34 @@ def test_model_can_be_copied_before_it_trains(copied):
     nn.init.constant_(model.weight, 3)
     model(torch.ones(1, 1))
     assert average.module.weight == 2
+
+
+def test_weights_tied_after_the_average_was_built():
+    """mmengine initialises the weights, and may tie them, when the hook has built the average already."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict(dict(a=nn.Linear(2, 2, bias=False), b=nn.Linear(2, 2, bias=False), c=nn.Linear(2, 2, bias=False)))
+    model.forward = lambda x: model['c'](model['b'](model['a'](x)))
+    average = WarmupEMA(model)
+    model['c'].weight = model['a'].weight
+    model.train()(torch.zeros(1, 2))
+    start = [p.detach().clone() for p in model.parameters()]
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1)
+    average.update_parameters(model)
+    ours = list(average.module.parameters())
+    assert len(ours) == 2 and average.module['c'].weight is average.module['a'].weight
+    for p, first in zip(ours, start):
+        torch.testing.assert_close(p, first + 0.9)
+
+
+def test_integer_parameters_are_copied_and_half_precision_is_refused():
+    model = nn.Linear(2, 2)
+    model.codes = nn.Parameter(torch.tensor([1, 2], dtype=torch.int8), requires_grad=False)
+    average = WarmupEMA(model)
+    model.codes.data += 1
+    average.update_parameters(model)
+    assert average.module.codes.tolist() == [2, 3]
+    for dtype in (torch.bfloat16, torch.float16):
+        with pytest.raises(ValueError, match=f'cannot average weight, which is {dtype}: .* would stand still'):
+            WarmupEMA(nn.Linear(2, 2).to(dtype))
