@@ -31,7 +31,7 @@ def perturb_(params: Sequence[Tensor], grads: Sequence[Tensor], rho: float) -> L
     return saved
 
 
-def part_of(data: Any, batch: int, kept: slice) -> Any:
+def part_of(data: Any, batch: int, kept: Sequence[int]) -> Any:
     """A copy of those of ``batch`` samples that ``kept`` names, from tensors (batch, ...) and lists, however nested.
 
     A list as long as the batch holds its samples, unless each item is a tensor (batch, C, H, W) or of more
@@ -41,19 +41,20 @@ def part_of(data: Any, batch: int, kept: slice) -> Any:
         ValueError: a tensor whose first dimension is not the batch, or a list that may be either.
 
     Example:
-        >>> part_of(dict(inputs=torch.arange(6), data_samples=list('abcdef')), 6, slice(0, 4, 2))
+        >>> part_of(dict(inputs=torch.arange(6), data_samples=list('abcdef')), 6, [0, 2])
         {'inputs': tensor([0, 2]), 'data_samples': ['a', 'c']}
     """
     if isinstance(data, Tensor) and data.dim():
         if len(data) != batch:
             raise ValueError(f'SAMHook cannot take a part of a tensor of shape {tuple(data.shape)} in a batch of '
                              f'{batch} samples; fraction=1 takes the whole batch')
-        return data[kept].clone()
+        return data[list(kept)]
     if isinstance(data, Mapping):
         return {key: part_of(value, batch, kept) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
         if len(data) == batch and not _are_views(data, batch):
-            return copied(data[kept])
+            items = [data[i] for i in kept]
+            return copied(tuple(items) if isinstance(data, tuple) else items)
         parts = [part_of(value, batch, kept) for value in data]
         return tuple(parts) if isinstance(data, tuple) else parts
     return data
@@ -265,7 +266,7 @@ class SAMHook(Hook):
         n = max(1, round(self.fraction * batch)) if batch else None
         if n == batch:
             return copied(args), copied(kwargs)
-        kept = slice(0, n * (batch // n), batch // n)
+        kept = [i * batch // n for i in range(n)]
         return ([part_of(value, batch, kept) for value in args],
                 {key: part_of(value, batch, kept) for key, value in kwargs.items()})
 

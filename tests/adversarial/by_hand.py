@@ -58,7 +58,7 @@ def gradient(model, named, batch, sam, dtype):
         return plain_gradient(model, named, batch, dtype)
     n = len(batch['data_samples'])
     size = max(1, round(sam * n))
-    chosen = list(range(0, n, n // size))[:size]
+    chosen = [i * n // size for i in range(size)]
     part = {key: [value[i] for i in chosen] if isinstance(value, list) else value[chosen]
             for key, value in batch.items()}
     buffers = {name: b.clone() for name, b in model.named_buffers()}

@@ -402,9 +402,9 @@ def test_views_are_cut_one_by_one(samples):
 
 
 def test_lists_of_samples_and_of_views():
-    first = slice(0, 1, 2)
+    first = [0]
     images = [torch.randn(3, 4, 4) for _ in range(3)]  # (C, H, W) with C == batch
-    kept = part_of(images, 3, slice(0, 1, 3))
+    kept = part_of(images, 3, [0])
     assert len(kept) == 1 and torch.equal(kept[0], images[0]) and kept[0] is not images[0]
     views = (torch.arange(2.).view(2, 1, 1, 1, 1), torch.ones(2, 1, 1, 1))
     kept = part_of(views, 2, first)
@@ -553,3 +553,11 @@ def test_reentrant_checkpoints_on_two_processes(tmp_path):
         assert reduced == [0, 0] and same(ours, results[True][0][0])
         for name, value in plain.items():
             torch.testing.assert_close(ours[name], value, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize('fraction, batch, kept', [
+    (0.6, 10, [0, 1, 3, 5, 6, 8]), (0.4, 10, [0, 2, 5, 7]), (0.2, 10, [0, 5]), (0.5, 4, [0, 2]), (0.2, 3, [0])])
+def test_the_part_is_spread_evenly_over_the_batch(fraction, batch, kept):
+    hook = SAMHook(fraction=fraction)
+    (images, ), kwargs = hook._part(None, (torch.arange(batch), ), dict(data_samples=list(range(batch))))
+    assert images.tolist() == kwargs['data_samples'] == kept
