@@ -36,7 +36,7 @@ def main():
     cfg = running.load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
     if '://' not in args.checkpoint:
         running.check_exists(args.checkpoint, 'checkpoint')
-    cfg.load_from = args.checkpoint
+    cfg.load_from, cfg.resume = args.checkpoint, False  # a resumed run's config says otherwise
     running.show_predictions(cfg, args.show, args.show_dir, args.wait_time)
     if args.tta:
         running.use_tta(cfg)

@@ -37,8 +37,7 @@ def main():
     running.check_coco_files(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',))
     running.prepare_launcher(cfg)
     runner = running.build_runner(cfg)
-    if cfg.get('resume'):
-        running.require_whole(runner)
+    running.require_whole(runner, allow_missing=not cfg.get('resume'))
     runner.train()
 
 

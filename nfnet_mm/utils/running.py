@@ -4,6 +4,7 @@ The same for every framework of the stack: the config's ``default_scope`` decide
 """
 import difflib
 import functools
+import gc
 import json
 import mmap
 import os
@@ -35,12 +36,21 @@ def one_line_errors(main):
     def wrapped():
         try:
             main()
+            _leave_process_group()
         except UserError as error:
             if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
                 print(f'error: {error}', file=sys.stderr, flush=True)
             sys.exit(2)
 
     return wrapped
+
+
+def _leave_process_group():
+    """End a distributed run: threads of the group that outlive the interpreter's end abort it, now and then."""
+    torch = sys.modules.get('torch')
+    if torch and torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()  # the runner and what it holds use the group
+        torch.distributed.destroy_process_group()
 
 
 def _nearest(path):
@@ -96,11 +106,10 @@ def use_resume(cfg, resume):
     Where there is none yet, as in the first start of a job that is requeued, training starts as without ``resume``,
     from ``cfg.load_from`` if that is set; a line says so.
     """
-    from mmengine.runner import find_latest_checkpoint
     if resume == 'auto':
-        cfg.resume = find_latest_checkpoint(cfg.work_dir) is not None
+        cfg.resume = os.path.isfile(os.path.join(cfg.work_dir, 'last_checkpoint'))
         if cfg.resume:
-            cfg.load_from = None
+            cfg.load_from = _last_checkpoint(cfg)
         else:
             start = f'from load_from={cfg.load_from!r}' if cfg.get('load_from') else "from the config's initial weights"
             print(f'nothing to resume in {cfg.work_dir!r}: training starts {start}', flush=True)
@@ -108,6 +117,19 @@ def use_resume(cfg, resume):
         if '://' not in resume:
             check_exists(resume, 'checkpoint')
         cfg.resume, cfg.load_from = True, resume
+
+
+def _last_checkpoint(cfg):
+    """The work folder's last checkpoint, also where the folder was moved or copied since it was written."""
+    from mmengine.runner import find_latest_checkpoint
+    last = str(find_latest_checkpoint(cfg.work_dir)).strip()
+    here = os.path.join(cfg.work_dir, os.path.basename(last))
+    elsewhere = (cfg.get('default_hooks', {}).get('checkpoint') or {}).get('out_dir')
+    path = last if elsewhere and not os.path.isfile(here) else here
+    if not os.path.isfile(path):
+        raise UserError(f'the last checkpoint of {cfg.work_dir!r} is {last!r}, and {path!r} does not exist: name the one to '
+                        'go on from with --resume PATH')
+    return path
 
 
 def _name(kind):
@@ -127,9 +149,11 @@ def use_amp(cfg):
     >>> cfg.optim_wrapper.type, cfg.optim_wrapper.agc.clipping
     ('nfnet_mm.AmpAGCOptimWrapper', 0.01)
     """
-    wrapper = cfg.optim_wrapper
+    wrapper = cfg.get('optim_wrapper')
+    if not isinstance(wrapper, dict):
+        raise UserError(f'--amp changes the type of optim_wrapper, and the config has optim_wrapper={wrapper!r}')
     kind = wrapper.get('type', 'OptimWrapper')
-    name = kind if isinstance(kind, str) else kind.__name__
+    name = kind if isinstance(kind, str) else _class_path(kind)
     known = {}
     for plain, twin in AMP_TWINS.items():
         for own, other in ((plain, twin), (twin, twin)):
@@ -140,6 +164,12 @@ def use_amp(cfg):
                         f'known are {", ".join([*AMP_TWINS, *AMP_TWINS.values()])}: set optim_wrapper.type to one of '
                         'these, or leave --amp and configure mixed precision in the wrapper itself')
     wrapper['type'] = known[name]
+
+
+def _class_path(kind):
+    """How a config names a class of mmengine or of this package; any other class by its full name."""
+    package = kind.__module__.partition('.')[0]
+    return f'{package if package in ("mmengine", "nfnet_mm") else kind.__module__}.{kind.__name__}'
 
 
 def check_amp_device(cfg):
@@ -260,7 +290,10 @@ def build_runner(cfg):
 
 
 def require_whole(runner, allow_missing=False):
-    """Let the runner load a checkpoint only if it is its model's, whole (see ``StrictLoadHook``)."""
+    """Let the runner load a checkpoint only if it is its model's, whole (see ``StrictLoadHook``).
+
+    With ``allow_missing``, as for fine-tuning, only if it holds something of it.
+    """
     from nfnet_mm.engine.strict_load import StrictLoadHook
     runner.register_hook(StrictLoadHook(allow_missing))
 

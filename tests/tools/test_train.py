@@ -82,6 +82,24 @@ def test_a_checkpoint_of_another_model_is_not_scored(run_tool, toy_config, tmp_p
     assert test(dict(state_dict={**good, 'extra': torch.zeros(2)}), '--allow-missing')[0] == 0
 
 
+def test_the_config_of_a_resumed_run_scores_too(run_tool, toy_config, tmp_path):
+    """mmengine writes resume=True into the work folder's config; bare weights have no state to resume."""
+    toy_config.write_text(toy.CONFIG + 'resume = True\n')
+    torch.save({'linear.weight': torch.zeros(1, 3), 'linear.bias': torch.zeros(1)}, tmp_path / 'bare.pth')
+    assert run_tool('test', toy_config, tmp_path / 'bare.pth', '--work-dir', tmp_path / 'test', '--cfg-options',
+                    'experiment_name=resumed_config', 'train_dataloader.batch_size=3')[0] == 0
+    torch.save({'linear.weight': torch.zeros(1, 3), 'extra': torch.zeros(1)}, tmp_path / 'bare.pth')
+    assert run_tool('test', toy_config, tmp_path / 'bare.pth', '--work-dir', tmp_path / 'test', '--cfg-options',
+                    'experiment_name=resumed_config2')[0] == 2
+
+
+def test_load_from_a_file_without_the_model_is_refused(run_tool, toy_config, tmp_path):
+    torch.save({}, tmp_path / 'empty.pth')
+    code, errors = run_tool('train', toy_config, '--work-dir', tmp_path / 'run', '--cfg-options',
+                            f'load_from={tmp_path}/empty.pth', 'experiment_name=from_empty')
+    assert code == 2 and '2 missing: linear.bias, linear.weight' in errors
+
+
 def test_resuming_from_another_model_is_refused(run_tool, toy_config, tmp_path):
     run_tool('train', toy_config, '--work-dir', tmp_path / 'run', '--cfg-options', 'experiment_name=to_resume')
     file = tmp_path / 'run/iter_2.pth'

@@ -1,8 +1,10 @@
 import json
 
+import mmengine.optim
 import pytest
 from mmengine import Config
 
+from nfnet_mm.engine import AGCOptimWrapper
 from nfnet_mm.utils import running
 from nfnet_mm.utils.running import UserError
 
@@ -51,11 +53,25 @@ def test_amp_twins_are_registered_and_take_what_the_plain_ones_take():
         assert OPTIM_WRAPPERS.get(twin).__name__ == 'Amp' + OPTIM_WRAPPERS.get(plain).__name__
 
 
+def test_amp_does_not_take_another_class_of_the_same_name():
+    class OptimWrapper(mmengine.optim.OptimWrapper):
+        """Does something else."""
+
+    cfg = Config(dict(optim_wrapper=dict(type=OptimWrapper)))
+    with pytest.raises(UserError, match='does not know the optimizer wrapper .*test_running.OptimWrapper'):
+        running.use_amp(cfg)
+    with pytest.raises(UserError, match='optim_wrapper=None'):
+        running.use_amp(Config(dict(model=dict())))
+
+
 def test_amp_takes_a_class():
     from mmengine.optim import OptimWrapper
     cfg = Config(dict(optim_wrapper=dict(type=OptimWrapper)))
     running.use_amp(cfg)
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    cfg = Config(dict(optim_wrapper=dict(type=AGCOptimWrapper)))
+    running.use_amp(cfg)
+    assert cfg.optim_wrapper.type == 'nfnet_mm.AmpAGCOptimWrapper'
 
 
 @pytest.mark.parametrize('kind', ['ApexOptimWrapper', 'mmdet.OptimWrapper2', 'other.AGCOptimWrapper'])
@@ -178,9 +194,12 @@ def test_a_first_start_with_resume_begins_from_load_from(tmp_path, capsys):
     running.use_resume(cfg, 'auto')
     assert cfg.load_from == 'start.pth' and not cfg.resume
     assert f"nothing to resume in '{tmp_path}': training starts from load_from='start.pth'" in capsys.readouterr().out
-    (tmp_path / 'last_checkpoint').write_text('iter_2.pth')
+    (tmp_path / 'last_checkpoint').write_text('/the/folder/was/moved/iter_2.pth')
+    with pytest.raises(UserError, match=r"is '/the/folder/was/moved/iter_2.pth', and '.*/iter_2.pth' does not exist"):
+        running.use_resume(cfg, 'auto')
+    (tmp_path / 'iter_2.pth').touch()
     running.use_resume(cfg, 'auto')
-    assert cfg.resume and cfg.load_from is None
+    assert cfg.resume and cfg.load_from == str(tmp_path / 'iter_2.pth')
 
 
 def test_resume_and_tta_and_dump_name_what_is_missing(tmp_path):
