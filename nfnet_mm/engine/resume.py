@@ -29,17 +29,16 @@ def group_names(runner) -> Optional[List[List[str]]]:
     return [[names.get(p, '?') for p in group['params']] for group in wrapper.optimizer.param_groups]
 
 
-def check_resumed(runner, checkpoint: Mapping[str, Any], total_batch: Optional[int] = None) -> None:
+def check_resumed(runner, checkpoint: Mapping[str, Any]) -> None:
     """Hold a checkpoint that a run resumes against the run's config, before mmengine loads the optimizer's state.
 
     The base learning rates, the schedules, the parameters of each group and the total batch must be the same; other
     settings of the groups (weight decay, momentum, ...) become the config's, with a warning.
 
     Args:
-        runner: with its optimizer wrapper and schedulers built.
+        runner: with its loop, optimizer wrapper and schedulers built.
         checkpoint: as loaded; settings of its parameter groups are changed in place. Its ``meta`` may tell
             ``total_batch`` and ``param_names`` (see :func:`group_names`).
-        total_batch: the config's, where the loop knows one.
 
     Raises:
         UserError: what differs, as in the checkpoint and as in the config, and what to do.
@@ -54,7 +53,7 @@ def check_resumed(runner, checkpoint: Mapping[str, Any], total_batch: Optional[i
         groups = runner.optim_wrapper.optimizer.param_groups
         resumed = checkpoint['optimizer'].get('param_groups', [])
         _same_parameters(group_names(runner), meta.get('param_names'))
-    _same_rates(groups, resumed, total_batch, meta.get('total_batch'))
+    _same_rates(groups, resumed, getattr(runner.train_loop, 'total_batch', None), meta.get('total_batch'))
     _same_schedules(runner, checkpoint)
     _configured_options(groups, resumed)
 

@@ -77,7 +77,7 @@ class _Resuming(Hook):
     def after_load_checkpoint(self, runner, checkpoint):
         # before the optimizer's state is loaded, and the weights
         if runner._resume:
-            check_resumed(runner, checkpoint, self.loop.total_batch)
+            check_resumed(runner, checkpoint)
 
 
 def _refuse_absolute_rates(schedulers, total_batch, lr_batch):
