@@ -2,27 +2,28 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
+from torch.nn.modules.module import _IncompatibleKeys
 
 from nfnet_mm.errors import UserError, some
 from nfnet_mm.registry import HOOKS
 
-from .resume import check_resumed, group_names
+from .resume import check_resumed, settings_of
 
 
 @HOOKS.register_module()
 class StrictLoadHook(Hook):
     """Hold every checkpoint that a run loads against its model, where mmengine only logs what does not fit.
 
-    A weight that is missing, left over or of another shape is an error, as is a dialect of weight standardisation, where
-    the file says one (as converted weights do), that is not the model's: such weights would compute something else. In
-    a run that is resumed, what is left over is only warned of; its settings are held against the checkpoint's, too
-    (see :func:`~.resume.check_resumed`).
+    A weight that is missing, left over or of another shape is an error, as is a dialect of weight standardisation,
+    where the file says one (as converted weights do), that is not the model's: such weights would compute something
+    else. In a run that is resumed, what is left over is only warned of; its settings are held against the
+    checkpoint's, too (see :func:`~.resume.check_resumed`).
 
     Args:
         allow_missing: Warn instead, as for a checkpoint that holds more, or less, than the model by intention. One that
@@ -34,53 +35,68 @@ class StrictLoadHook(Hook):
 
     def __init__(self, allow_missing: bool = False):
         self.allow_missing = allow_missing
+        self._settings: Dict[str, Any] = {}
+
+    def before_run(self, runner) -> None:
+        # what the run is configured with, before a checkpoint is loaded over it
+        self._settings = settings_of(runner) if hasattr(runner.optim_wrapper, 'step') else {}
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        checkpoint['meta']['param_names'] = group_names(runner)  # for a run that resumes from it
+        checkpoint['meta'].update(self._settings)  # for a run that resumes from it
 
     def after_load_checkpoint(self, runner, checkpoint: Any) -> None:
         model = runner.model
         if runner._resume and isinstance(checkpoint, Mapping):
-            check_resumed(runner, checkpoint)
+            check_resumed(runner, checkpoint, self._settings)
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
-        wrong, left_over = mismatches(model, checkpoint)
+        wrong, left_over, fits = mismatches(model, checkpoint)
         if wrong or left_over:
             message = f'the checkpoint is not of this model ({type(model).__name__}): {"; ".join(wrong + left_over)}'
-            # Resuming, the optimizer's state tells a parameter too many; a buffer may only come with the first forward.
-            lenient = self.allow_missing or runner._resume and not wrong
-            if not lenient or not _fits_anywhere(model, checkpoint):
+            if not fits:
                 raise UserError(message)
+            # Resuming, the optimizer's state tells a parameter too many; a buffer may only come with the first forward.
+            if not self.allow_missing and (wrong or not runner._resume):
+                raise UserError(f'{message}. Where that is as it should be, allow_missing=True (--allow-missing of '
+                                'tools/test.py) warns instead')
             print_log(message, logger='current', level=logging.WARNING)
 
 
-def mismatches(model: nn.Module, checkpoint: Any) -> Tuple[List[str], List[str]]:
-    """Load what fits of a checkpoint into a model; say what is wrong with the rest, and what is left over, in phrases."""
+def mismatches(model: nn.Module, checkpoint: Any) -> Tuple[List[str], List[str], bool]:
+    """Load what fits of a checkpoint into a model.
+
+    Returns: what is wrong with the rest and what is left over, in phrases, and whether anything fits.
+    """
     if not isinstance(checkpoint, Mapping):
-        return [f'the file holds a {type(checkpoint).__name__}, not a dict of weights'], []
+        return [f'the file holds a {type(checkpoint).__name__}, not a dict of weights'], [], False
     state = checkpoint.get('state_dict', checkpoint)
     if not isinstance(state, Mapping):
-        return [f'its state_dict is a {type(state).__name__}, not a dict of weights'], []
-    metadata = getattr(state, '_metadata', None)  # tells modules which version of them was saved
-    state = OrderedDict((key.removeprefix('module.'), value) for key, value in state.items())  # as mmengine takes it off
-    state._metadata = metadata
+        return [f'its state_dict is a {type(state).__name__}, not a dict of weights'], [], False
+    metadata = getattr(state, '_metadata', None) or {}  # tells modules which version of them was saved
+    # without the prefix that mmengine, too, takes off
+    state = OrderedDict((key.removeprefix('module.'), value) for key, value in state.items())
+    missing: List[str] = []
+    left_over: List[str] = []
     shapes: List[str] = []
-    try:
-        missing, left_over = model.load_state_dict(state, strict=False)
-    except RuntimeError as error:  # torch's word on shapes; the names can still be compared
-        shapes = [line.strip(' \t.') for line in str(error).splitlines()[1:]][:6]
-        own = model.state_dict()
-        missing, left_over = own.keys() - state.keys(), state.keys() - own.keys()
+    _load(model, state, metadata, '', missing, left_over, shapes)
+    loaded = len(model.state_dict()) - len(missing) - len(shapes)
     missing = [key for key in missing if 'num_batches_tracked' not in key]  # old BatchNorms have none
     wrong = [f'{len(missing)} missing: {some(missing)}'] if missing else []
-    return (wrong + shapes + _other_dialect(model, checkpoint),
-            [f'{len(left_over)} left over: {some(left_over)}'] if left_over else [])
+    return (wrong + [shape.strip(' \t.') for shape in shapes[:6]] + _other_dialect(model, checkpoint),
+            [f'{len(left_over)} left over: {some(left_over)}'] if left_over else [],
+            loaded > 0 or not model.state_dict())
 
 
-def _fits_anywhere(model: nn.Module, checkpoint: Any) -> bool:
-    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else None
-    own = model.state_dict()
-    return isinstance(state, Mapping) and (not own or any(key.removeprefix('module.') in own for key in state))
+def _load(module: nn.Module, state: Dict[str, Any], metadata: Mapping, prefix: str, *found: List[str]) -> None:
+    """``load_state_dict`` with its modules' own hooks, which goes on where a shape differs."""
+    module._load_from_state_dict(state, prefix, metadata.get(prefix[:-1], {}), True, *found)
+    for name, child in module._modules.items():  # also a shared one under each of its names
+        if child is not None:
+            inside = f'{prefix}{name}.'
+            own = {key: value for key, value in state.items() if key.startswith(inside)}
+            _load(child, own, metadata, inside, *found)
+    for hook in module._load_state_dict_post_hooks.values():
+        hook(module, _IncompatibleKeys(*found[:2]))
 
 
 def _other_dialect(model: nn.Module, checkpoint: Mapping) -> List[str]:

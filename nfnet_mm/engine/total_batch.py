@@ -11,7 +11,7 @@ from torch import Tensor
 from nfnet_mm.errors import UserError
 from nfnet_mm.registry import LOOPS
 
-from .resume import check_resumed, group_names
+from .resume import check_resumed, settings_of
 
 __all__ = ['TotalBatchTrainLoop', 'plan_accumulation']
 
@@ -70,14 +70,15 @@ class _Resuming(Hook):
         # the accumulation in place it would warn of lost gradients.
         if not isinstance(runner.optim_wrapper, dict):
             set_accumulation(runner.optim_wrapper, 1)
+        self.settings = settings_of(runner)
 
     def before_save_checkpoint(self, runner, checkpoint):
-        checkpoint['meta'].update(total_batch=self.loop.total_batch, param_names=group_names(runner))
+        checkpoint['meta'].update(self.settings)
 
     def after_load_checkpoint(self, runner, checkpoint):
         # before the optimizer's state is loaded, and the weights
         if runner._resume:
-            check_resumed(runner, checkpoint)
+            check_resumed(runner, checkpoint, self.settings)
 
 
 def _refuse_absolute_rates(schedulers, total_batch, lr_batch):
@@ -86,9 +87,10 @@ def _refuse_absolute_rates(schedulers, total_batch, lr_batch):
     for i, cfg in enumerate(schedulers or ()):
         for key in ('eta_min', 'eta_max', 'min_value'):
             if isinstance(cfg, dict) and 'Momentum' not in str(cfg.get('type')) and cfg.get(key):
-                raise UserError(f'train_cfg.lr_batch={lr_batch} scales the learning rate to total_batch={total_batch}, but '
-                                f'param_scheduler.{i}.{key}={cfg[key]!r} is a rate of its own: state both for this '
-                                'total batch and set lr_batch to None (or give eta_min_ratio instead of eta_min)')
+                raise UserError(f'train_cfg.lr_batch={lr_batch} scales the learning rate to '
+                                f'total_batch={total_batch}, but param_scheduler.{i}.{key}={cfg[key]!r} is a rate of '
+                                'its own: state both for this total batch and set lr_batch to None (or give '
+                                'eta_min_ratio instead of eta_min)')
 
 
 def detached(value):

@@ -15,8 +15,8 @@ from pathlib import Path
 from nfnet_mm.errors import UserError
 
 __all__ = ['UserError', 'build_runner', 'check_amp_device', 'check_coco_files', 'dump_predictions', 'load_config',
-           'one_line_errors', 'prepare_launcher', 'require_whole', 'show_predictions', 'use_amp', 'use_data_root', 'use_resume',
-           'use_tta']
+           'one_line_errors', 'prepare_launcher', 'require_whole', 'show_predictions', 'use_amp', 'use_data_root',
+           'use_resume', 'use_tta']
 
 # The wrapper that trains in mixed precision as this one does in float32.
 AMP_TWINS = {
@@ -124,12 +124,13 @@ def _last_checkpoint(cfg):
     from mmengine.runner import find_latest_checkpoint
     last = str(find_latest_checkpoint(cfg.work_dir)).strip()
     here = os.path.join(cfg.work_dir, os.path.basename(last))
-    elsewhere = (cfg.get('default_hooks', {}).get('checkpoint') or {}).get('out_dir')
-    path = last if elsewhere and not os.path.isfile(here) else here
-    if not os.path.isfile(path):
-        raise UserError(f'the last checkpoint of {cfg.work_dir!r} is {last!r}, and {path!r} does not exist: name the one to '
-                        'go on from with --resume PATH')
-    return path
+    if '://' in last or os.path.isfile(here):
+        return last if '://' in last else here
+    # a CheckpointHook's own folder, not the work folder that this one was copied from
+    if os.path.isfile(last) and not os.path.exists(os.path.join(os.path.dirname(last), 'last_checkpoint')):
+        return last
+    raise UserError(f'the last checkpoint of {cfg.work_dir!r} is {last!r}, and {here!r} does not exist: name the one '
+                    'to go on from with --resume PATH')
 
 
 def _name(kind):
@@ -311,7 +312,7 @@ def show_predictions(cfg, show=False, directory=None, wait_time=2.0):
     """
     if not (show or directory):
         return
-    hook = cfg.get('default_hooks', {}).get('visualization') or {}
+    hook = (cfg.get('default_hooks') or {}).get('visualization') or {}
     name = str(hook.get('type')).rpartition('.')[2]
     known = {'DetVisualizationHook': 'test_out_dir', 'VisualizationHook': 'out_dir', 'SegVisualizationHook': None}
     if name not in known:

@@ -139,8 +139,8 @@ def test_resuming_other_groups(tmp_path, told):
         checkpoint = torch.load(path, weights_only=False)
         del checkpoint['meta']['param_names']
         torch.save(checkpoint, path)
-    with pytest.raises(ValueError, match=r'groups of the config \(1\) are not those of the checkpoint \(2\); linear.bias'
-                       if told else 'different number of parameter groups'):
+    message = r'groups of the config \(1\) are not those of the checkpoint \(2\); linear.bias'
+    with pytest.raises(ValueError, match=message if told else 'different number of parameter groups'):
         trained(tmp_path / 'new', resume=True, load_from=str(path))
 
 
@@ -318,8 +318,8 @@ def test_resuming_groups_of_equal_sizes_and_rates_with_other_parameters(tmp_path
 
 
 @pytest.mark.parametrize('change, message', [
-    ({'param_scheduler.0.milestones': [3]}, r"param_scheduler.0 \(MultiStepLR\) has milestones=.*3.* in the config and"),
-    ({'param_scheduler.0.gamma': 0.5}, r'has gamma=0.5 in the config and 0.1 in the checkpoint'),
+    ({'param_scheduler.0.milestones': [3]}, r'param_scheduler.0.milestones is \[3\] in the config and \[2\] in the'),
+    ({'param_scheduler.0.gamma': 0.5}, r'param_scheduler.0.gamma is 0.5 in the config and 0.1 in the checkpoint'),
     ({'param_scheduler': []}, 'the config has 0 param_scheduler, the checkpoint 1'),
 ])
 def test_resuming_with_another_schedule_is_refused(tmp_path, change, message):
@@ -371,7 +371,7 @@ def test_flexible_runner_is_refused_in_words(tmp_path):
 def test_a_batch_sampler_without_a_batch_size_is_refused(tmp_path):
     runner = toy_runner(tmp_path / 'uneven')
     loader = torch.utils.data.DataLoader(toy.ToyNumbers(), batch_sampler=[[0, 1], [2, 3, 4]])
-    with pytest.raises(ValueError, match=r'needs batches of one size, and the batch sampler \(list\) has no batch_size'):
+    with pytest.raises(ValueError, match=r'needs batches of one size, .* batch sampler \(list\) has no batch_size'):
         LOOPS.build(dict(runner.cfg.train_cfg), default_args=dict(runner=runner, dataloader=loader))
 
 

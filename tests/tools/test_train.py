@@ -77,6 +77,7 @@ def test_a_checkpoint_of_another_model_is_not_scored(run_tool, toy_config, tmp_p
             (dict(state_dict={**good, 'linear.weight': torch.zeros(2, 3)}), 'size mismatch for linear.weight')]:
         code, errors = test(content)
         assert code == 2 and errors.count('\n') == 1 and message in errors, errors
+        assert ('--allow-missing' in errors) == ('linear.weight' in str(content)), errors
     for content in (dict(state_dict=good), {f'module.{key}': value for key, value in good.items()}):
         assert test(content)[0] == 0
     assert test(dict(state_dict={**good, 'extra': torch.zeros(2)}), '--allow-missing')[0] == 0

@@ -160,7 +160,7 @@ def test_show_predictions_turns_on_the_framework_s_hook(scope, flag, where):
 
 
 def test_pictures_without_answers_need_none(tmp_path):
-    """Semi-supervised COCO as mmdet ships it: labelled and unlabelled pictures, the latter's file without annotations."""
+    """Semi-supervised COCO as mmdet ships it: the file of the unlabelled pictures is without annotations."""
     pytest.importorskip('mmdet')
     labelled = dict(type='CocoDataset', data_root=str(tmp_path), ann_file='instances_train2017.json',
                     pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)])
@@ -200,6 +200,23 @@ def test_a_first_start_with_resume_begins_from_load_from(tmp_path, capsys):
     (tmp_path / 'iter_2.pth').touch()
     running.use_resume(cfg, 'auto')
     assert cfg.resume and cfg.load_from == str(tmp_path / 'iter_2.pth')
+
+
+@pytest.mark.parametrize('hooks', [None, dict(checkpoint=None), dict(checkpoint=dict(out_dir='elsewhere'))])
+def test_checkpoints_kept_in_another_folder_or_remotely(tmp_path, hooks):
+    work, out = tmp_path / 'work', tmp_path / 'out/work'
+    out.mkdir(parents=True)
+    work.mkdir()
+    (out / 'epoch_2.pth').touch()
+    cfg = Config(dict(work_dir=str(work), default_hooks=hooks))
+    for last in (f'{out}/epoch_2.pth', 's3://bucket/work/epoch_2.pth'):
+        (work / 'last_checkpoint').write_text(last)
+        running.use_resume(cfg, 'auto')
+        assert cfg.resume and cfg.load_from == last
+    (out / 'last_checkpoint').touch()  # so this is a work folder of its own, which ours was copied from
+    (work / 'last_checkpoint').write_text(f'{out}/epoch_2.pth')
+    with pytest.raises(UserError, match="out/work/epoch_2.pth', and '.*work/epoch_2.pth' does not exist"):
+        running.use_resume(cfg, 'auto')
 
 
 def test_resume_and_tta_and_dump_name_what_is_missing(tmp_path):
