@@ -93,8 +93,8 @@ class NFPretrained:
                  for cfg in (cfgs if isinstance(cfgs, (list, tuple)) else ())]
         own = type(self).__name__
         if own in kinds and any(kind not in (own, 'Pretrained') for kind in kinds[kinds.index(own):]):
-            raise ConversionError(f'init_cfg of {type(module).__name__} lists {", ".join(kinds)}: what comes after {own} '
-                                  'would overwrite the weights that it loads; put it last')
+            raise ConversionError(f'init_cfg of {type(module).__name__} lists {", ".join(kinds)}: what comes after '
+                                  f'{own} would overwrite the weights that it loads; put it last')
 
     def _report(self, module: nn.Module, weights: Weights, dialect: str, state: dict[str, Tensor]) -> None:
         unused = [k for k in weights.state_dict if k not in state and k.removeprefix('backbone.') not in state]

@@ -88,8 +88,8 @@ def with_dense_grad(params: Iterable[Tensor]) -> List[Tensor]:
     params = [p for p in dict.fromkeys(params) if p.grad is not None and p.numel()]
     for p in params:
         if p.grad.layout is not torch.strided:
-            raise ValueError(f'the gradient of a parameter of shape {tuple(p.shape)} is sparse ({p.grad.layout}), and AGC '
-                             'takes dense ones: build its nn.Embedding with sparse=False')
+            raise ValueError(f'the gradient of a parameter of shape {tuple(p.shape)} is sparse ({p.grad.layout}), and '
+                             'AGC takes dense ones: build its nn.Embedding with sparse=False')
     return params
 
 

@@ -1,7 +1,7 @@
 """Detectors under bfloat16 autocast: boxes and RoI features in float32.
 
-mmcv's operators (nms, RoIAlign, deformable convs, ...) have no bfloat16 kernels, and the 8 bits of its significand place
-an edge at 1000 px only to the nearest 4. Convs and linear layers, where the time goes, stay in bfloat16.
+mmcv's operators (nms, RoIAlign, deformable convs, ...) have no bfloat16 kernels, and the 8 bits of its significand
+place an edge at 1000 px only to the nearest 4. Convs and linear layers, where the time goes, stay in bfloat16.
 """
 from typing import Any, List, Tuple
 

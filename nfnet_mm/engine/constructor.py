@@ -37,11 +37,12 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     No weight decay on biases, gains and SkipInit scalars, that is on any parameter of fewer than two dimensions,
     whatever other rule matches it and whatever the optimizer's own default is; nor mmpretrain's LARS, which would keep
-    a SkipInit scalar near the zero that it starts from, for its steps are in proportion to the parameter. No AGC on the weight of an image
-    classifier's last layer: ``head.fc.weight``, and the last weights of every classification head of mmpretrain (their
-    biases are clipped); the log names them. A parameter that several modules share is stepped and clipped once.
-    Parameters with equal settings share one group, so that foreach and fused optimizers get long lists; frozen ones are
-    in them too, should they be unfrozen later. Works with any optimizer wrapper; without AGC, only the groups matter.
+    a SkipInit scalar near the zero that it starts from, for its steps are in proportion to the parameter. No AGC on the
+    weight of an image classifier's last layer: ``head.fc.weight``, and the last weights of every classification head of
+    mmpretrain (their biases are clipped); the log names them. A parameter that several modules share is stepped and
+    clipped once. Parameters with equal settings share one group, so that foreach and fused optimizers get long lists;
+    frozen ones are in them too, should they be unfrozen later. Works with any optimizer wrapper; without AGC, only the
+    groups matter.
 
     Args:
         optim_wrapper_cfg: as in mmengine.
@@ -84,12 +85,13 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if hasattr(wrapper, 'bind'):
             wrapper.bind(model, excluded.values())
             print_log(f'AGC clips every weight but {some(excluded, limit=12)}' if excluded else
-                      'AGC clips every weight, the last layers too: paramwise_cfg.agc_exclude leaves out those it names',
+                      'AGC clips every weight, the last layers too: paramwise_cfg.agc_exclude names exceptions',
                       logger='current')
         elif getattr(wrapper, 'cast_dtype', None) is torch.bfloat16:
             keep_boxes_in_float32(model)
         if self.agc_exclude and not hasattr(wrapper, 'bind'):
-            raise ValueError(f'agc_exclude={self.agc_exclude} goes with an AGC wrapper, not with {type(wrapper).__name__}')
+            raise ValueError(f'agc_exclude={self.agc_exclude} goes with an AGC wrapper, not with '
+                             f'{type(wrapper).__name__}')
         return wrapper
 
     def _say_unmatched(self, model: nn.Module) -> None:
@@ -143,8 +145,8 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             values = [options.get(key, defaults.get(key)) for options in (first, other)]
             if values[0] != values[1]:
                 names = [name.lstrip('.') for name, p in _visited(model) if p is param]
-                raise ValueError(f'{" and ".join(names)} are one shared parameter, but paramwise_cfg gives it two values '
-                                 f'of {key}: {values[0]} and {values[1]}. Give its names the same, or set '
+                raise ValueError(f'{" and ".join(names)} are one shared parameter, but paramwise_cfg gives it two '
+                                 f'values of {key}: {values[0]} and {values[1]}. Give its names the same, or set '
                                  'paramwise_cfg.bypass_duplicate=True to take the first')
 
     def _excluded(self, model: nn.Module) -> Dict[str, Tensor]:
@@ -155,7 +157,8 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             hits = {name: p for name, p in model.named_parameters(remove_duplicate=False) if fnmatchcase(name, pattern)}
             if not hits:
                 near = difflib.get_close_matches(pattern, named, n=3, cutoff=0.3)
-                raise ValueError(f'agc_exclude={pattern!r} matches no parameter; near ones: {", ".join(near) or "none"}')
+                raise ValueError(f'agc_exclude={pattern!r} matches no parameter; near ones: '
+                                 f'{", ".join(near) or "none"}')
             excluded.update(hits)
         return excluded
 

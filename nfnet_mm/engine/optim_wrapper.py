@@ -95,8 +95,8 @@ class _AGC:
 
     def _refuse_closure(self, kwargs: dict) -> None:
         if kwargs.get('closure') is not None:
-            raise RuntimeError(f'{type(self).__name__} does not go with a closure, in which {type(self.optimizer).__name__} '
-                               'computes gradients anew that nothing clips')
+            raise RuntimeError(f'{type(self).__name__} does not go with a closure, in which '
+                               f'{type(self.optimizer).__name__} computes gradients anew that nothing clips')
 
     def _clip_adaptively(self) -> bool:
         """Clip all gradients; whether they are finite, so that the step may be taken."""
@@ -105,8 +105,8 @@ class _AGC:
             print_log(
                 f'{type(self).__name__} was built without constructor="nfnet_mm.NFOptimWrapperConstructor": the '
                 "classifier's weight is clipped too, and the optimizer's weight decay applies to gains and biases."
-                + ('' if self._names else ' Nor does it know the model (no step was taken in optim_context), so the units '
-                   'of transposed convs are taken along their first axis, which is their input.'),
+                + ('' if self._names else ' Nor does it know the model (no step was taken in optim_context), so the '
+                   'units of transposed convs are taken along their first axis, which is their input.'),
                 logger='current', level=logging.WARNING)
         params = with_dense_grad(p for group in self.optimizer.param_groups for p in group['params'])
         self._refuse_shards(params)
@@ -226,8 +226,8 @@ class AmpAGCOptimWrapper(_AGC, AmpOptimWrapper):
             if hasattr(torch.amp, 'GradScaler'):
                 self.loss_scaler = torch.amp.GradScaler('cpu', **options)
             elif options.get('enabled', True):
-                raise RuntimeError(f'{type(self).__name__}: torch {torch.__version__} has no loss scaling on a CPU (2.3 '
-                                   "has): use dtype='bfloat16', which needs none")
+                raise RuntimeError(f'{type(self).__name__}: torch {torch.__version__} has no loss scaling on a CPU '
+                                   "(2.3 has): use dtype='bfloat16', which needs none")
             else:
                 self.loss_scaler = torch.cuda.amp.GradScaler(enabled=False)
         else:
@@ -254,11 +254,11 @@ def _check_dtype(dtype: Union[str, torch.dtype, None], on_cpu: bool) -> Optional
     names = {'float16': torch.float16, 'bfloat16': torch.bfloat16}
     chosen = names.get(dtype) if isinstance(dtype, str) else torch.bfloat16 if dtype is None and on_cpu else dtype
     if chosen not in names.values() and dtype is not None:
-        raise ValueError(f"AmpAGCOptimWrapper dtype={dtype!r} must be 'float16' or 'bfloat16'; AGCOptimWrapper trains in "
-                         'float32')
+        raise ValueError(f"AmpAGCOptimWrapper dtype={dtype!r} must be 'float16' or 'bfloat16'; AGCOptimWrapper trains "
+                         'in float32')
     if on_cpu and chosen is torch.float16:
-        raise ValueError(f'AmpAGCOptimWrapper dtype={dtype!r} needs an accelerator, and this machine shows none: on a CPU '
-                         "autocast takes 'bfloat16'")
+        raise ValueError(f'AmpAGCOptimWrapper dtype={dtype!r} needs an accelerator, and this machine shows none: on a '
+                         "CPU autocast takes 'bfloat16'")
     return chosen
 
 

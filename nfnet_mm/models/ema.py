@@ -66,8 +66,8 @@ class WarmupEMA(BaseAveragedModel):
             raise ValueError(f'WarmupEMA interval={interval!r} must be a positive integer')
         for name, p in model.named_parameters():
             if p.dtype in (torch.float16, torch.bfloat16):
-                raise ValueError(f'WarmupEMA cannot average {name}, which is {p.dtype}: the changes of an average are too '
-                                 'small for it, so that it would stand still. Keep the weights in float32, under '
+                raise ValueError(f'WarmupEMA cannot average {name}, which is {p.dtype}: the changes of an average are '
+                                 'too small for it, so that it would stand still. Keep the weights in float32, under '
                                  'autocast for speed')
         super().__init__(model, interval, device, update_buffers)
         self.momentum = momentum

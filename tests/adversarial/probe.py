@@ -75,7 +75,7 @@ class ProbeData(torch.utils.data.Dataset):
         return dict(inputs=self.inputs[index], data_samples=self.labels[index])
 
 
-def config(work_dir, model, wrapper, batch=4, total=8, updates=3, hooks=(), channels=3, collate='pseudo_collate', **more):
+def config(work_dir, model, wrapper, batch=4, total=8, updates=3, hooks=(), channels=3, collate='pseudo_collate'):
     loader = dict(batch_size=batch, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
                   dataset=dict(type='ProbeData', channels=channels), collate_fn=dict(type=collate))
     return dict(
@@ -84,7 +84,7 @@ def config(work_dir, model, wrapper, batch=4, total=8, updates=3, hooks=(), chan
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1),
                            logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False)),
         log_processor=dict(by_epoch=False, window_size=1), randomness=dict(seed=0), default_scope='mmengine',
-        experiment_name=str(work_dir).replace('/', '_'), log_level='WARNING', **more)
+        experiment_name=str(work_dir).replace('/', '_'), log_level='WARNING')
 
 
 def run(cfg):

@@ -94,7 +94,8 @@ def test_memory_layouts_and_views(name):
     reference = outputs(module, x)
     wide = torch.randn(*x.shape[:3], 2 * x.shape[3])
     wide[..., ::2] = x
-    for view in (x.to(memory_format=torch.channels_last), wide[..., ::2], x.transpose(0, 1).contiguous().transpose(0, 1)):
+    other = x.transpose(0, 1).contiguous().transpose(0, 1)
+    for view in (x.to(memory_format=torch.channels_last), wide[..., ::2], other):
         assert_same(outputs(module, view), reference)
     module = copy.deepcopy(module).to(memory_format=torch.channels_last)
     assert_same(outputs(module, x.to(memory_format=torch.channels_last)), reference)

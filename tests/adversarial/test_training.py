@@ -60,13 +60,15 @@ SITUATIONS = {
     'empty parameter': dict(extras=('empty', )),
     'buffer of the first forward': dict(extras=('buffer', )),
     'reentrant checkpointing': dict(extras=('reentrant', )),
-    'all at once': dict(extras=('tied', 'frozen', 'losses', 'transposed', 'norm', 'unused', 'empty', 'buffer'), channels=1),
+    'all at once': dict(
+        extras=('tied', 'frozen', 'losses', 'transposed', 'norm', 'unused', 'empty', 'buffer'), channels=1),
 }
 
 
-def by_both(tmp_path, feature, extras=(), channels=3, batch=4, total=8, collate='pseudo_collate', updates=3, replicas=1):
+def by_both(tmp_path, feature, extras=(), channels=3, batch=4, total=8, collate='pseudo_collate', replicas=1):
     """(config of the run, weights and average by hand)."""
     wrapper, hooks, told = copy.deepcopy(FEATURES[feature])
+    updates = 3
     model = dict(type='Probe', extras=extras, channels=channels)
     cfg = probe.config(tmp_path, model, wrapper, batch, total, updates, hooks, channels, collate)
     expected = by_hand.train(
@@ -158,8 +160,8 @@ probe.run(cfg)
 """
 
 
-@pytest.mark.parametrize('situation', ['as it is', 'tied weights', 'frozen stages', 'several losses', 'unused parameters',
-                                       'reentrant checkpointing', 'one sample at a time'])
+@pytest.mark.parametrize('situation', ['as it is', 'tied weights', 'frozen stages', 'several losses',
+                                       'unused parameters', 'reentrant checkpointing', 'one sample at a time'])
 @pytest.mark.parametrize('feature', ['agc', 'all', 'agc_scaled', 'sam_whole'])
 def test_two_processes_equal_training_by_hand(tmp_path, feature, situation):
     from mmengine import Config

@@ -1,4 +1,4 @@
-"""Detectors under bfloat16 autocast: what must stay in float32 does, against torchvision's RoIAlign and float32 runs."""
+"""Detectors under bfloat16 autocast: what must stay in float32 does; against torchvision and float32 runs."""
 import copy
 import subprocess
 import sys

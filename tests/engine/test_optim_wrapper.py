@@ -221,7 +221,8 @@ def test_what_is_unfrozen_later_trains(type):
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
     model[0].requires_grad_(False)
     wrapper = build_optim_wrapper(model, dict(
-        type=type, constructor='nfnet_mm.NFOptimWrapperConstructor', optimizer=dict(type='SGD', lr=0.1, weight_decay=.1)))
+        type=type, constructor='nfnet_mm.NFOptimWrapperConstructor',
+        optimizer=dict(type='SGD', lr=0.1, weight_decay=0.1)))
     assert not any(p.requires_grad for p in model[0].parameters())
     before = [p.detach().clone() for p in model[0].parameters()]
     wrapper.update_params(model(torch.ones(2, 3)).sum())
@@ -239,7 +240,7 @@ def test_a_submodule_called_module_is_not_the_model():
 def test_closures_are_refused():
     model = nn.Linear(2, 2)
     wrapper = build(model, optimizer=dict(type='LBFGS', lr=0.1))
-    with pytest.raises(RuntimeError, match='AGCOptimWrapper does not go with a closure, in which LBFGS computes gradients'):
+    with pytest.raises(RuntimeError, match='AGCOptimWrapper does not go with a closure, in which LBFGS computes'):
         wrapper.step(closure=lambda: model(torch.ones(1, 2)).sum())
 
 

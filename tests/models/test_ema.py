@@ -244,7 +244,7 @@ def test_model_can_be_copied_before_it_trains(copied):
 def test_weights_tied_after_the_average_was_built():
     """mmengine initialises the weights, and may tie them, when the hook has built the average already."""
     torch.manual_seed(0)
-    model = nn.ModuleDict(dict(a=nn.Linear(2, 2, bias=False), b=nn.Linear(2, 2, bias=False), c=nn.Linear(2, 2, bias=False)))
+    model = nn.ModuleDict({name: nn.Linear(2, 2, bias=False) for name in 'abc'})
     model.forward = lambda x: model['c'](model['b'](model['a'](x)))
     average = WarmupEMA(model)
     model['c'].weight = model['a'].weight

@@ -1,5 +1,5 @@
 """The one residual block of all families."""
-from typing import Callable, Optional
+from typing import Callable
 
 import torch
 from torch import Tensor, nn
