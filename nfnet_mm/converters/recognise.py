@@ -68,11 +68,12 @@ def _recognise(content: Content, prefix: Optional[str]) -> Weights:
     state = content.state_dict
     if state and all(k.startswith('module.') for k in state):  # saved from inside DataParallel
         state = {k.removeprefix('module.'): v for k, v in state.items()}
-    if '' in _timm_places(state):
+    places = _timm_places(state)
+    if '' in places:
         _no_prefix(prefix, 'timm')
-    if prefix in _timm_places(state) or prefix is None and '' in _timm_places(state):
+    if (prefix or '') in places:
         foreign = tuple(k for k in state if not k.startswith(prefix or ''))
-        state = {k.removeprefix(prefix or ''): v for k, v in state.items() if k not in foreign}
+        state = {k.removeprefix(prefix or ''): v for k, v in state.items() if k.startswith(prefix or '')}
         state = from_timm(state, head='head.fc.weight' in state)
         dialect = 'authors' if 'backbone.stages.0.0.skip_gain' in state else 'timm'
         return Weights('timm', _known_dialect(content.meta) or dialect, state, foreign)

@@ -87,11 +87,11 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             print_log(f'AGC clips every weight but {some(excluded, limit=12)}' if excluded else
                       'AGC clips every weight, the last layers too: paramwise_cfg.agc_exclude names exceptions',
                       logger='current')
-        elif getattr(wrapper, 'cast_dtype', None) is torch.bfloat16:
-            keep_boxes_in_float32(model)
-        if self.agc_exclude and not hasattr(wrapper, 'bind'):
+        elif self.agc_exclude:
             raise ValueError(f'agc_exclude={self.agc_exclude} goes with an AGC wrapper, not with '
                              f'{type(wrapper).__name__}')
+        elif getattr(wrapper, 'cast_dtype', None) is torch.bfloat16:
+            keep_boxes_in_float32(model)
         return wrapper
 
     def _say_unmatched(self, model: nn.Module) -> None:

@@ -79,12 +79,13 @@ def mismatches(model: nn.Module, checkpoint: Any) -> Tuple[List[str], List[str],
     left_over: List[str] = []
     shapes: List[str] = []
     _load(model, state, metadata, '', missing, left_over, shapes)
-    loaded = len(model.state_dict()) - len(missing) - len(shapes)
+    own = len(model.state_dict())
+    loaded = own - len(missing) - len(shapes)
     missing = [key for key in missing if 'num_batches_tracked' not in key]  # old BatchNorms have none
     wrong = [f'{len(missing)} missing: {some(missing)}'] if missing else []
     return (wrong + [shape.strip(' \t.') for shape in shapes[:6]] + _other_dialect(model, checkpoint),
             [f'{len(left_over)} left over: {some(left_over)}'] if left_over else [],
-            loaded > 0 or not model.state_dict())
+            loaded > 0 or not own)
 
 
 def _load(module: nn.Module, state: Dict[str, Any], metadata: Mapping, prefix: str, *found: List[str]) -> None:

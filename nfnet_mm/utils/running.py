@@ -124,8 +124,10 @@ def _last_checkpoint(cfg):
     from mmengine.runner import find_latest_checkpoint
     last = str(find_latest_checkpoint(cfg.work_dir)).strip()
     here = os.path.join(cfg.work_dir, os.path.basename(last))
-    if '://' in last or os.path.isfile(here):
-        return last if '://' in last else here
+    if '://' in last:
+        return last
+    if os.path.isfile(here):
+        return here
     # a CheckpointHook's own folder, not the work folder that this one was copied from
     if os.path.isfile(last) and not os.path.exists(os.path.join(os.path.dirname(last), 'last_checkpoint')):
         return last
@@ -313,7 +315,7 @@ def show_predictions(cfg, show=False, directory=None, wait_time=2.0):
     if not (show or directory):
         return
     hook = (cfg.get('default_hooks') or {}).get('visualization') or {}
-    name = str(hook.get('type')).rpartition('.')[2]
+    name = _name(hook.get('type'))
     known = {'DetVisualizationHook': 'test_out_dir', 'VisualizationHook': 'out_dir', 'SegVisualizationHook': None}
     if name not in known:
         raise UserError(f'default_hooks.visualization is {name!r}, so nothing can be shown: set its type to one of '
