@@ -5,7 +5,7 @@ RUN := .venv/bin/python
 SETUP = @boot=; for p in python3 python3.11 python3.12 python3.10 python $(PYTHON); do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null && { boot=$$p; break; }; done; \
 	[ -n "$$boot" ] || { echo 'set-up stopped: no Python was found: install Python 3.11, or name one: make PYTHON=/path/to/python3.11' >&2; exit 1; }; \
-	exec $$boot tools/setup_env.py --python "$(PYTHON)"
+	exec $$boot tools/set_up --python "$(PYTHON)"
 
 # Threads that wait by spinning lose most of the time to each other where the cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -20,19 +20,19 @@ env: ## make or mend .venv: the pinned packages and mmcv's compiled operators
 	$(SETUP)
 
 demo: env ## train Mask R-CNN on an NFNet with AGC on real digits; AP, pictures and curves in work_dirs/
-	@$(RUN) tools/demo.py detection
+	@$(RUN) demo detection
 
 demo-cls: env ## the same for image classification
-	@$(RUN) tools/demo.py classification
+	@$(RUN) demo classification
 
 demo-seg: env ## the same for semantic segmentation
-	@$(RUN) tools/demo.py segmentation
+	@$(RUN) demo segmentation
 
 demo-depth: env ## the same for monocular depth
-	@$(RUN) tools/demo.py depth
+	@$(RUN) demo depth
 
 demo-all: env ## all four, one after another; ends with their figures
-	@for task in detection classification segmentation depth; do $(RUN) tools/demo.py $$task || exit; done
+	@for task in detection classification segmentation depth; do $(RUN) demo $$task || exit; done
 	@cat work_dirs/demo/result.txt work_dirs/demo_classification/result.txt work_dirs/demo_segmentation/result.txt \
 		work_dirs/demo_depth/result.txt
 

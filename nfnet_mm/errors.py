@@ -1,12 +1,19 @@
-"""Errors that are told to the user in one line."""
-from collections.abc import Iterable
+"""The one-line user error and what it is made of: near names, checked numbers; and files that are written whole."""
+
+import difflib
+import math
+import numbers
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from typing import Any, BinaryIO
 
 
 class UserError(ValueError):
     """Something the user named is wrong. The tools print it as one line and exit with status 2."""
 
 
-def some(names: Iterable[str], limit: int = 6) -> str:
+def some(names: Iterable[object], limit: int = 6) -> str:
     """The first names, and how many more there are.
 
     >>> some(['b', 'a', 'c'], limit=2)
@@ -25,3 +32,98 @@ def short(text: object) -> str:
     """
     line = ''.join(c if c.isprintable() else '?' for c in str(text)[:400])
     return line if len(line) <= 100 else line[:97] + '...'
+
+
+def did_you_mean(name: object, known: Iterable[object], count: int = 1, cutoff: float = 0.6) -> str:
+    """`` Did you mean 'x'?`` with the nearest of the known names, upper and lower case being the same; else nothing.
+
+    >>> did_you_mean('GELU', ['gelu', 'relu']), did_you_mean('swish', ['gelu', 'relu'])
+    (" Did you mean 'gelu'?", '')
+    """
+    spelling = {str(one).lower(): str(one) for one in known}
+    near = difflib.get_close_matches(str(name).lower(), spelling, n=count, cutoff=cutoff)
+    return f' Did you mean {" or ".join(repr(spelling[one]) for one in near)}?' if near else ''
+
+
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer, NumPy's too, and not True or False."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def check_positive(name: str, value: Any) -> int:
+    """The value, a positive integer.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not is_integer(value) or value < 1:
+        raise UserError(f'{name}={value!r} must be a positive integer')
+    return int(value)
+
+
+def check_number(name: str, value: Any, interval: str, hint: str = '') -> float:
+    """The value, a finite number in an interval such as ``'[0, 1)'`` or ``'(0, inf)'``.
+
+    Args:
+        name: what to call it in the message.
+        value: what the user gave.
+        interval: its bounds; a round bracket leaves the bound out.
+        hint: what the message ends with.
+
+    Raises:
+        UserError: it is no number, or outside.
+
+    >>> check_number('rate', 0.5, '[0, 1)')
+    0.5
+    >>> check_number('rate', 1, '[0, 1)')
+    Traceback (most recent call last):
+    ...
+    nfnet_mm.errors.UserError: rate=1 must be a number in [0, 1)
+    """
+    low, high = map(float, interval[1:-1].split(','))
+    good = (
+        isinstance(value, numbers.Real)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and (low < value if interval[0] == '(' else low <= value)
+        and (value < high if interval[-1] == ')' else value <= high)
+    )
+    if not good:
+        what = 'a positive finite number' if interval == '(0, inf)' else f'a number in {interval}'
+        raise UserError(f'{name}={value!r} must be {what}{hint}')
+    return value
+
+
+def write_atomically(target: str | os.PathLike, write: Callable[[BinaryIO], Any]) -> None:
+    """Write a file so that it is there whole or not at all, after a crash too.
+
+    Args:
+        target: its path; what is there is replaced.
+        write: writes the content to a file opened for binary writing.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    folder, name = os.path.split(os.fspath(target))
+    folder = folder or '.'
+    try:
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f'.{name}.', suffix='.tmp')
+        try:
+            with os.fdopen(handle, 'wb') as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)  # mkstemp lets only the owner read
+            os.replace(temporary, target)
+        finally:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+        directory = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise UserError(f'{os.fspath(target)!r} was not written: {error.strerror or error}') from None

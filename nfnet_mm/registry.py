@@ -3,20 +3,32 @@
 A type written ``nfnet_mm.X`` makes mmengine import this very module (it looks for ``<scope>.registry``), so that
 ``type='nfnet_mm.NFNet'`` resolves from a config of any default scope, with no ``custom_imports``.
 """
+
 from importlib import import_module
-from typing import Optional, Type
 
 from mmengine import registry as root
 
-__all__ = ['DATASETS', 'FUNCTIONS', 'HOOKS', 'LOOPS', 'METRICS', 'MODELS', 'OPTIM_WRAPPERS',
-           'OPTIM_WRAPPER_CONSTRUCTORS', 'TRANSFORMS', 'WEIGHT_INITIALIZERS']
+__all__ = [
+    'DATASETS',
+    'FUNCTIONS',
+    'HOOKS',
+    'LOOPS',
+    'METRICS',
+    'MODELS',
+    'OPTIM_WRAPPERS',
+    'OPTIM_WRAPPER_CONSTRUCTORS',
+    'TRANSFORMS',
+    'WEIGHT_INITIALIZERS',
+]
 
 # The rooms that need more of the stack than torch and mmengine, loaded when one of their types is first asked for:
 # a detector must not pay for, or fail on, an import of mmpretrain.
 TASK_TYPES = {
     **dict.fromkeys(('BNResNet', 'NFClsHead', 'NFRandAugment', 'mixing_collate'), 'nfnet_mm.tasks.classification'),
-    **dict.fromkeys(('UpProjectionHead', 'BerHuLoss', 'DownsampleCrop', 'DepthColorJitter', 'PixelDepthMetric'),
-                    'nfnet_mm.tasks.depth'),
+    **dict.fromkeys(
+        ('UpProjectionHead', 'BerHuLoss', 'DownsampleCrop', 'DepthColorJitter', 'PixelDepthMetric'),
+        'nfnet_mm.tasks.depth',
+    ),
     **dict.fromkeys(('CenterCropPad', 'RandomScale'), 'nfnet_mm.tasks.segmentation'),
 }
 
@@ -24,7 +36,7 @@ TASK_TYPES = {
 class Registry(root.Registry):
     """A child registry that also finds the types of the task rooms, importing a room only on demand."""
 
-    def get(self, key: str) -> Optional[Type]:
+    def get(self, key: str) -> type | None:
         name = key.rpartition('.')[2]
         if name in TASK_TYPES and key in (name, f'{self.scope}.{name}'):
             import_module(TASK_TYPES[name])
@@ -33,10 +45,12 @@ class Registry(root.Registry):
 
 def _child(name: str, *locations: str) -> Registry:
     parent = getattr(root, name)
-    return Registry(parent.name, parent=parent, scope='nfnet_mm', locations=[f'nfnet_mm.{place}' for place in locations])
+    return Registry(
+        parent.name, parent=parent, scope='nfnet_mm', locations=[f'nfnet_mm.{place}' for place in locations]
+    )
 
 
-MODELS = _child('MODELS', 'models')
+MODELS = _child('MODELS', 'models', 'engine.ema')
 WEIGHT_INITIALIZERS = _child('WEIGHT_INITIALIZERS', 'converters')
 OPTIM_WRAPPERS = _child('OPTIM_WRAPPERS', 'engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child('OPTIM_WRAPPER_CONSTRUCTORS', 'engine')

@@ -3,8 +3,8 @@ import os
 # Before torch loads: threads that wait by spinning slow the tests several times where the cores are shared.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
-import pytest  # noqa: E402
-from mmengine.registry import DefaultScope  # noqa: E402
+import pytest
+from mmengine.registry import DefaultScope
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,8 @@ def default_scope():
 @pytest.fixture(scope='session')
 def digits_root(tmp_path_factory):
     """A small digits dataset: 24 training and 6 validation pictures."""
-    from nfnet_mm.demo.digits import DigitsSpec, generate
+    from demo.digits import DigitsSpec, generate
+
     return generate(tmp_path_factory.mktemp('data') / 'digits', DigitsSpec(train=24, val=6))
 
 
@@ -51,6 +52,7 @@ def log_lines(tmp_path):
     import logging
 
     from mmengine.logging import MMLogger
+
     logger = MMLogger.get_instance(f'log_lines_of_{tmp_path}', log_level='INFO')  # the newest is the current one
     lines = []
     handler = logging.Handler()

@@ -1,6 +1,6 @@
 """Reference arrays computed by the papers' authors' own modules (tests/data/*_tiny.npz), in our layout."""
+
 from pathlib import Path
-from typing import Dict
 
 import numpy as np
 import torch
@@ -11,12 +11,11 @@ from nfnet_mm.converters import from_deepmind
 DATA = Path(__file__).parent / 'data'
 # what the authors' modules were built with ("variant_patch" in each file's meta)
 BACKBONES = {
-    'nfnet': dict(type='nfnet_mm.NFNet',
-                  arch=dict(widths=(16, 32, 48, 48), depths=(1, 2, 2, 1), group_width=8)),
-    'nf_resnet': dict(type='nfnet_mm.NFResNet',
-                      arch=dict(widths=(16, 32, 64, 128), depths=(1, 2, 2, 1), stem_channels=4)),
-    'nf_regnet': dict(type='nfnet_mm.NFRegNet',
-                      arch=dict(widths=(16, 24, 32, 48), depths=(1, 2, 2, 1), group_width=8)),
+    'nfnet': dict(type='nfnet_mm.NFNet', arch=dict(widths=(16, 32, 48, 48), depths=(1, 2, 2, 1), group_width=8)),
+    'nf_resnet': dict(
+        type='nfnet_mm.NFResNet', arch=dict(widths=(16, 32, 64, 128), depths=(1, 2, 2, 1), stem_channels=4)
+    ),
+    'nf_regnet': dict(type='nfnet_mm.NFRegNet', arch=dict(widths=(16, 24, 32, 48), depths=(1, 2, 2, 1), group_width=8)),
 }
 FEATURES = {'nfnet': 96, 'nf_resnet': 128, 'nf_regnet': 139}
 
@@ -33,9 +32,9 @@ class Golden:
     def __getitem__(self, name: str) -> torch.Tensor:
         return torch.from_numpy(self.arrays[name])
 
-    def tree(self, kind: str) -> Dict[str, torch.Tensor]:
+    def tree(self, kind: str) -> dict[str, torch.Tensor]:
         """``'param'``, ``'grad'``, ``'step3'`` or ``'ema3'``."""
-        modules: Dict[str, dict] = {}
+        modules: dict[str, dict] = {}
         for key, array in self.arrays.items():
             if key.startswith(f'{kind}|'):
                 _, module, name = key.split('|')
@@ -45,10 +44,13 @@ class Golden:
     def classifier(self, **backbone) -> torch.nn.Module:
         """The classifier of the contract with the reference parameters, in eval mode."""
         model = MODELS.build(
-            dict(type='mmpretrain.ImageClassifier',
-                 backbone=dict(BACKBONES[self.family], out_indices=(4, ), **backbone),
-                 neck=dict(type='mmpretrain.GlobalAveragePooling'),
-                 head=dict(type='nfnet_mm.NFClsHead', num_classes=10, in_channels=FEATURES[self.family])))
+            dict(
+                type='mmpretrain.ImageClassifier',
+                backbone=dict(BACKBONES[self.family], out_indices=(4,), **backbone),
+                neck=dict(type='mmpretrain.GlobalAveragePooling'),
+                head=dict(type='nfnet_mm.NFClsHead', num_classes=10, in_channels=FEATURES[self.family]),
+            )
+        )
         model.load_state_dict(self.tree('param'))
         return model.eval()
 

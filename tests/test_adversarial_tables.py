@@ -1,4 +1,5 @@
 """The tables of tests/adversarial know every public type: a new one has to be put through the same mill."""
+
 from importlib import import_module
 from pathlib import Path
 
@@ -19,4 +20,5 @@ def test_every_registered_type_is_in_a_table():
         own.import_from_location()
         for kind in own.module_dict:
             assert f'nfnet_mm.{kind}' in text or f"'{kind}'" in text, (
-                f'{kind} of {name} is in no table of tests/adversarial: add a row')
+                f'{kind} of {name} is in no table of tests/adversarial: add a row'
+            )

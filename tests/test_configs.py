@@ -10,8 +10,8 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
+from nfnet_mm import run
 from nfnet_mm.engine import AGCOptimWrapper
-from nfnet_mm.utils import running
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmcv.ops')
@@ -20,8 +20,13 @@ FOLDER = Path(__file__).parents[1] / 'configs'
 LEAVES = sorted(path for path in FOLDER.rglob('*.py') if '_base_' not in path.parts)
 DETECTORS = sorted(FOLDER.glob('mask_rcnn_*.py'))
 QUICK = ('nfnet_f0', 'nf_resnet50', 'bn_resnet50')  # one of each family; the others are slow tests
-HEAD_ENDS = {'rpn_head.rpn_cls.weight', 'rpn_head.rpn_reg.weight', 'roi_head.bbox_head.fc_cls.weight',
-             'roi_head.bbox_head.fc_reg.weight', 'roi_head.mask_head.conv_logits.weight'}
+HEAD_ENDS = {
+    'rpn_head.rpn_cls.weight',
+    'rpn_head.rpn_reg.weight',
+    'roi_head.bbox_head.fc_cls.weight',
+    'roi_head.bbox_head.fc_reg.weight',
+    'roi_head.mask_head.conv_logits.weight',
+}
 
 
 @pytest.mark.parametrize('path', LEAVES, ids=lambda path: str(path.relative_to(FOLDER)))
@@ -39,13 +44,14 @@ def test_builds_and_fits_together(path):
         assert tuple(cfg.model.roi_head.bbox_roi_extractor.featmap_strides) == tuple(strides)
         anchors = cfg.model.rpn_head.anchor_generator.strides
         assert len(anchors) == model.neck.num_outs and anchors[:4] == list(strides)
-    running.use_amp(cfg)  # raises for a wrapper without a twin
+    run.use_amp(cfg)  # raises for a wrapper without a twin
 
 
 @pytest.fixture(scope='module')
 def coco(digits_root, tmp_path_factory):
     """The small digits dataset in the layout of COCO 2017, as pictures of its first ten categories."""
     from mmdet.datasets import CocoDataset
+
     root = tmp_path_factory.mktemp('coco')
     (root / 'annotations').mkdir()
     for split in ('train', 'val'):
@@ -58,8 +64,8 @@ def coco(digits_root, tmp_path_factory):
 
 def on_coco(path, coco, work_dir, **options):
     """The config with the small data in the place of COCO's, nothing else changed but ``options``."""
-    cfg = running.load_config(str(path), options, str(work_dir))
-    running.use_data_root(cfg, str(coco))
+    cfg = run.load_config(str(path), options, str(work_dir))
+    run.use_data_root(cfg, str(coco))
     cfg.experiment_name = work_dir.name
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.update(num_workers=0, persistent_workers=False)
@@ -84,15 +90,21 @@ def test_coco_recipe_as_built(path, coco, tmp_path):
             scheduler.step()
     assert rates[0] == pytest.approx(0.0032)
     assert np.all(np.diff(rates[:1000]) > 0) and rates[500] == pytest.approx(0.32 * (0.01 + 0.99 * 500 / 999))
-    for first, last, rate in ((1000, 20_249, 0.32), (20_250, 21_374, 0.032), (21_375, 21_936, 0.0032),
-                              (21_937, 22_499, 0.00032)):
+    for first, last, rate in (
+        (1000, 20_249, 0.32),
+        (20_250, 21_374, 0.032),
+        (21_375, 21_936, 0.0032),
+        (21_937, 22_499, 0.00032),
+    ):
         assert rates[first] == pytest.approx(rate) and rates[last] == pytest.approx(rate)
 
     optimizer = wrapper.optimizer
     assert type(optimizer).__name__ == 'SGD'
     assert optimizer.defaults['momentum'] == 0.9 and optimizer.defaults['nesterov']
     assert {(group['weight_decay'], min(p.dim() for p in group['params']) > 1) for group in optimizer.param_groups} == {
-        (4e-5, True), (0.0, False)}
+        (4e-5, True),
+        (0.0, False),
+    }
     # every stage is trained
     assert sum(len(group['params']) for group in optimizer.param_groups) == len(list(runner.model.parameters()))
     if '_bn_' in path.stem:
@@ -114,15 +126,29 @@ def test_coco_recipe_as_built(path, coco, tmp_path):
     np.testing.assert_allclose(pixels[0, :, 0, 0], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize('path', [
-    pytest.param(path, id=path.stem, marks=() if any(name in path.stem for name in QUICK) else pytest.mark.slow)
-    for path in DETECTORS])
+@pytest.mark.parametrize(
+    'path',
+    [
+        pytest.param(path, id=path.stem, marks=() if any(name in path.stem for name in QUICK) else pytest.mark.slow)
+        for path in DETECTORS
+    ],
+)
 def test_trains_two_iterations_on_coco_and_validates(path, coco, tmp_path):
-    cfg = on_coco(path, coco, tmp_path / path.stem, **{
-        'train_cfg.total_batch': 2, 'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2,
-        'train_dataloader.batch_size': 1, 'val_dataloader.dataset.indices': 2, 'default_hooks.logger.interval': 1,
-        'default_hooks.checkpoint.save_last': False,  # half a gigabyte
-        'model.test_cfg.rcnn.score_thr': 0.0})  # it has learnt nothing yet, and is to find something
+    cfg = on_coco(
+        path,
+        coco,
+        tmp_path / path.stem,
+        **{
+            'train_cfg.total_batch': 2,
+            'train_cfg.max_iters': 2,
+            'train_cfg.val_interval': 2,
+            'train_dataloader.batch_size': 1,
+            'val_dataloader.dataset.indices': 2,
+            'default_hooks.logger.interval': 1,
+            'default_hooks.checkpoint.save_last': False,  # half a gigabyte
+            'model.test_cfg.rcnn.score_thr': 0.0,
+        },
+    )  # it has learnt nothing yet, and is to find something
     cfg.model.backbone.pop('init_cfg', None)  # weights are not at hand here
     small = (128, 128)
     resize, crop = cfg.train_dataloader.dataset.pipeline[2:4]

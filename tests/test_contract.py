@@ -1,4 +1,5 @@
 """The names that users and their configs rely on."""
+
 import inspect
 
 import pytest
@@ -23,8 +24,10 @@ def test_registered(registry, name, scope):
     assert found.__module__.startswith('nfnet_mm.')
 
 
-@pytest.mark.parametrize('arch', [*(f'F{n}' for n in range(8)), *(f'F{n}+' for n in range(8)), 'L0',
-                                  *(f'ECA-L{n}' for n in range(4)), 'nano'])
+@pytest.mark.parametrize(
+    'arch',
+    [*(f'F{n}' for n in range(8)), *(f'F{n}+' for n in range(8)), 'L0', *(f'ECA-L{n}' for n in range(4)), 'nano'],
+)
 def test_nfnet_names(arch):
     with torch.device('meta'):
         net = root.MODELS.build(dict(type='nfnet_mm.NFNet', arch=arch))
@@ -34,15 +37,25 @@ def test_nfnet_names(arch):
 
 def test_common_arguments():
     from nfnet_mm.models.backbones.base import NFBackbone
+
     parameters = inspect.signature(NFBackbone).parameters
     assert set(parameters) == {
-        'arch', 'in_channels', 'out_indices', 'frozen_stages', 'strides', 'dilations', 'with_cp', 'act', 'alpha',
-        'drop_path_rate', 'init_cfg'
+        'arch',
+        'in_channels',
+        'out_indices',
+        'frozen_stages',
+        'strides',
+        'dilations',
+        'with_cp',
+        'act',
+        'alpha',
+        'drop_path_rate',
+        'init_cfg',
     }
 
 
 def test_parameter_layout():
-    net = root.MODELS.build(dict(type='nfnet_mm.NFNet', arch='nano', out_indices=(4, )))
+    net = root.MODELS.build(dict(type='nfnet_mm.NFNet', arch='nano', out_indices=(4,)))
     for name, parameter in net.named_parameters():
         assert parameter.dim() == {'gain': 1, 'skip_gain': 0, 'bias': 1}.get(name.rpartition('.')[2], parameter.dim())
     head = root.MODELS.build(dict(type='nfnet_mm.NFClsHead', num_classes=5, in_channels=256, dropout=0.2))
@@ -52,6 +65,7 @@ def test_parameter_layout():
 
 def test_agc_signature():
     from nfnet_mm.engine.agc import adaptive_clip_grad_
+
     assert list(inspect.signature(adaptive_clip_grad_).parameters)[:3] == ['params', 'clipping', 'eps']
 
 

@@ -1,4 +1,5 @@
 """The pages of docs/ and the README against what they speak of: configs, tools, options and figures."""
+
 import re
 import subprocess
 import sys
@@ -61,8 +62,12 @@ def test_imagenet_table_holds_the_published_figures():
         table.update({f'{kind}_{name}': figure for kind, figure in zip(('nf', 'bn'), figures)})
     for name, *rows in re.findall(r'^\| `finetune`, `(\w+)` at 224 / 320 / 384 px \| (.+?) \| (.+?) \|', text, re.M):
         for kind, figures in zip(('nf', 'bn'), rows):
-            table.update({f'finetune_{kind}_{name}_{size}px': figure
-                          for size, figure in zip((224, 320, 384), figures.split(' / '))})
+            table.update(
+                {
+                    f'finetune_{kind}_{name}_{size}px': figure
+                    for size, figure in zip((224, 320, 384), figures.split(' / '))
+                }
+            )
     published = {**PAPER_ACCURACY, **TWIN_ACCURACY}
     assert table == {name: str(published[name].top1) for name in published if re.search('15e|finetune_.._', name)}
     assert len(table) == 30
@@ -73,7 +78,8 @@ def test_configs_state_the_published_figures():
         comment = re.search(r'^# Paper.*', (ROOT / f'configs/imagenet/{name}.py').read_text(), re.M)[0]
         stated = re.search(r'top-1 (?:/ top-5 )?(\d+\.\d)(?: / (\d+\.\d))?', comment)
         assert [float(figure) for figure in stated.groups() if figure] == [
-            figure for figure in (accuracy.top1, accuracy.top5) if figure], name
+            figure for figure in (accuracy.top1, accuracy.top5) if figure
+        ], name
 
 
 def test_the_total_batch_of_the_page():
@@ -82,7 +88,8 @@ def test_the_total_batch_of_the_page():
     scope = {}
     exec(re.search(r'```python\n(train_cfg.*?)```', text, re.S)[1], scope)
     batch, samples, devices, accumulated, rate = re.search(
-        r'batch (\d+) = (\d+) samples x (\d+) devices x (\d+) accumulated; learning rate ([\d.]+)', text).groups()
+        r'batch (\d+) = (\d+) samples x (\d+) devices x (\d+) accumulated; learning rate ([\d.]+)', text
+    ).groups()
     cfg = Config.fromfile(ROOT / 'configs/mask_rcnn_nfnet_f0_fpn.py')
     assert scope['train_cfg'] == cfg.train_cfg and cfg.train_cfg.total_batch == int(batch)
     assert (cfg.train_dataloader.batch_size, cfg.optim_wrapper.optimizer.lr) == (int(samples), float(rate))
@@ -90,16 +97,20 @@ def test_the_total_batch_of_the_page():
     for page in ('imagenet/nfnet_f0', 'mask_rcnn_nfnet_f0_fpn', 'fcn_nf_resnet50_voc', 'depth_nf_resnet50_nyu'):
         cfg = Config.fromfile(ROOT / f'configs/{page}.py')
         name = {'i': 'imagenet', 'm': 'detection', 'f': 'segmentation', 'd': 'depth'}[page[0]]
-        batch, samples, one = re.search(r'Batch\s(\d+)(?: at 1024 px)?: (\d+) images.*?(\d+) times\s+on\s+one',
-                                        (ROOT / f'docs/{name}.md').read_text(), re.S).groups()
+        batch, samples, one = re.search(
+            r'Batch\s(\d+)(?: at 1024 px)?: (\d+) images.*?(\d+) times\s+on\s+one',
+            (ROOT / f'docs/{name}.md').read_text(),
+            re.S,
+        ).groups()
         assert (cfg.train_cfg.total_batch, cfg.train_dataloader.batch_size) == (int(batch), int(samples)), name
         assert plan_accumulation(int(batch), int(samples), 1) == int(one), name
 
 
 def test_test_commands_name_the_last_checkpoint():
     for name in ('detection', 'segmentation', 'depth'):
-        config, last = re.search(r'test\.py (configs/\w+\.py) \S+/iter_(\d+)\.pth',
-                                 (ROOT / f'docs/{name}.md').read_text()).groups()
+        config, last = re.search(
+            r'test\.py (configs/\w+\.py) \S+/iter_(\d+)\.pth', (ROOT / f'docs/{name}.md').read_text()
+        ).groups()
         cfg = Config.fromfile(ROOT / config)
         assert cfg.train_cfg.max_iters == int(last) and int(last) % cfg.default_hooks.checkpoint.interval == 0
 
@@ -119,7 +130,7 @@ def test_examples_of_the_readme():
     assert tuple(model.neck.in_channels) == model.backbone.out_channels
     assert not any(p.requires_grad for p in model.backbone.stages[0].parameters())
     assert type(wrapper) is AGCOptimWrapper and wrapper.agc == dict(clipping=0.01, eps=1e-3)
-    assert classifier.backbone.out_channels == (classifier.head.fc.in_features, )
+    assert classifier.backbone.out_channels == (classifier.head.fc.in_features,)
 
 
 def test_the_config_by_inheritance_loads(tmp_path):
@@ -134,7 +145,11 @@ def test_the_config_by_inheritance_loads(tmp_path):
 def test_the_swap_of_the_page(tmp_path):
     text = (ROOT / 'docs/swapping.md').read_text()
     command = re.search(r'^python (tools/swap_backbone.py .*?) --weights', text, re.M)
-    done = subprocess.run([sys.executable, *command.group(1).replace('tools', f'{ROOT}/tools').split()], cwd=tmp_path,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, *command.group(1).replace('tools', f'{ROOT}/tools').split()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / 'retinanet_nfnet_f0_fpn_1x_coco.py').is_file()

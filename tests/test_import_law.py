@@ -1,4 +1,5 @@
 """Imports run downward only, and the core needs torch and mmengine alone."""
+
 import ast
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import nfnet_mm
 PACKAGE = Path(nfnet_mm.__file__).parent
 HEAVY = ('mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'timm', 'cv2')
 
-CORE = '''
+CORE = """
 import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
@@ -37,7 +38,7 @@ except ImportError as error:
 else:
     raise AssertionError('NFClsHead without mmpretrain')
 print('core works')
-'''
+"""
 
 
 def test_core_without_the_rest_of_the_stack():
@@ -53,7 +54,7 @@ def imports(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = package[:len(package) - node.level + 1] if node.level else ()
+            base = package[: len(package) - node.level + 1] if node.level else ()
             yield '.'.join([*base, *filter(None, [node.module])])
 
 

@@ -1,4 +1,5 @@
 """A linear model on fixed numbers, as a plain mmengine config: trains in milliseconds, in any number of processes."""
+
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
@@ -28,7 +29,6 @@ randomness = dict(seed=0)
 
 @MODELS.register_module(force=True)
 class ToyLinear(BaseModel):
-
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.linear = torch.nn.Linear(3, 1)
@@ -58,7 +58,6 @@ class ToyNumbers(torch.utils.data.Dataset):
 
 @METRICS.register_module(force=True)
 class ToyError(BaseMetric):
-
     def process(self, data_batch, data_samples):
         self.results += [float(error.abs()) for error in data_samples]
 

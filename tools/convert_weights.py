@@ -2,13 +2,14 @@
 
 What the source is, and of which variant, is told from its content; nothing in it is ever run.
 """
+
 import argparse
 import os
 import sys
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
-from nfnet_mm.converters.convert import convert_file  # noqa: E402
-from nfnet_mm.utils.running import one_line_errors  # noqa: E402
+from nfnet_mm.converters.convert import convert_file
+from nfnet_mm.run import one_line_errors
 
 
 @one_line_errors
@@ -17,9 +18,12 @@ def main():
     parser.add_argument('source', help='file of weights')
     parser.add_argument('target', help='file to write, .pth or .safetensors')
     parser.add_argument('--arch', help='the variant they must be of, e.g. F0 (default: found from the shapes)')
-    parser.add_argument('--dialect', choices=['authors', 'timm'],
-                        help='the weight standardisation they were trained with, where the content cannot tell: timm '
-                        'for a dm_nfnet that was trained further in timm')
+    parser.add_argument(
+        '--dialect',
+        choices=['authors', 'timm'],
+        help='the weight standardisation they were trained with, where the content cannot tell: timm '
+        'for a dm_nfnet that was trained further in timm',
+    )
     parser.add_argument('--to', choices=['ours', 'timm'], default='ours', help='the names to write (default: ours)')
     parser.add_argument('--force', action='store_true', help='replace the target if it exists')
     args = parser.parse_args()

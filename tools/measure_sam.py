@@ -1,4 +1,5 @@
 """What SAM costs here: a training step with it over one without, in pairs; on a CPU, in CPU time."""
+
 import argparse
 import statistics
 import time
@@ -27,18 +28,34 @@ def build(arch, amp, device):
     """A classifier in training mode with the recipe's optimizer, as a runner would hold them."""
     backbone = MODELS.build(dict(type='nfnet_mm.NFNet', arch=arch, out_indices=(4,), drop_path_rate=0.25))
     head = dict(type='nfnet_mm.NFClsHead', num_classes=1000, in_channels=backbone.out_channels[-1])
-    model = MODELS.build(dict(type='mmpretrain.ImageClassifier', backbone=backbone,
-                              neck=dict(type='mmpretrain.GlobalAveragePooling'), head=head)).to(device).train()
-    wrapper = build_optim_wrapper(model, dict(
-        type='nfnet_mm.AGCOptimWrapper', constructor='nfnet_mm.NFOptimWrapperConstructor',
-        optimizer=dict(type='SGD', lr=1e-3, momentum=0.9, nesterov=True, weight_decay=2e-5)) | (
-            dict(type='nfnet_mm.AmpAGCOptimWrapper', dtype='bfloat16') if amp else {}))
+    model = (
+        MODELS.build(
+            dict(
+                type='mmpretrain.ImageClassifier',
+                backbone=backbone,
+                neck=dict(type='mmpretrain.GlobalAveragePooling'),
+                head=head,
+            )
+        )
+        .to(device)
+        .train()
+    )
+    wrapper = build_optim_wrapper(
+        model,
+        dict(
+            type='nfnet_mm.AGCOptimWrapper',
+            constructor='nfnet_mm.NFOptimWrapperConstructor',
+            optimizer=dict(type='SGD', lr=1e-3, momentum=0.9, nesterov=True, weight_decay=2e-5),
+        )
+        | (dict(type='nfnet_mm.AmpAGCOptimWrapper', dtype='bfloat16') if amp else {}),
+    )
     return SimpleNamespace(model=model, optim_wrapper=wrapper)
 
 
 def main():
     args = parse_args()
     from mmpretrain.structures import DataSample
+
     runner = build(args.arch, args.amp, args.device)
     hook = SAMHook(fraction=args.fraction)
     clock = time.process_time if args.device == 'cpu' else time.perf_counter  # CPU time feels other loads less
@@ -59,9 +76,11 @@ def main():
         hook.before_train(runner)
         sam.append(seconds())
     ratios = sorted(b / a for a, b in zip(plain[1:], sam[1:]))  # without the first pair, which warms up
-    print(f'NFNet-{args.arch}, batch {args.batch}, {args.size} px, {args.device}: '
-          f'{1e3 * min(plain[1:]):.1f} ms a step, {1e3 * min(sam[1:]):.1f} ms with SAM on {args.fraction:g} of the batch; '
-          f'ratio {statistics.median(ratios):.3f} (median of {args.pairs} pairs, {ratios[0]:.3f} to {ratios[-1]:.3f})')
+    print(
+        f'NFNet-{args.arch}, batch {args.batch}, {args.size} px, {args.device}: '
+        f'{1e3 * min(plain[1:]):.1f} ms a step, {1e3 * min(sam[1:]):.1f} ms with SAM on {args.fraction:g} of the batch; '
+        f'ratio {statistics.median(ratios):.3f} (median of {args.pairs} pairs, {ratios[0]:.3f} to {ratios[-1]:.3f})'
+    )
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@
 Each round times both forms one after the other, so that a busy machine slows both; the median of the rounds' ratios is
 what counts. Both have the same weights and plain convs with BatchNorm.
 """
+
 import argparse
 import copy
 import os
@@ -14,7 +15,7 @@ import torch
 from torch import nn
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
-from nfnet_mm.tasks.depth import UpProjectionHead, unpool  # noqa: E402
+from nfnet_mm.tasks.depth import UpProjectionHead, unpool
 
 
 class PlainUp(nn.Module):
@@ -32,6 +33,7 @@ class PlainUp(nn.Module):
 
 def timed(blocks, x, train, device):
     """Seconds of one pass, and its output."""
+
     def synchronize():
         if device == 'cuda':
             torch.cuda.synchronize()
@@ -79,10 +81,12 @@ def main():
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     args = parser.parse_args()
     for train, ratios, slow, quick, error in measure(args.batch, args.rounds, args.device):
-        print(f'{"forward + backward" if train else "forward"}: plain {1e3 * statistics.median(slow):.1f} ms, '
-              f'interleaved {1e3 * statistics.median(quick):.1f} ms, plain / interleaved '
-              f'{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); relative difference '
-              f'{error:.1e}')
+        print(
+            f'{"forward + backward" if train else "forward"}: plain {1e3 * statistics.median(slow):.1f} ms, '
+            f'interleaved {1e3 * statistics.median(quick):.1f} ms, plain / interleaved '
+            f'{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); relative difference '
+            f'{error:.1e}'
+        )
 
 
 if __name__ == '__main__':

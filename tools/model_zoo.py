@@ -1,11 +1,12 @@
 """Write model-index.yml, the metafiles of configs/imagenet and docs/model_zoo.md anew from the variants and configs."""
+
 import argparse
 import os
 import sys
 from pathlib import Path
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
-from nfnet_mm.analysis.model_zoo import zoo_files  # noqa: E402
+from nfnet_mm.analysis.model_zoo import zoo_files
 
 
 def main():

@@ -2,15 +2,16 @@
 
 Needs nyu_depth_v2_labeled.mat and splits.mat, both from the data set's site, and h5py and scipy.
 """
+
 import argparse
 import os
 import sys
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
-from nfnet_mm.utils import running  # noqa: E402
+from nfnet_mm import run
 
 
-@running.one_line_errors
+@run.one_line_errors
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('mat', help='nyu_depth_v2_labeled.mat')
@@ -18,6 +19,7 @@ def main():
     parser.add_argument('--out', default='data/nyu', help='folder to write to (default: %(default)s)')
     args = parser.parse_args()
     from nfnet_mm.tasks.depth.prepare import prepare_nyu
+
     print(f'{prepare_nyu(args.mat, args.splits, args.out)} images and depth maps written to {args.out}')
 
 

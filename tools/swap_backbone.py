@@ -2,26 +2,34 @@
 
 Writes a short config that inherits the original, and prints what it changes; what cannot be converted is refused.
 """
+
 import argparse
 import os
 import sys
 from pathlib import Path
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
-from nfnet_mm.utils import config_files, swap  # noqa: E402
-from nfnet_mm.utils.running import check_exists, one_line_errors  # noqa: E402
+from nfnet_mm.run import check_exists, one_line_errors
+from nfnet_mm.swap import config_files, swap
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file, or mmdet::..., mmseg::..., mmpretrain::... of the installed ones')
-    parser.add_argument('--backbone', required=True, help='e.g. nfnet_f0, nf_resnet50, nf_regnet_b1, eca_nfnet_l0; '
-                        "timm/nf_resnet50 for timm's shape where it differs from the paper's")
+    parser.add_argument(
+        '--backbone',
+        required=True,
+        help='e.g. nfnet_f0, nf_resnet50, nf_regnet_b1, eca_nfnet_l0; '
+        "timm/nf_resnet50 for timm's shape where it differs from the paper's",
+    )
     parser.add_argument('-o', '--out', help="file to write (default: the config's name with the backbone in it, here)")
     parser.add_argument('--weights', help="file to start the backbone from: DeepMind's, timm's or ours")
     parser.add_argument('--clipping', type=float, default=0.01, help="AGC's; small batches bear more (default: 0.01)")
-    parser.add_argument('--strict', action='store_true',
-                        help='refuse deformable convs and plugins instead of leaving them out with a warning')
+    parser.add_argument(
+        '--strict',
+        action='store_true',
+        help='refuse deformable convs and plugins instead of leaving them out with a warning',
+    )
     parser.add_argument('--force', action='store_true', help='replace the output if it exists')
     return parser.parse_args()
 

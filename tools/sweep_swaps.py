@@ -6,6 +6,7 @@ two small made-up pictures finite, do gradients reach the backbone, are the feat
 step that fails is tried as shipped too, to tell what is missing on this machine (an operator without a CPU kernel) from
 what the swap broke. Pretrained weights are never loaded. Results go to a file of JSON lines, which is continued.
 """
+
 import argparse
 import copy
 import gc
@@ -26,11 +27,11 @@ import torch
 from mmengine import MessageHub
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
-from nfnet_mm.engine.bfloat16 import keep_boxes_in_float32  # noqa: E402
-from nfnet_mm.models.backbones.base import NFBackbone  # noqa: E402
-from nfnet_mm.models.backbones.nf_stage import NFStage  # noqa: E402
-from nfnet_mm.utils import config_files, swap  # noqa: E402
-from nfnet_mm.utils.running import UserError  # noqa: E402
+from nfnet_mm.engine.bfloat16 import keep_boxes_in_float32
+from nfnet_mm.models.backbones.base import NFBackbone
+from nfnet_mm.models.backbones.stage import NFStage
+from nfnet_mm.run import UserError
+from nfnet_mm.swap import config_files, swap
 
 LAYOUT = ('out_indices', 'strides', 'dilations', 'num_stages', 'plugins', 'dcn', 'stage_with_dcn', 'multi_grid')
 SKIPPED = ('train_cfg', 'test_cfg', 'data_preprocessor', 'init_cfg', 'norm_cfg', 'act_cfg', 'pretrained')
@@ -86,12 +87,20 @@ def made_up_batch(cfg, size):
     if cfg['default_scope'] == 'mmseg':
         from mmengine.structures import PixelData
         from mmseg.structures import SegDataSample
-        samples = [SegDataSample(gt_sem_seg=PixelData(data=torch.randint(0, min(classes, 4), (1, size, size))),
-                                 metainfo=dict(img_shape=(size, size), ori_shape=(size, size))) for _ in range(2)]
-        return dict(inputs=[torch.randint(0, 256, (3, size, size), dtype=torch.uint8) for _ in samples],
-                    data_samples=samples)
+
+        samples = [
+            SegDataSample(
+                gt_sem_seg=PixelData(data=torch.randint(0, min(classes, 4), (1, size, size))),
+                metainfo=dict(img_shape=(size, size), ori_shape=(size, size)),
+            )
+            for _ in range(2)
+        ]
+        return dict(
+            inputs=[torch.randint(0, 256, (3, size, size), dtype=torch.uint8) for _ in samples], data_samples=samples
+        )
     if cfg['default_scope'] == 'mmpretrain':
         from mmpretrain.structures import DataSample
+
         samples = [DataSample().set_gt_label(i % classes) for i in range(2)]
         views = [torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8) for _ in range(2)]
         if 'Classifier' in cfg['model']['type'] or 'data_preprocessor' not in cfg:
@@ -101,21 +110,29 @@ def made_up_batch(cfg, size):
             views = [view for view, count in zip(views, crops) for _ in range(count)]
         return dict(inputs=views, data_samples=samples)  # self-supervised: views of the same pictures
     from mmdet.testing import demo_mm_inputs, demo_mm_proposals, demo_track_inputs
+
     kind = cfg['model']['type']
     if kind == 'BaseReID':
         from mmdet.structures import ReIDDataSample
+
         sample = ReIDDataSample()  # two pictures of each of two identities, of the one size its pooling takes
         sample.set_gt_label([0, 0, 1, 1])
         return dict(inputs=[torch.randint(0, 256, (4, 3, 256, 128), dtype=torch.uint8)], data_samples=[sample])
     shapes = [(3, size, size)] * 2
     if 'Track' in str(cfg['model'].get('data_preprocessor', {}).get('type')):
-        batch = demo_track_inputs(batch_size=1, num_frames=2, key_frames_inds=[0], image_shapes=shapes[:1],
-                                  num_classes=max(1, min(classes, 2)), with_mask=True)
+        batch = demo_track_inputs(
+            batch_size=1,
+            num_frames=2,
+            key_frames_inds=[0],
+            image_shapes=shapes[:1],
+            num_classes=max(1, min(classes, 2)),
+            with_mask=True,
+        )
         return batch
     batch = demo_mm_inputs(2, shapes, num_items=[3, 3], num_classes=2, with_mask=True, with_semantic=True)
     for sample in batch['data_samples']:
         # boxes of some size, and masks that fill them: an empty one stands for no object
-        boxes = torch.tensor([[8., 8., 56., 52.], [30., 20., 90., 85.], [50., 5., 92., 40.]]) * (size / 96)
+        boxes = torch.tensor([[8.0, 8.0, 56.0, 52.0], [30.0, 20.0, 90.0, 85.0], [50.0, 5.0, 92.0, 40.0]]) * (size / 96)
         sample.gt_instances.bboxes = boxes
         sample.gt_instances.labels = torch.tensor([min(1, classes - 1), 0, 0])
         masks = torch.zeros(3, size, size).numpy().astype('uint8')
@@ -152,6 +169,7 @@ def build(cfg):
     from mmengine import ConfigDict
     from mmengine.model import revert_sync_batchnorm
     from mmengine.registry import MODELS, init_default_scope
+
     init_default_scope(cfg['default_scope'])
     model = ConfigDict(copy.deepcopy(cfg['model']))
     model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
@@ -257,7 +275,8 @@ def examine(framework, name, names, bfloat16, pipe):
             row['loss'] = step(new, model, bfloat16)
             row['finite'] = abs(row['loss']) < float('inf')
             ours = [m for m in swapped if isinstance(m, NFBackbone)] + [
-                m for m in model.modules() if isinstance(m, NFStage)]
+                m for m in model.modules() if isinstance(m, NFStage)
+            ]
             row['gradient'] = [gradient_norm(m) for m in ours]
             row['ok'] = bool(row['finite'] and row['sizes'] and all(0 < n < float('inf') for n in row['gradient']))
         except Exception as error:
@@ -299,11 +318,13 @@ def summary(results, names):
     yield f'{len(results)} distinct models, {len(builds)} build as shipped'
     for name in names:
         rows = [(r, r.get(name, {})) for r in builds]
-        yield (f'{name}: of these {sum("refused" not in row for _, row in rows)} converted, '
-               f'{sum(row.get("built", False) for _, row in rows)} built, '
-               f'{sum(row.get("ok", False) for _, row in rows)} trained a step; '
-               f'{sum("refused" in row for _, row in rows)} refused, '
-               f'{sum(bool(row.get("left_out")) for _, row in rows)} left something out')
+        yield (
+            f'{name}: of these {sum("refused" not in row for _, row in rows)} converted, '
+            f'{sum(row.get("built", False) for _, row in rows)} built, '
+            f'{sum(row.get("ok", False) for _, row in rows)} trained a step; '
+            f'{sum("refused" in row for _, row in rows)} refused, '
+            f'{sum(bool(row.get("left_out")) for _, row in rows)} left something out'
+        )
         for r, row in rows:
             if 'refused' in row:
                 yield f'  refused  {r["config"]}: {row["refused"]}'
@@ -323,8 +344,9 @@ def main():
     parser.add_argument('--frameworks', nargs='+', default=['mmdet', 'mmseg', 'mmpretrain'])
     parser.add_argument('--out', default='work_dirs/sweep_swaps.jsonl', type=Path)
     parser.add_argument('--only', default='', help='only configs whose name holds this; they are examined anew')
-    parser.add_argument('--bfloat16', action='store_true',
-                        help='the steps of the swapped models under autocast (their own --out)')
+    parser.add_argument(
+        '--bfloat16', action='store_true', help='the steps of the swapped models under autocast (their own --out)'
+    )
     parser.add_argument('--limit', type=float, default=300, help='seconds for one config')
     args = parser.parse_args()
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -337,12 +359,15 @@ def main():
             results[row['framework'], row['config']] = row
     for framework in args.frameworks:
         models, broken = shipped(framework)
-        print(f'{framework}: {len(models)} distinct models in {sum(map(len, models.values()))} ResNet-50 configs; '
-              f'{len(broken)} do not load', flush=True)
+        print(
+            f'{framework}: {len(models)} distinct models in {sum(map(len, models.values()))} ResNet-50 configs; '
+            f'{len(broken)} do not load',
+            flush=True,
+        )
         register(framework)
         for names in models.values():
             name = min(names, key=lambda n: ('coco' not in n and 'cityscapes' not in n, len(n)))
-            if args.only not in name or not args.only and (framework, name) in results:
+            if args.only not in name or (not args.only and (framework, name) in results):
                 continue
             row = in_child(args.limit, framework, name, args.backbones, args.bfloat16)
             results[framework, name] = row

@@ -1,4 +1,5 @@
 """Evaluate a checkpoint with any config of mmdet, mmseg, mmpretrain or plain mmengine."""
+
 import argparse
 import os
 import sys
@@ -6,7 +7,7 @@ import sys
 from mmengine import DictAction
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
-from nfnet_mm.utils import running  # noqa: E402
+from nfnet_mm import run
 
 
 def parse_args():
@@ -19,33 +20,41 @@ def parse_args():
     parser.add_argument('--show-dir', help='write pictures of the predictions into this folder')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds a window stays')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation, as the config's tta_* keys say")
-    parser.add_argument('--allow-missing', action='store_true',
-                        help='score a model also if the checkpoint lacks weights of it or holds others besides')
+    parser.add_argument(
+        '--allow-missing',
+        action='store_true',
+        help='score a model also if the checkpoint lacks weights of it or holds others besides',
+    )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='replace values of the config, by dotted key; a list is "[a,b]"')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='replace values of the config, by dotted key; a list is "[a,b]"',
+    )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
 
-@running.one_line_errors
+@run.one_line_errors
 def main():
     args = parse_args()
-    cfg = running.load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+    cfg = run.load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
     if '://' not in args.checkpoint:
-        running.check_exists(args.checkpoint, 'checkpoint')
+        run.check_exists(args.checkpoint, 'checkpoint')
     cfg.load_from, cfg.resume = args.checkpoint, False  # a resumed run's config says otherwise
-    running.show_predictions(cfg, args.show, args.show_dir, args.wait_time)
+    run.show_predictions(cfg, args.show, args.show_dir, args.wait_time)
     if args.tta:
-        running.use_tta(cfg)
-    running.check_coco_files(cfg, ('test',))
-    running.prepare_launcher(cfg)
-    runner = running.build_runner(cfg)
-    running.require_whole(runner, args.allow_missing)
+        run.use_tta(cfg)
+    run.check_coco_files(cfg, ('test',))
+    run.prepare_launcher(cfg)
+    runner = run.build_runner(cfg)
+    run.require_whole(runner, args.allow_missing)
     if args.out:
-        running.dump_predictions(runner, args.out)
+        run.dump_predictions(runner, args.out)
     runner.test()
 
 

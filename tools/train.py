@@ -1,4 +1,5 @@
 """Train any config of mmdet, mmseg, mmpretrain or plain mmengine."""
+
 import argparse
 import os
 import sys
@@ -6,38 +7,49 @@ import sys
 from mmengine import DictAction
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
-from nfnet_mm.utils import running  # noqa: E402
+from nfnet_mm import run
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='folder for checkpoints and logs (default: work_dirs/<name of the config>)')
-    parser.add_argument('--resume', nargs='?', const='auto', metavar='auto|PATH',
-                        help="go on from this checkpoint, or from the work folder's last one")
-    parser.add_argument('--amp', action='store_true',
-                        help='mixed precision: the twin of the configured optimizer wrapper')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='auto|PATH',
+        help="go on from this checkpoint, or from the work folder's last one",
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='mixed precision: the twin of the configured optimizer wrapper'
+    )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='replace values of the config, by dotted key; a list is "[a,b]"')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='replace values of the config, by dotted key; a list is "[a,b]"',
+    )
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
 
-@running.one_line_errors
+@run.one_line_errors
 def main():
     args = parse_args()
-    cfg = running.load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
-    running.use_resume(cfg, args.resume)
+    cfg = run.load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
+    run.use_resume(cfg, args.resume)
     if args.amp:
-        running.use_amp(cfg)
-    running.check_amp_device(cfg)
-    running.check_coco_files(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',))
-    running.prepare_launcher(cfg)
-    runner = running.build_runner(cfg)
-    running.require_whole(runner, allow_missing=not cfg.get('resume'))
+        run.use_amp(cfg)
+    run.check_amp_device(cfg)
+    run.check_coco_files(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',))
+    run.prepare_launcher(cfg)
+    runner = run.build_runner(cfg)
+    run.require_whole(runner, allow_missing=not cfg.get('resume'))
     runner.train()
 
 

@@ -1,8 +1,9 @@
 """Parameters and multiply-adds of every variant, counted without computing anything."""
+
 import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ class Cost:
     macs: int  # multiply-adds of the convs and linear layers for one image; "FLOPs" in the papers and in OpenMMLab
 
 
-def cost(family: str, arch: Union[str, NFArch], size: Optional[int] = None) -> Cost:
+def cost(family: str, arch: str | NFArch, size: int | None = None) -> Cost:
     """What a classifier of 1000 classes costs, counted on the meta device.
 
     Args:
@@ -37,7 +38,7 @@ def cost(family: str, arch: Union[str, NFArch], size: Optional[int] = None) -> C
     return _cost(family, row, size or row.test_size)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _cost(family: str, row: NFArch, size: int) -> Cost:
     # All blocks of a stage but the first are alike, so two of each are enough.
     short = dataclasses.replace(row, depths=tuple(min(depth, 2) for depth in row.depths))

@@ -1,13 +1,26 @@
 """Public weights to ours and back; needs torch, NumPy and mmengine alone."""
 
 from .convert import Summary, convert_file
-from .deepmind import from_deepmind
 from .errors import ConversionError, ReadError
+from .formats.readers import read_weights
 from .initializer import NFPretrained
 from .layout import Layout, describe
-from .readers import read_weights
-from .recognise import Weights, load_weights
-from .timm import from_timm, to_timm
+from .load import Weights, load_weights
+from .names.deepmind import from_deepmind
+from .names.timm import from_timm, to_timm
 
-__all__ = ['ConversionError', 'Layout', 'NFPretrained', 'ReadError', 'Summary', 'Weights', 'convert_file', 'describe',
-           'from_deepmind', 'from_timm', 'load_weights', 'read_weights', 'to_timm']
+__all__ = [
+    'ConversionError',
+    'Layout',
+    'NFPretrained',
+    'ReadError',
+    'Summary',
+    'Weights',
+    'convert_file',
+    'describe',
+    'from_deepmind',
+    'from_timm',
+    'load_weights',
+    'read_weights',
+    'to_timm',
+]

@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import BinaryIO, Optional
+from typing import BinaryIO
 
 import torch
 
@@ -12,10 +12,10 @@ from nfnet_mm import __version__
 from nfnet_mm.models.layers.ws_conv import DIALECTS
 
 from .errors import ConversionError
+from .formats.safetensors import write_safetensors
 from .layout import describe
-from .recognise import check_arch, find_arch, load_weights
-from .safetensors_file import write_safetensors
-from .timm import to_timm
+from .load import check_arch, find_arch, load_weights
+from .names.timm import to_timm
 
 SUFFIXES = ('.pth', '.safetensors')
 
@@ -23,9 +23,10 @@ SUFFIXES = ('.pth', '.safetensors')
 @dataclass(frozen=True)
 class Summary:
     """What was converted."""
+
     source: str  # 'deepmind', 'timm' or 'ours'
     family: str
-    arch: Optional[str]  # the variant's name, None for one that the table has not
+    arch: str | None  # the variant's name, None for one that the table has not
     dialect: str
     parameters: int
     num_classes: int
@@ -33,21 +34,24 @@ class Summary:
 
     def __str__(self) -> str:
         arch = self.arch or 'a variant without a name'
-        return (f'{self.family} {arch}, {self.parameters:,} parameters, {self.num_classes} classes, '
-                f'dialect {self.dialect}; from {self.source} to {self.names}')
+        return (
+            f'{self.family} {arch}, {self.parameters:,} parameters, {self.num_classes} classes, '
+            f'dialect {self.dialect}; from {self.source} to {self.names}'
+        )
 
 
-def convert_file(source: str, target: str, arch: Optional[str] = None, dialect: Optional[str] = None,
-                 to: str = 'ours', force: bool = False) -> Summary:
+def convert_file(
+    source: str, target: str, arch: str | None = None, dialect: str | None = None, to: str = 'ours', force: bool = False
+) -> Summary:
     """Convert a classifier's weights from DeepMind's, timm's or our names to ours or timm's.
 
     Args:
-        source: What :func:`~nfnet_mm.converters.recognise.load_weights` reads; its kind is told from its content.
+        source: What :func:`~nfnet_mm.converters.load.load_weights` reads; its kind is told from its content.
         target: The file to write, ``.pth`` ({'state_dict', 'meta'}) or ``.safetensors``. It is there whole or not at
             all.
         arch: The variant the weights have to be of; found from their shapes by default.
         dialect: 'authors' or 'timm', the one they were trained in; by default as
-            :mod:`~nfnet_mm.converters.recognise` tells.
+            :mod:`~nfnet_mm.converters.load` tells.
         to: The names to write, 'ours' or 'timm'.
         force: Replace ``target`` if it exists.
 

@@ -3,18 +3,17 @@
 import logging
 import os
 from collections.abc import Iterable
-from typing import Optional, Union
 
 import torch
 from mmengine.logging import print_log
 from mmengine.model.weight_init import update_init_info
 from torch import Tensor, nn
 
-from nfnet_mm.models.backbones.nf_stage import NFStage
+from nfnet_mm.models.backbones.stage import NFStage
 from nfnet_mm.registry import WEIGHT_INITIALIZERS
 
 from .errors import ConversionError, some
-from .recognise import Weights, load_weights
+from .load import Weights, load_weights
 
 _FIRST = 'stem.conv0.weight'
 _HEAD = 'head.fc.'
@@ -54,8 +53,13 @@ class NFPretrained:
         nfnet_mm.converters.errors.ReadError: 'no': No such file or directory
     """
 
-    def __init__(self, checkpoint: Union[str, os.PathLike], prefix: Optional[str] = None,
-                 in_channels: Optional[str] = None, new_head: bool = False):
+    def __init__(
+        self,
+        checkpoint: str | os.PathLike,
+        prefix: str | None = None,
+        in_channels: str | None = None,
+        new_head: bool = False,
+    ):
         if in_channels not in (None, 'mean', 'cycle'):
             raise ValueError(f"in_channels={in_channels!r} must be 'mean', 'cycle' or None")
         self.checkpoint, self.prefix, self.in_channels, self.new_head = checkpoint, prefix, in_channels, new_head
@@ -66,12 +70,17 @@ class NFPretrained:
         target = module.state_dict()
         whole = f'backbone.{_FIRST}' in target
         if not whole and _FIRST not in target and not isinstance(module, NFStage):
-            raise ConversionError(f'{type(module).__name__} is neither a normalizer-free backbone nor a classifier '
-                                  'with one: put init_cfg into the config of the backbone')
+            raise ConversionError(
+                f'{type(module).__name__} is neither a normalizer-free backbone nor a classifier '
+                'with one: put init_cfg into the config of the backbone'
+            )
         backbone, prefix = (module.backbone, 'backbone.') if whole else (module, '')
         keep_head = whole and not self.new_head
-        state = {k if whole else k.removeprefix('backbone.'): v for k, v in weights.state_dict.items()
-                 if k.startswith(('backbone.', _HEAD) if keep_head else 'backbone.')}
+        state = {
+            k if whole else k.removeprefix('backbone.'): v
+            for k, v in weights.state_dict.items()
+            if k.startswith(('backbone.', _HEAD) if keep_head else 'backbone.')
+        }
         if whole and self.new_head:
             target = {k: v for k, v in target.items() if not k.startswith(_HEAD)}
         for key in _not_built(target, prefix, state):
@@ -89,17 +98,23 @@ class NFPretrained:
     def _check_last(self, module: nn.Module) -> None:
         """Of several initialisations mmengine runs only its own ``Pretrained`` last, whatever their order."""
         cfgs = getattr(module, 'init_cfg', None)
-        kinds = [str(getattr(cfg.get('type'), '__name__', cfg.get('type'))).rpartition('.')[2]
-                 for cfg in (cfgs if isinstance(cfgs, (list, tuple)) else ())]
+        kinds = [
+            str(getattr(cfg.get('type'), '__name__', cfg.get('type'))).rpartition('.')[2]
+            for cfg in (cfgs if isinstance(cfgs, (list, tuple)) else ())
+        ]
         own = type(self).__name__
-        if own in kinds and any(kind not in (own, 'Pretrained') for kind in kinds[kinds.index(own):]):
-            raise ConversionError(f'init_cfg of {type(module).__name__} lists {", ".join(kinds)}: what comes after '
-                                  f'{own} would overwrite the weights that it loads; put it last')
+        if own in kinds and any(kind not in (own, 'Pretrained') for kind in kinds[kinds.index(own) :]):
+            raise ConversionError(
+                f'init_cfg of {type(module).__name__} lists {", ".join(kinds)}: what comes after '
+                f'{own} would overwrite the weights that it loads; put it last'
+            )
 
     def _report(self, module: nn.Module, weights: Weights, dialect: str, state: dict[str, Tensor]) -> None:
         unused = [k for k in weights.state_dict if k not in state and k.removeprefix('backbone.') not in state]
-        said = (f'{type(module).__name__}: took {len(state)} weights of {weights.source} (dialect {weights.dialect}) '
-                f'from {os.fspath(self.checkpoint)!r}')
+        said = (
+            f'{type(module).__name__}: took {len(state)} weights of {weights.source} (dialect {weights.dialect}) '
+            f'from {os.fspath(self.checkpoint)!r}'
+        )
         if unused:
             said += f'; left {len(unused)} in the file: {some(unused)}'
         if weights.foreign:
@@ -122,10 +137,19 @@ class NFPretrained:
             state[key] = kernel[:, torch.arange(channels) % kernel.shape[1]]
 
     def _check(self, state: dict[str, Tensor], target: dict[str, Tensor]) -> None:
-        told = [f'{len(keys)} {what}: {some(keys)}' for keys, what in (
-            (target.keys() - state.keys(), 'missing in the file'), (state.keys() - target.keys(), 'left over')) if keys]
-        told += [f'{k} has shape {tuple(state[k].shape)} in the file, {tuple(v.shape)} in the model{self._hint(k)}'
-                 for k, v in target.items() if k in state and state[k].shape != v.shape][:6]
+        told = [
+            f'{len(keys)} {what}: {some(keys)}'
+            for keys, what in (
+                (target.keys() - state.keys(), 'missing in the file'),
+                (state.keys() - target.keys(), 'left over'),
+            )
+            if keys
+        ]
+        told += [
+            f'{k} has shape {tuple(state[k].shape)} in the file, {tuple(v.shape)} in the model{self._hint(k)}'
+            for k, v in target.items()
+            if k in state and state[k].shape != v.shape
+        ][:6]
         if told:
             raise ConversionError(f'{os.fspath(self.checkpoint)!r} does not fit the model: {"; ".join(told)}')
 

@@ -18,7 +18,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import Optional
 
 import torch
 from torch import Tensor
@@ -29,13 +28,18 @@ _BLOCK = re.compile(r'backbone\.stages\.(\d+)\.(\d+)\.(.+)')
 _STAGES = 4
 _SE = ('fc1.weight', 'fc1.bias', 'fc2.weight', 'fc2.bias')
 _RANKS = (  # by the key, the first that matches
-    (r'.*attention\.conv\.weight', 3), (r'.*\.(?:final_)?conv\w*\.weight', 4), (r'.*\.fc\d?\.weight', 2),
-    (r'.*\.(?:gain|bias)', 1), (r'.*\.skip_gain', 0))
+    (r'.*attention\.conv\.weight', 3),
+    (r'.*\.(?:final_)?conv\w*\.weight', 4),
+    (r'.*\.fc\d?\.weight', 2),
+    (r'.*\.(?:gain|bias)', 1),
+    (r'.*\.skip_gain', 0),
+)
 
 
 @dataclass(frozen=True)
 class Layout:
     """What a state dict's keys and shapes tell of its network."""
+
     family: str  # 'NFNet', 'NFResNet' or 'NFRegNet'
     depths: tuple[int, ...]
     widths: tuple[int, ...]  # output channels of each stage
@@ -43,11 +47,11 @@ class Layout:
     group_widths: tuple[int, ...]
     stem_channels: int
     in_channels: int
-    attention: Optional[str]  # 'se', 'eca' or None
-    se_hidden: Optional[int]  # of the last block
+    attention: str | None  # 'se', 'eca' or None
+    se_hidden: int | None  # of the last block
     skip_gain: bool
-    final_channels: Optional[int]
-    num_classes: Optional[int]  # None without a head
+    final_channels: int | None
+    num_classes: int | None  # None without a head
     parameters: int
 
 
@@ -67,8 +71,12 @@ def describe(state_dict: Mapping[str, Tensor], head: bool = True) -> Layout:
     stem = 4 if 'backbone.stem.conv1.weight' in state_dict else 1
     first = {m[3] for m in map(_BLOCK.fullmatch, state_dict) if m and m[1] == m[2] == '0'}
     attention = 'eca' if 'attention.conv.weight' in first else 'se' if first & {f'attention.{k}' for k in _SE} else None
-    parts = dict(conv1b=any(k.startswith('conv1b.') for k in first), attention=attention,
-                 skip_gain='skip_gain' in first, final='backbone.final_conv.weight' in state_dict)
+    parts = dict(
+        conv1b=any(k.startswith('conv1b.') for k in first),
+        attention=attention,
+        skip_gain='skip_gain' in first,
+        final='backbone.final_conv.weight' in state_dict,
+    )
     expected = list(_keys(depths, stem, head=head, **parts))
     missing, leftover = set(expected) - set(state_dict), set(state_dict) - set(expected)
     if missing or leftover:
@@ -81,14 +89,16 @@ def describe(state_dict: Mapping[str, Tensor], head: bool = True) -> Layout:
     if parts['final'] != (family != 'NFResNet') or parts['conv1b'] != (family == 'NFNet'):
         raise ConversionError(
             f'no known family has {stem} stem convolution(s) of {kernel}x{kernel} '
-            f'{"with" if parts["conv1b"] else "without"} conv1b {"with" if parts["final"] else "without"} final_conv')
+            f'{"with" if parts["conv1b"] else "without"} conv1b {"with" if parts["final"] else "without"} final_conv'
+        )
     for key, want in _shapes(shape, depths, stem, kernel, family, attention).items():
         if shape[key] != want:
             raise ConversionError(f'{key} has shape {shape[key]}, its neighbours need {want}')
 
     last = [f'backbone.stages.{i}.{d - 1}.' for i, d in enumerate(depths)]
     return Layout(
-        family=family, depths=depths,
+        family=family,
+        depths=depths,
         widths=tuple(shape[p + 'conv2.weight'][0] for p in last),
         mid_widths=tuple(shape[p + 'conv1.weight'][0] for p in last),
         group_widths=tuple(shape[p + 'conv1.weight'][1] for p in last),
@@ -99,7 +109,8 @@ def describe(state_dict: Mapping[str, Tensor], head: bool = True) -> Layout:
         skip_gain=parts['skip_gain'],
         final_channels=shape['backbone.final_conv.weight'][0] if parts['final'] else None,
         num_classes=shape['head.fc.weight'][0] if head else None,
-        parameters=sum(v.numel() for v in state_dict.values()))
+        parameters=sum(v.numel() for v in state_dict.values()),
+    )
 
 
 def ordered(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -108,11 +119,13 @@ def ordered(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     >>> list(ordered({'head.fc.bias': 1, 'backbone.stages.0.10.skip_gain': 2, 'backbone.stages.0.9.skip_gain': 3}))
     ['backbone.stages.0.9.skip_gain', 'backbone.stages.0.10.skip_gain', 'head.fc.bias']
     """
+
     def place(key):
         block = _BLOCK.fullmatch(key)
         if block:
             return 1, int(block[1]), int(block[2]), block[3]
         return 0 if '.stem.' in key else 2, 0, 0, key
+
     return {k: state_dict[k] for k in sorted(state_dict, key=place)}
 
 
@@ -179,7 +192,7 @@ def _shapes(shape, depths, stem, kernel, family, attention) -> dict[str, tuple[i
         for j in range(depth):
             block = f'backbone.stages.{i}.{j}.'
             mid = conv(block + 'conv0', 1, channels)
-            for name in ('conv1', 'conv1b')[:1 + (family == 'NFNet')]:
+            for name in ('conv1', 'conv1b')[: 1 + (family == 'NFNet')]:
                 group = shape[block + 'conv1.weight'][1]
                 conv(block + name, 3, group)
                 if not group or mid % group:
@@ -194,8 +207,9 @@ def _shapes(shape, depths, stem, kernel, family, attention) -> dict[str, tuple[i
             seen = mid if family == 'NFRegNet' else out
             if attention == 'se':
                 hidden = shape[block + 'attention.fc1.weight'][0]
-                want.update(zip((f'{block}attention.{k}' for k in _SE),
-                                ((hidden, seen), (hidden,), (seen, hidden), (seen,))))
+                want.update(
+                    zip((f'{block}attention.{k}' for k in _SE), ((hidden, seen), (hidden,), (seen, hidden), (seen,)))
+                )
             elif attention == 'eca':
                 size = shape[block + 'attention.conv.weight'][2]
                 want[block + 'attention.conv.weight'] = (1, 1, size | 1)

@@ -2,6 +2,7 @@
 
 Loops and hooks are not imported here: mmengine's bases for them need OpenCV, adaptive gradient clipping does not.
 """
+
 from .agc import ClipStats, adaptive_clip_grad_
 from .constructor import NFOptimWrapperConstructor
 from .optim_wrapper import AGCOptimWrapper, AmpAGCOptimWrapper

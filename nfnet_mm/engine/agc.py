@@ -1,7 +1,9 @@
 """Adaptive gradient clipping (NFNets, section 4.1; where paper and released code differ, the code)."""
+
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Iterable, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ _MIN_GRAD_NORM = 1e-6  # under the division
 
 class ClipStats(NamedTuple):
     """What one call did. The 0-d tensors stay on the gradients' device: reading them is the caller's choice."""
+
     units: int
     clipped: Tensor  # number of units scaled down
     min_scale: Tensor  # the smallest factor applied, 1 where none was
@@ -22,15 +25,19 @@ def check_agc(clipping: float, eps: float) -> None:
     for name, value in (('clipping', clipping), ('eps', eps)):
         good = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and value > 0
         if not good:
-            raise ValueError(f'AGC {name}={value!r} must be a positive finite number '
-                             '(the papers: clipping 0.01 at batch 4096 to 0.16 at 256, eps 1e-3)')
+            raise ValueError(
+                f'AGC {name}={value!r} must be a positive finite number '
+                '(the papers: clipping 0.01 at batch 4096 to 0.16 at 256, eps 1e-3)'
+            )
 
 
-def adaptive_clip_grad_(params: Iterable[Tensor],
-                        clipping: float = 0.01,
-                        eps: float = 1e-3,
-                        transposed: Mapping[Tensor, int] = {},
-                        norm_dtype: torch.dtype = torch.float32) -> ClipStats:
+def adaptive_clip_grad_(
+    params: Iterable[Tensor],
+    clipping: float = 0.01,
+    eps: float = 1e-3,
+    transposed: Mapping[Tensor, int] = {},
+    norm_dtype: torch.dtype = torch.float32,
+) -> ClipStats:
     """Clip, in place, the gradient of every unit relative to the norm of the unit's weights.
 
     With G_i, W_i the gradient and weights of unit i: where ||G_i|| > c * max(||W_i||, eps), G_i becomes
@@ -60,7 +67,7 @@ def adaptive_clip_grad_(params: Iterable[Tensor],
         params = [params]
     params = with_dense_grad(params)
     if not params:
-        return ClipStats(0, torch.tensor(0), torch.tensor(1.), torch.tensor(True))
+        return ClipStats(0, torch.tensor(0), torch.tensor(1.0), torch.tensor(True))
     with torch.no_grad():
         grads = [p.grad for p in params]
         groups = [transposed.get(p, 0) for p in params]
@@ -79,7 +86,7 @@ def adaptive_clip_grad_(params: Iterable[Tensor],
         return ClipStats(scale.numel(), over.sum(), scale.min(), norm_finite.all())
 
 
-def with_dense_grad(params: Iterable[Tensor]) -> List[Tensor]:
+def with_dense_grad(params: Iterable[Tensor]) -> list[Tensor]:
     """Those of the parameters that have a gradient and are not empty, each once.
 
     Raises:
@@ -88,12 +95,14 @@ def with_dense_grad(params: Iterable[Tensor]) -> List[Tensor]:
     params = [p for p in dict.fromkeys(params) if p.grad is not None and p.numel()]
     for p in params:
         if p.grad.layout is not torch.strided:
-            raise ValueError(f'the gradient of a parameter of shape {tuple(p.shape)} is sparse ({p.grad.layout}), and '
-                             'AGC takes dense ones: build its nn.Embedding with sparse=False')
+            raise ValueError(
+                f'the gradient of a parameter of shape {tuple(p.shape)} is sparse ({p.grad.layout}), and '
+                'AGC takes dense ones: build its nn.Embedding with sparse=False'
+            )
     return params
 
 
-def unit_norms(tensors: Sequence[Tensor], groups: Sequence[int], dtype: torch.dtype) -> List[Tensor]:
+def unit_norms(tensors: Sequence[Tensor], groups: Sequence[int], dtype: torch.dtype) -> list[Tensor]:
     """The L2 norm of every unit of each tensor, (units,) each; ``groups``: 0, or a transposed conv's groups."""
     norms = []
     for tensor, n in zip(tensors, groups):
@@ -110,7 +119,7 @@ def unit_norms(tensors: Sequence[Tensor], groups: Sequence[int], dtype: torch.dt
     return norms
 
 
-def _aligned(tensor: Tensor, scale: Tensor, groups: int) -> Tuple[Tensor, Tensor]:
+def _aligned(tensor: Tensor, scale: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """(view of the tensor, its unit factors in a shape that broadcasts against the view)."""
     if tensor.dtype not in (torch.float16, torch.bfloat16):  # in which a small factor would be rounded, or be zero
         scale = scale.to(tensor.dtype)

@@ -3,19 +3,27 @@
 mmcv's operators (nms, RoIAlign, deformable convs, ...) have no bfloat16 kernels, and the 8 bits of its significand
 place an edge at 1000 px only to the nearest 4. Convs and linear layers, where the time goes, stay in bfloat16.
 """
-from typing import Any, List, Tuple
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 # Told by where a module's class, or a base of it, is defined, since this package must not import the frameworks.
-_OPERATORS = ('mmcv.ops.', 'mmdet.models.roi_heads.roi_extractors.',
-              'mmdet.models.dense_heads.tood_head.')  # which calls an operator as a function
+_OPERATORS = (
+    'mmcv.ops.',
+    'mmdet.models.roi_heads.roi_extractors.',
+    'mmdet.models.dense_heads.tood_head.',
+)  # which calls an operator as a function
 _NO_OPERATORS = 'mmcv.ops.merge_cells.'  # convs and sums only
-_HEADS = ('mmdet.models.dense_heads.', 'mmdet.models.roi_heads.', 'mmdet.models.seg_heads.',
-          'mmdet.models.tracking_heads.')
+_HEADS = (
+    'mmdet.models.dense_heads.',
+    'mmdet.models.roi_heads.',
+    'mmdet.models.seg_heads.',
+    'mmdet.models.tracking_heads.',
+)
 
-_suspensions: List[torch.autocast] = []  # of the operators being computed, the innermost last
+_suspensions: list[torch.autocast] = []  # of the operators being computed, the innermost last
 
 
 def keep_boxes_in_float32(model: nn.Module) -> None:
@@ -34,8 +42,8 @@ def keep_boxes_in_float32(model: nn.Module) -> None:
                 module.register_forward_hook(_answer_in_float32)
 
 
-def _suspend_autocast(module: nn.Module, args: tuple, kwargs: dict) -> Tuple[tuple, dict]:
-    devices: List[str] = []
+def _suspend_autocast(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    devices: list[str] = []
     args, kwargs = _float32(args, devices), _float32(kwargs, devices)
     _suspensions.append(torch.autocast(devices[0] if devices else 'cpu', enabled=False))
     _suspensions[-1].__enter__()
@@ -50,7 +58,7 @@ def _answer_in_float32(module: nn.Module, args: tuple, output: Any) -> Any:
     return _float32(output, [])
 
 
-def _float32(value: Any, devices: List[str]) -> Any:
+def _float32(value: Any, devices: list[str]) -> Any:
     """Half-precision tensors as float32, in lists, tuples and dicts however nested; collects their devices."""
     if isinstance(value, Tensor):
         devices.append(value.device.type)

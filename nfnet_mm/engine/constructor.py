@@ -1,10 +1,12 @@
 """Which parameters decay and which are clipped."""
+
 import difflib
 import inspect
 import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -19,16 +21,29 @@ from nfnet_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 from .bfloat16 import keep_boxes_in_float32
 
-_KNOWN = ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult', 'flat_decay_mult',
-          'bypass_duplicate', 'dcn_offset_lr_mult', 'agc_exclude')
+_KNOWN = (
+    'custom_keys',
+    'bias_lr_mult',
+    'bias_decay_mult',
+    'norm_decay_mult',
+    'dwconv_decay_mult',
+    'flat_decay_mult',
+    'bypass_duplicate',
+    'dcn_offset_lr_mult',
+    'agc_exclude',
+)
 # A plain classifier's last weight; it is called so nowhere else.
 _CLASSIFIER = 'head.fc.weight'
 # The bases of mmpretrain's classification heads, by name, since this package must not import them here.
 _HEADS = ('ClsHead', 'MultiLabelClsHead')
 # Those with several last layers beside each other: what these are called.
-_PARALLEL = {'CSRAClsHead': 'csra_heads.*.head.weight', 'ConformerHead': '*_cls_head.weight',
-             'DeiTClsHead': 'layers.head*.weight', 'EfficientFormerClsHead': '*head.weight',
-             'LeViTClsHead': 'head*.linear.weight'}
+_PARALLEL = {
+    'CSRAClsHead': 'csra_heads.*.head.weight',
+    'ConformerHead': '*_cls_head.weight',
+    'DeiTClsHead': 'layers.head*.weight',
+    'EfficientFormerClsHead': '*head.weight',
+    'LeViTClsHead': 'head*.linear.weight',
+}
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -62,7 +77,7 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         [(2, 2e-05), (2, 0.0)]
     """
 
-    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: Optional[dict] = None):
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
         for key in self.paramwise_cfg:
             if key not in _KNOWN:
@@ -70,12 +85,12 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 hint = f' Did you mean {near[0]!r}?' if near else ''
                 raise ValueError(f'paramwise_cfg key {key!r} is unknown.{hint} Known: {", ".join(_KNOWN)}')
         exclude = self.paramwise_cfg.get('agc_exclude', ())
-        self.agc_exclude = (exclude, ) if isinstance(exclude, str) else tuple(exclude or ())
+        self.agc_exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude or ())
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         model = model.module if is_model_wrapper(model) else model
         self._say_unmatched(model)
-        params: List[dict] = []
+        params: list[dict] = []
         with _trainable(model):
             self.add_params(params, model)
         optimizer = OPTIMIZERS.build(self.optimizer_cfg, default_args=dict(params=self._merged(params, model)))
@@ -84,12 +99,16 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         excluded = self._excluded(model)
         if hasattr(wrapper, 'bind'):
             wrapper.bind(model, excluded.values())
-            print_log(f'AGC clips every weight but {some(excluded, limit=12)}' if excluded else
-                      'AGC clips every weight, the last layers too: paramwise_cfg.agc_exclude names exceptions',
-                      logger='current')
+            print_log(
+                f'AGC clips every weight but {some(excluded, limit=12)}'
+                if excluded
+                else 'AGC clips every weight, the last layers too: paramwise_cfg.agc_exclude names exceptions',
+                logger='current',
+            )
         elif self.agc_exclude:
-            raise ValueError(f'agc_exclude={self.agc_exclude} goes with an AGC wrapper, not with '
-                             f'{type(wrapper).__name__}')
+            raise ValueError(
+                f'agc_exclude={self.agc_exclude} goes with an AGC wrapper, not with {type(wrapper).__name__}'
+            )
         elif getattr(wrapper, 'cast_dtype', None) is torch.bfloat16:
             keep_boxes_in_float32(model)
         return wrapper
@@ -99,16 +118,19 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         names = [name for name, _ in _visited(model)]
         for key in self.paramwise_cfg.get('custom_keys', {}):
             if not any(key in name for name in names):
-                print_log(f'paramwise_cfg.custom_keys {key!r} matches no parameter of {type(model).__name__}',
-                          logger='current', level=logging.WARNING)
+                print_log(
+                    f'paramwise_cfg.custom_keys {key!r} matches no parameter of {type(model).__name__}',
+                    logger='current',
+                    level=logging.WARNING,
+                )
 
-    def _merged(self, params: List[dict], model: nn.Module) -> List[dict]:
+    def _merged(self, params: list[dict], model: nn.Module) -> list[dict]:
         """One group for each setting, in the order of first appearance; each parameter once."""
         decays, scales = self._optimizer_decays(), self._optimizer_is_lars()
-        merged: Dict[Any, dict] = {}
-        seen: Dict[Tensor, dict] = {}
+        merged: dict[Any, dict] = {}
+        seen: dict[Tensor, dict] = {}
         for group in params:
-            param, = group['params']
+            (param,) = group['params']
             if decays and param.dim() < 2:
                 group['weight_decay'] = 0.0
             if scales and param.dim() < 2:
@@ -121,7 +143,7 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             merged.setdefault(repr(sorted(options.items())), dict(params=[], **options))['params'].append(param)
         return list(merged.values())
 
-    def _optimizer(self) -> Optional[Callable]:
+    def _optimizer(self) -> Callable | None:
         kind = self.optimizer_cfg.get('type')
         if not isinstance(kind, str):
             return kind
@@ -139,17 +161,22 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def _check_same(self, param: Tensor, first: dict, other: dict, model: nn.Module) -> None:
         """Raise ValueError unless a shared parameter has the same settings under each of its names."""
-        defaults = {**{key: value for key, value in self.optimizer_cfg.items() if key != 'type'},
-                    'lr_mult': None, 'decay_mult': None}  # what these two did is in lr and weight_decay
+        defaults = {
+            **{key: value for key, value in self.optimizer_cfg.items() if key != 'type'},
+            'lr_mult': None,
+            'decay_mult': None,
+        }  # what these two did is in lr and weight_decay
         for key in sorted({*first, *other} - {'lr_mult', 'decay_mult'}):
             values = [options.get(key, defaults.get(key)) for options in (first, other)]
             if values[0] != values[1]:
                 names = [name.lstrip('.') for name, p in _visited(model) if p is param]
-                raise ValueError(f'{" and ".join(names)} are one shared parameter, but paramwise_cfg gives it two '
-                                 f'values of {key}: {values[0]} and {values[1]}. Give its names the same, or set '
-                                 'paramwise_cfg.bypass_duplicate=True to take the first')
+                raise ValueError(
+                    f'{" and ".join(names)} are one shared parameter, but paramwise_cfg gives it two '
+                    f'values of {key}: {values[0]} and {values[1]}. Give its names the same, or set '
+                    'paramwise_cfg.bypass_duplicate=True to take the first'
+                )
 
-    def _excluded(self, model: nn.Module) -> Dict[str, Tensor]:
+    def _excluded(self, model: nn.Module) -> dict[str, Tensor]:
         named = dict(model.named_parameters())
         excluded = {_CLASSIFIER: named[_CLASSIFIER]} if _CLASSIFIER in named else {}
         excluded.update(last_weights(model))
@@ -157,13 +184,14 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             hits = {name: p for name, p in model.named_parameters(remove_duplicate=False) if fnmatchcase(name, pattern)}
             if not hits:
                 near = difflib.get_close_matches(pattern, named, n=3, cutoff=0.3)
-                raise ValueError(f'agc_exclude={pattern!r} matches no parameter; near ones: '
-                                 f'{", ".join(near) or "none"}')
+                raise ValueError(
+                    f'agc_exclude={pattern!r} matches no parameter; near ones: {", ".join(near) or "none"}'
+                )
             excluded.update(hits)
         return excluded
 
 
-def _visited(module: nn.Module, prefix: str = '') -> Iterator[Tuple[str, Tensor]]:
+def _visited(module: nn.Module, prefix: str = '') -> Iterator[tuple[str, Tensor]]:
     """(name, parameter) as mmengine's constructor visits them: shared ones under several names, '.name' at the top."""
     for name, param in module.named_parameters(recurse=False):
         yield f'{prefix}.{name}', param
@@ -184,7 +212,7 @@ def _trainable(model: nn.Module) -> Iterator[None]:
             p.requires_grad_(False)
 
 
-def last_weights(model: nn.Module) -> Iterator[Tuple[str, Tensor]]:
+def last_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """(name, weight) of the last layers of every classification head of mmpretrain in a model.
 
     Those of heads with several beside each other are in a table. In the others a weight is a hidden layer's if a later
@@ -197,6 +225,9 @@ def last_weights(model: nn.Module) -> Iterator[Tuple[str, Tensor]]:
         weights = [(name, p) for name, p in head.named_parameters(prefix=path) if p.dim() > 1]
         known = next((_PARALLEL[base.__name__] for base in bases if base.__name__ in _PARALLEL), None)
         for i, (name, weight) in enumerate(weights):
-            if (fnmatchcase(name.removeprefix(f'{path}.'), known) if known else
-                    not any(later.shape[1] == weight.shape[0] for _, later in weights[i + 1:])):
+            if (
+                fnmatchcase(name.removeprefix(f'{path}.'), known)
+                if known
+                else not any(later.shape[1] == weight.shape[0] for _, later in weights[i + 1 :])
+            ):
                 yield name, weight

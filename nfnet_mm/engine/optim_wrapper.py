@@ -1,9 +1,10 @@
 """Optimizer wrappers with adaptive gradient clipping, and a guard against non-finite gradients."""
+
 import difflib
 import logging
 import math
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Dict, Iterable, Iterator, Optional, Set, Union
 
 import torch
 from mmengine.device import get_device
@@ -25,7 +26,7 @@ _SCALER_OPTIONS = ('init_scale', 'growth_factor', 'backoff_factor', 'growth_inte
 class _AGC:
     """What both wrappers add to mmengine's; see :class:`AGCOptimWrapper`."""
 
-    def _set_up_agc(self, agc: Optional[dict], max_nonfinite_steps: int) -> None:
+    def _set_up_agc(self, agc: dict | None, max_nonfinite_steps: int) -> None:
         agc = {} if agc is None else agc
         for key in agc:
             if key not in _DEFAULTS:
@@ -39,9 +40,9 @@ class _AGC:
         self.max_nonfinite_steps = max_nonfinite_steps
         self.skipped_steps = 0
         self._nonfinite_in_a_row = 0
-        self._names: Dict[Tensor, str] = {}
-        self.excluded: Set[Tensor] = set()
-        self._transposed: Dict[Tensor, int] = {}
+        self._names: dict[Tensor, str] = {}
+        self.excluded: set[Tensor] = set()
+        self._transposed: dict[Tensor, int] = {}
         self._bound = False
         self._refuse_shards(p for group in self.optimizer.param_groups for p in group['params'])
 
@@ -61,8 +62,12 @@ class _AGC:
         self._names = {p: name for name, p in model.named_parameters()}
         # by shape, as under spectral or weight normalisation the parameter is not the weight
         self._transposed = {
-            p: m.groups for m in model.modules() if isinstance(m, _ConvTransposeNd) for p in m.parameters()
-            if p.shape == (m.in_channels, m.out_channels // m.groups, *m.kernel_size)}
+            p: m.groups
+            for m in model.modules()
+            if isinstance(m, _ConvTransposeNd)
+            for p in m.parameters()
+            if p.shape == (m.in_channels, m.out_channels // m.groups, *m.kernel_size)
+        }
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -79,24 +84,35 @@ class _AGC:
     @model.setter
     def model(self, value):
         # mmengine's DeepSpeed and ColossalAI strategies hand over an engine that steps by itself, past the clipping
-        raise RuntimeError(f'{type(self).__name__} does not work under {type(value).__name__}: it updates the weights '
-                           'without calling the wrapper, so nothing would be clipped. Use DistributedDataParallel, or '
-                           'a plain OptimWrapper without AGC.')
+        raise RuntimeError(
+            f'{type(self).__name__} does not work under {type(value).__name__}: it updates the weights '
+            'without calling the wrapper, so nothing would be clipped. Use DistributedDataParallel, or '
+            'a plain OptimWrapper without AGC.'
+        )
 
     @staticmethod
     def _refuse_shards(params: Iterable[Tensor]) -> None:
         for p in params:
             if getattr(p, '_fsdp_flattened', False) or hasattr(p, 'ds_id') or hasattr(p, 'device_mesh'):
-                by = ('DeepSpeed ZeRO-3' if hasattr(p, 'ds_id') else
-                      'FSDP' if getattr(p, '_fsdp_flattened', False) else 'a DTensor')
-                raise RuntimeError(f'AGC needs whole weights, but a parameter of shape {tuple(p.shape)} is sharded by '
-                                   f'{by}: the norm of a unit cannot be computed from a piece of it. Use '
-                                   'DistributedDataParallel, or a plain OptimWrapper without AGC.')
+                by = (
+                    'DeepSpeed ZeRO-3'
+                    if hasattr(p, 'ds_id')
+                    else 'FSDP'
+                    if getattr(p, '_fsdp_flattened', False)
+                    else 'a DTensor'
+                )
+                raise RuntimeError(
+                    f'AGC needs whole weights, but a parameter of shape {tuple(p.shape)} is sharded by '
+                    f'{by}: the norm of a unit cannot be computed from a piece of it. Use '
+                    'DistributedDataParallel, or a plain OptimWrapper without AGC.'
+                )
 
     def _refuse_closure(self, kwargs: dict) -> None:
         if kwargs.get('closure') is not None:
-            raise RuntimeError(f'{type(self).__name__} does not go with a closure, in which '
-                               f'{type(self.optimizer).__name__} computes gradients anew that nothing clips')
+            raise RuntimeError(
+                f'{type(self).__name__} does not go with a closure, in which '
+                f'{type(self.optimizer).__name__} computes gradients anew that nothing clips'
+            )
 
     def _clip_adaptively(self) -> bool:
         """Clip all gradients; whether they are finite, so that the step may be taken."""
@@ -105,9 +121,15 @@ class _AGC:
             print_log(
                 f'{type(self).__name__} was built without constructor="nfnet_mm.NFOptimWrapperConstructor": the '
                 "classifier's weight is clipped too, and the optimizer's weight decay applies to gains and biases."
-                + ('' if self._names else ' Nor does it know the model (no step was taken in optim_context), so the '
-                   'units of transposed convs are taken along their first axis, which is their input.'),
-                logger='current', level=logging.WARNING)
+                + (
+                    ''
+                    if self._names
+                    else ' Nor does it know the model (no step was taken in optim_context), so the '
+                    'units of transposed convs are taken along their first axis, which is their input.'
+                ),
+                logger='current',
+                level=logging.WARNING,
+            )
         params = with_dense_grad(p for group in self.optimizer.param_groups for p in group['params'])
         self._refuse_shards(params)
         clipped = [p for p in params if p not in self.excluded]
@@ -139,12 +161,16 @@ class _AGC:
         self.message_hub.update_scalar('train/agc/skipped_steps', self.skipped_steps)
         name = self._names.get(culprit, f'a parameter of shape {tuple(culprit.shape)}')
         bad = culprit.grad[~culprit.grad.isfinite()]
-        message = (f'non-finite gradient, first in {name} ({bad.numel()} of {culprit.numel()} values, e.g. '
-                   f'{bad[0].item()}): step skipped, {self._nonfinite_in_a_row} in a row, {self.skipped_steps} in all')
+        message = (
+            f'non-finite gradient, first in {name} ({bad.numel()} of {culprit.numel()} values, e.g. '
+            f'{bad[0].item()}): step skipped, {self._nonfinite_in_a_row} in a row, {self.skipped_steps} in all'
+        )
         print_log(message, logger='current', level=logging.WARNING)
         if self._nonfinite_in_a_row >= self.max_nonfinite_steps:
-            raise FloatingPointError(f'{message}. Training stops here: max_nonfinite_steps='
-                                     f'{self.max_nonfinite_steps}. The weights are still finite.')
+            raise FloatingPointError(
+                f'{message}. Training stops here: max_nonfinite_steps='
+                f'{self.max_nonfinite_steps}. The weights are still finite.'
+            )
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -173,8 +199,9 @@ class AGCOptimWrapper(_AGC, OptimWrapper):
         {'clipping': 0.02, 'eps': 0.001}
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, agc: Optional[dict] = None, max_nonfinite_steps: int = 20,
-                 **kwargs):
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, agc: dict | None = None, max_nonfinite_steps: int = 20, **kwargs
+    ):
         super().__init__(optimizer, **kwargs)
         self._set_up_agc(agc, max_nonfinite_steps)
 
@@ -201,16 +228,20 @@ class AmpAGCOptimWrapper(_AGC, AmpOptimWrapper):
         RuntimeError: as in :class:`AGCOptimWrapper`.
     """
 
-    def __init__(self,
-                 loss_scale: Union[str, float, dict] = 'dynamic',
-                 dtype: Union[str, torch.dtype, None] = None,
-                 use_fsdp: bool = False,
-                 agc: Optional[dict] = None,
-                 max_nonfinite_steps: int = 20,
-                 **kwargs):
+    def __init__(
+        self,
+        loss_scale: str | float | dict = 'dynamic',
+        dtype: str | torch.dtype | None = None,
+        use_fsdp: bool = False,
+        agc: dict | None = None,
+        max_nonfinite_steps: int = 20,
+        **kwargs,
+    ):
         if use_fsdp:
-            raise RuntimeError(f'{type(self).__name__} refuses use_fsdp=True: AGC needs whole weights, and FSDP tears '
-                               'units apart. Use DistributedDataParallel, or a plain AmpOptimWrapper without AGC.')
+            raise RuntimeError(
+                f'{type(self).__name__} refuses use_fsdp=True: AGC needs whole weights, and FSDP tears '
+                'units apart. Use DistributedDataParallel, or a plain AmpOptimWrapper without AGC.'
+            )
         on_cpu = get_device() == 'cpu'
         dtype = _check_dtype(dtype, on_cpu)
         loss_scale = _check_loss_scale(loss_scale)
@@ -226,8 +257,10 @@ class AmpAGCOptimWrapper(_AGC, AmpOptimWrapper):
             if hasattr(torch.amp, 'GradScaler'):
                 self.loss_scaler = torch.amp.GradScaler('cpu', **options)
             elif options.get('enabled', True):
-                raise RuntimeError(f'{type(self).__name__}: torch {torch.__version__} has no loss scaling on a CPU '
-                                   "(2.3 has): use dtype='bfloat16', which needs none")
+                raise RuntimeError(
+                    f'{type(self).__name__}: torch {torch.__version__} has no loss scaling on a CPU '
+                    "(2.3 has): use dtype='bfloat16', which needs none"
+                )
             else:
                 self.loss_scaler = torch.cuda.amp.GradScaler(enabled=False)
         else:
@@ -250,19 +283,22 @@ class AmpAGCOptimWrapper(_AGC, AmpOptimWrapper):
         self.loss_scaler.update(self._scale_update_param)
 
 
-def _check_dtype(dtype: Union[str, torch.dtype, None], on_cpu: bool) -> Optional[torch.dtype]:
+def _check_dtype(dtype: str | torch.dtype | None, on_cpu: bool) -> torch.dtype | None:
     names = {'float16': torch.float16, 'bfloat16': torch.bfloat16}
     chosen = names.get(dtype) if isinstance(dtype, str) else torch.bfloat16 if dtype is None and on_cpu else dtype
     if chosen not in names.values() and dtype is not None:
-        raise ValueError(f"AmpAGCOptimWrapper dtype={dtype!r} must be 'float16' or 'bfloat16'; AGCOptimWrapper trains "
-                         'in float32')
+        raise ValueError(
+            f"AmpAGCOptimWrapper dtype={dtype!r} must be 'float16' or 'bfloat16'; AGCOptimWrapper trains in float32"
+        )
     if on_cpu and chosen is torch.float16:
-        raise ValueError(f'AmpAGCOptimWrapper dtype={dtype!r} needs an accelerator, and this machine shows none: on a '
-                         "CPU autocast takes 'bfloat16'")
+        raise ValueError(
+            f'AmpAGCOptimWrapper dtype={dtype!r} needs an accelerator, and this machine shows none: on a '
+            "CPU autocast takes 'bfloat16'"
+        )
     return chosen
 
 
-def _check_loss_scale(loss_scale: Union[str, float, dict]) -> Union[str, float, dict]:
+def _check_loss_scale(loss_scale: str | float | dict) -> str | float | dict:
     if loss_scale == 'dynamic':
         return loss_scale
     if isinstance(loss_scale, (int, float)) and not isinstance(loss_scale, bool) and 0 < loss_scale < math.inf:
@@ -270,8 +306,12 @@ def _check_loss_scale(loss_scale: Union[str, float, dict]) -> Union[str, float, 
     if isinstance(loss_scale, dict):
         for key in loss_scale:
             if key not in _SCALER_OPTIONS:
-                raise ValueError(f'AmpAGCOptimWrapper loss_scale key {key!r} is unknown; torch\'s GradScaler takes '
-                                 f'{", ".join(_SCALER_OPTIONS)}')
+                raise ValueError(
+                    f"AmpAGCOptimWrapper loss_scale key {key!r} is unknown; torch's GradScaler takes "
+                    f'{", ".join(_SCALER_OPTIONS)}'
+                )
         return loss_scale
-    raise ValueError(f"AmpAGCOptimWrapper loss_scale={loss_scale!r} must be 'dynamic', a positive number, or a dict of "
-                     f'{", ".join(_SCALER_OPTIONS)}')
+    raise ValueError(
+        f"AmpAGCOptimWrapper loss_scale={loss_scale!r} must be 'dynamic', a positive number, or a dict of "
+        f'{", ".join(_SCALER_OPTIONS)}'
+    )

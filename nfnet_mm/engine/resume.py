@@ -3,9 +3,11 @@
 mmengine loads the optimizer's and the schedulers' state over the config, by position: another learning rate, schedule
 or grouping of the parameters in the config is ignored, or its momentum goes to other parameters.
 """
+
 import logging
 import math
-from typing import Any, Dict, List, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 from mmengine.hooks import EMAHook
 from mmengine.logging import print_log
@@ -13,12 +15,14 @@ from mmengine.model import is_model_wrapper
 
 from nfnet_mm.errors import UserError, some
 
-_INSTEAD = ('Resume with what it was trained with, on any number of devices, or begin a new run from its weights: '
-            'load_from=<the checkpoint> and resume=False')
+_INSTEAD = (
+    'Resume with what it was trained with, on any number of devices, or begin a new run from its weights: '
+    'load_from=<the checkpoint> and resume=False'
+)
 _NO_SETTINGS = ('type', 'last_step', 'verbose')  # of a scheduler
 
 
-def settings_of(runner) -> Dict[str, Any]:
+def settings_of(runner) -> dict[str, Any]:
     """What a run is configured with, to be taken before a checkpoint is loaded and kept in the checkpoints' ``meta``.
 
     Returns: ``total_batch`` where the loop has one; for each parameter group of the optimizer its ``param_names``,
@@ -26,7 +30,7 @@ def settings_of(runner) -> Dict[str, Any]:
     """
     wrapper, model, cfgs = runner.optim_wrapper, runner.model, runner.cfg.get('param_scheduler') or []
     model = model.module if is_model_wrapper(model) else model
-    settings: Dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     if hasattr(runner.train_loop, 'total_batch'):
         settings['total_batch'] = runner.train_loop.total_batch
     if hasattr(wrapper, 'optimizer'):
@@ -34,11 +38,13 @@ def settings_of(runner) -> Dict[str, Any]:
         settings.update(
             param_names=[[names.get(p, '?') for p in group['params']] for group in groups],
             base_lrs=[float(_base(group, 'lr')) for group in groups],
-            group_options=[{key: repr(_base(group, key)) for key in group if _is_option(key)} for group in groups])
+            group_options=[{key: repr(_base(group, key)) for key in group if _is_option(key)} for group in groups],
+        )
     cfgs = [cfgs] if 'type' in cfgs else cfgs
     if all(isinstance(cfg, Mapping) for cfg in cfgs):  # of several optimizers there are more
         settings['param_scheduler'] = [
-            {key: str(value) for key, value in sorted(cfg.items()) if key not in _NO_SETTINGS} for cfg in cfgs]
+            {key: str(value) for key, value in sorted(cfg.items()) if key not in _NO_SETTINGS} for cfg in cfgs
+        ]
     return settings
 
 
@@ -67,13 +73,17 @@ def check_resumed(runner, checkpoint: Mapping[str, Any], settings: Mapping[str, 
         UserError: what differs, as in the checkpoint and as in the config, and what to do.
     """
     if 'ema_state_dict' in checkpoint and not any(isinstance(hook, EMAHook) for hook in runner.hooks):
-        raise UserError('cannot resume: the checkpoint is of a run with a moving average, which is what it holds as '
-                        "the model's weights, and the config has no EMAHook. Add the hook, or begin a new run from the "
-                        'averaged weights: load_from=<the checkpoint> and resume=False')
+        raise UserError(
+            'cannot resume: the checkpoint is of a run with a moving average, which is what it holds as '
+            "the model's weights, and the config has no EMAHook. Add the hook, or begin a new run from the "
+            'averaged weights: load_from=<the checkpoint> and resume=False'
+        )
     if 'optimizer' not in checkpoint and checkpoint.get('param_schedulers'):
-        raise UserError('cannot resume: the checkpoint was saved without the state of its optimizer, and its schedules '
-                        'would go on from the initial rates. Begin a new run from its weights: load_from=<the '
-                        'checkpoint> and resume=False')
+        raise UserError(
+            'cannot resume: the checkpoint was saved without the state of its optimizer, and its schedules '
+            'would go on from the initial rates. Begin a new run from its weights: load_from=<the '
+            'checkpoint> and resume=False'
+        )
     old = checkpoint.get('meta') or {}
     groups = (checkpoint.get('optimizer') or {}).get('param_groups') or []
     _same_parameters(settings, old)
@@ -90,26 +100,33 @@ def _same_parameters(settings: Mapping[str, Any], old: Mapping[str, Any]) -> Non
         return
     place = [{name: i for i, group in enumerate(side) for name in group} for side in sides]
     moved = [name for name in {**place[0], **place[1]} if place[0].get(name) != place[1].get(name)]
-    raise UserError(f'cannot resume: the parameter groups of the config ({len(sides[0])}) are not those of the '
-                    f'checkpoint ({len(sides[1])}); {some(moved) or "their order"} would get the state of '
-                    f'others. {_INSTEAD}')
+    raise UserError(
+        f'cannot resume: the parameter groups of the config ({len(sides[0])}) are not those of the '
+        f'checkpoint ({len(sides[1])}); {some(moved) or "their order"} would get the state of '
+        f'others. {_INSTEAD}'
+    )
 
 
-def _same_rates(settings: Mapping[str, Any], old: Mapping[str, Any], groups: List[dict]) -> None:
+def _same_rates(settings: Mapping[str, Any], old: Mapping[str, Any], groups: list[dict]) -> None:
     totals = [side.get('total_batch') for side in (settings, old)]
-    rates = [settings.get('base_lrs') or [],
-             old.get('base_lrs') or [float(_base(group, 'lr')) for group in groups if 'lr' in group]]
+    rates = [
+        settings.get('base_lrs') or [],
+        old.get('base_lrs') or [float(_base(group, 'lr')) for group in groups if 'lr' in group],
+    ]
     differing = [pair for pair in zip(*rates) if not math.isclose(*pair, rel_tol=1e-6)]
     if len(rates[0]) != len(rates[1]):  # of other numbers of groups torch tells
         return
-    if differing or None not in totals and totals[0] != totals[1]:
+    if differing or (None not in totals and totals[0] != totals[1]):
         sides = []
         for total, rate in zip(totals, (differing or list(zip(*rates)) or [(None, None)])[0]):
             facts = ([f'total_batch={total}'] if total else []) + (
-                [f'a base learning rate of {rate:.6g}'] if rate is not None else [])
+                [f'a base learning rate of {rate:.6g}'] if rate is not None else []
+            )
             sides.append(' and '.join(facts))
-        raise UserError(f'cannot resume: the config has {sides[0]}, the checkpoint {sides[1]}, which would win '
-                        f'without a word. {_INSTEAD}')
+        raise UserError(
+            f'cannot resume: the config has {sides[0]}, the checkpoint {sides[1]}, which would win '
+            f'without a word. {_INSTEAD}'
+        )
 
 
 def _same_schedules(settings: Mapping[str, Any], old: Mapping[str, Any]) -> None:
@@ -117,13 +134,16 @@ def _same_schedules(settings: Mapping[str, Any], old: Mapping[str, Any]) -> None
     if None in sides:
         return
     if len(sides[0]) != len(sides[1]):
-        raise UserError(f'cannot resume: the config has {len(sides[0])} param_scheduler, the checkpoint '
-                        f'{len(sides[1])}. {_INSTEAD}')
+        raise UserError(
+            f'cannot resume: the config has {len(sides[0])} param_scheduler, the checkpoint {len(sides[1])}. {_INSTEAD}'
+        )
     for i, (new, was) in enumerate(zip(*sides)):
         for key in sorted({*new, *was}):
             if new.get(key) != was.get(key):
-                raise UserError(f'cannot resume: param_scheduler.{i}.{key} is {new.get(key)} in the config and '
-                                f'{was.get(key)} in the checkpoint, which would win without a word. {_INSTEAD}')
+                raise UserError(
+                    f'cannot resume: param_scheduler.{i}.{key} is {new.get(key)} in the config and '
+                    f'{was.get(key)} in the checkpoint, which would win without a word. {_INSTEAD}'
+                )
 
 
 def _same_epochs(runner, checkpoint: Mapping[str, Any]) -> None:
@@ -132,12 +152,16 @@ def _same_epochs(runner, checkpoint: Mapping[str, Any]) -> None:
     if isinstance(built, list) and isinstance(states, list):
         for i, (scheduler, state) in enumerate(zip(built, states)):
             if scheduler.end != state.get('end', scheduler.end):
-                print_log(f'param_scheduler.{i} ({type(scheduler).__name__}) ends at {state["end"]} as in the '
-                          f'checkpoint, not at {scheduler.end}: an epoch has another number of iterations now (other '
-                          'devices, batch size or data)', logger='current', level=logging.WARNING)
+                print_log(
+                    f'param_scheduler.{i} ({type(scheduler).__name__}) ends at {state["end"]} as in the '
+                    f'checkpoint, not at {scheduler.end}: an epoch has another number of iterations now (other '
+                    'devices, batch size or data)',
+                    logger='current',
+                    level=logging.WARNING,
+                )
 
 
-def _configured_options(runner, groups: List[dict], settings: Mapping[str, Any], old: Mapping[str, Any]) -> None:
+def _configured_options(runner, groups: list[dict], settings: Mapping[str, Any], old: Mapping[str, Any]) -> None:
     if 'group_options' not in old:
         return
     built = runner.optim_wrapper.optimizer.param_groups
@@ -146,8 +170,14 @@ def _configured_options(runner, groups: List[dict], settings: Mapping[str, Any],
             if new[key] == was.get(key, new[key]):
                 continue
             if f'initial_{key}' in state:
-                raise UserError(f'cannot resume: {key}, which a scheduler changes, begins at {new[key]} in the config '
-                                f'and at {was[key]} in the checkpoint, which would win without a word. {_INSTEAD}')
-            print_log(f'resuming with {key}={new[key]} of the config for {len(group["params"])} parameters; the '
-                      f'checkpoint had {was[key]}', logger='current', level=logging.WARNING)
+                raise UserError(
+                    f'cannot resume: {key}, which a scheduler changes, begins at {new[key]} in the config '
+                    f'and at {was[key]} in the checkpoint, which would win without a word. {_INSTEAD}'
+                )
+            print_log(
+                f'resuming with {key}={new[key]} of the config for {len(group["params"])} parameters; the '
+                f'checkpoint had {was[key]}',
+                logger='current',
+                level=logging.WARNING,
+            )
             state[key] = group[key]

@@ -1,7 +1,9 @@
 """Sharpness-aware minimisation, made cheap as in NFNets (Appendix A.4)."""
+
 import copy
 import math
-from typing import Any, List, Mapping, Optional, Sequence, Tuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmengine.hooks import Hook
@@ -13,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from nfnet_mm.registry import HOOKS
 
 
-def perturb_(params: Sequence[Tensor], grads: Sequence[Tensor], rho: float) -> List[Tensor]:
+def perturb_(params: Sequence[Tensor], grads: Sequence[Tensor], rho: float) -> list[Tensor]:
     """Add rho * g / ||g|| to the parameters in place, with the norm over all of them; return copies from before.
 
     Source: Foret et al. 2021, equation 2 with p = 2. A gradient of zero moves nothing.
@@ -46,8 +48,10 @@ def part_of(data: Any, batch: int, kept: Sequence[int]) -> Any:
     """
     if isinstance(data, Tensor) and data.dim():
         if len(data) != batch:
-            raise ValueError(f'SAMHook cannot take a part of a tensor of shape {tuple(data.shape)} in a batch of '
-                             f'{batch} samples; fraction=1 takes the whole batch')
+            raise ValueError(
+                f'SAMHook cannot take a part of a tensor of shape {tuple(data.shape)} in a batch of '
+                f'{batch} samples; fraction=1 takes the whole batch'
+            )
         return data[list(kept)]
     if isinstance(data, Mapping):
         return {key: part_of(value, batch, kept) for key, value in data.items()}
@@ -62,15 +66,21 @@ def part_of(data: Any, batch: int, kept: Sequence[int]) -> Any:
 
 def _are_views(data: Sequence, batch: int) -> bool:
     """Whether a list as long as the batch holds views of it and not its samples."""
-    if not all(isinstance(item, (Tensor, list, tuple)) and not (isinstance(item, Tensor) and item.dim() in (0, 3))
-               and len(item) == batch for item in data):
+    if not all(
+        isinstance(item, (Tensor, list, tuple))
+        and not (isinstance(item, Tensor) and item.dim() in (0, 3))
+        and len(item) == batch
+        for item in data
+    ):
         return False
     if all(isinstance(item, Tensor) and item.dim() > 3 for item in data):
         return True
     item = data[0]
     what = f'tensors of shape {tuple(item.shape)}' if isinstance(item, Tensor) else f'lists of {len(item)}'
-    raise ValueError(f'SAMHook cannot tell whether a list of {batch} {what} holds the {batch} samples of a batch or as '
-                     'many views of it; fraction=1 takes the whole batch')
+    raise ValueError(
+        f'SAMHook cannot tell whether a list of {batch} {what} holds the {batch} samples of a batch or as '
+        'many views of it; fraction=1 takes the whole batch'
+    )
 
 
 def copied(data: Any) -> Any:
@@ -84,7 +94,7 @@ def copied(data: Any) -> Any:
     return copy.deepcopy(data)
 
 
-def batch_size(data: Any) -> Optional[int]:
+def batch_size(data: Any) -> int | None:
     """Of what a model's forward is given: how many data samples, or else the length of the first tensor or list.
 
     A list of tensors (N, C, H, W) of one N counts as views of N samples.
@@ -99,10 +109,10 @@ def batch_size(data: Any) -> Optional[int]:
         lengths = {len(item) for item in data}
         if len(lengths) == 1:
             return lengths.pop()
-    return len(data) if isinstance(data, (list, tuple)) or isinstance(data, Tensor) and data.dim() else None
+    return len(data) if isinstance(data, (list, tuple)) or (isinstance(data, Tensor) and data.dim()) else None
 
 
-def gradients_by_backward(loss: Tensor, params: Sequence[Tensor]) -> List[Optional[Tensor]]:
+def gradients_by_backward(loss: Tensor, params: Sequence[Tensor]) -> list[Tensor | None]:
     """``torch.autograd.grad`` of leaves by way of their ``.grad``, which are afterwards the tensors that they were."""
     before = [p.grad for p in params]
     try:
@@ -170,15 +180,17 @@ class SAMHook(Hook):
     """
 
     def __init__(self, rho: float = 0.05, fraction: float = 0.2):
-        for name, value, most, words in (('rho', rho, math.inf, 'a positive finite number (the paper: 0.05)'),
-                                         ('fraction', fraction, 1, 'a number in (0, 1] (the paper: 0.2)')):
+        for name, value, most, words in (
+            ('rho', rho, math.inf, 'a positive finite number (the paper: 0.05)'),
+            ('fraction', fraction, 1, 'a number in (0, 1] (the paper: 0.2)'),
+        ):
             good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= most
             if not good or math.isinf(value):
                 raise ValueError(f'SAMHook {name}={value!r} must be {words}')
         self.rho = rho
         self.fraction = fraction
-        self._params: List[Tensor] = []
-        self._saved: List[Tensor] = []
+        self._params: list[Tensor] = []
+        self._saved: list[Tensor] = []
         self._undo = None
         self._by_backward = False
 
@@ -186,12 +198,16 @@ class SAMHook(Hook):
         self.after_train(runner)
         model, wrapper = runner.model, runner.optim_wrapper
         if isinstance(wrapper, OptimWrapperDict):
-            raise RuntimeError(f'SAMHook goes with one optimizer, not with those of an OptimWrapperDict '
-                               f'({", ".join(wrapper.optim_wrappers)})')
+            raise RuntimeError(
+                f'SAMHook goes with one optimizer, not with those of an OptimWrapperDict '
+                f'({", ".join(wrapper.optim_wrappers)})'
+            )
         if is_model_wrapper(model):
             if not isinstance(model, DistributedDataParallel):
-                raise RuntimeError(f'SAMHook does not work under {type(model).__name__}, where no process has the '
-                                   'whole gradient. Use DistributedDataParallel.')
+                raise RuntimeError(
+                    f'SAMHook does not work under {type(model).__name__}, where no process has the '
+                    'whole gradient. Use DistributedDataParallel.'
+                )
             model = model.module
         self._install(model, wrapper)
 
@@ -213,8 +229,10 @@ class SAMHook(Hook):
 
         def backward(loss, **kwargs):
             if not self._saved:
-                raise RuntimeError(f"SAMHook: {type(model).__name__} computed its loss otherwise than by calling "
-                                   "itself with mode='loss', so its weights were not moved")
+                raise RuntimeError(
+                    f'SAMHook: {type(model).__name__} computed its loss otherwise than by calling '
+                    "itself with mode='loss', so its weights were not moved"
+                )
             try:
                 plain_backward(loss, **kwargs)
             finally:
@@ -245,8 +263,10 @@ class SAMHook(Hook):
                 grads = torch.autograd.grad(loss, params, allow_unused=True) if params else []
         found = [(p, g) for p, g in zip(params, grads) if g is not None]
         if not found:
-            raise RuntimeError(f'SAMHook: the loss of {type(model).__name__} depends on none of its {len(params)} '
-                               'parameters that require a gradient, so there is nothing to move')
+            raise RuntimeError(
+                f'SAMHook: the loss of {type(model).__name__} depends on none of its {len(params)} '
+                'parameters that require a gradient, so there is nothing to move'
+            )
         params, grads = zip(*found)
         if scaled:  # an overflow is to be found in the gradient that is stepped with, not spread over the weights
             grads = [g.nan_to_num(0, 0, 0) for g in grads]
@@ -257,18 +277,22 @@ class SAMHook(Hook):
         self._saved = perturb_(params, grads, self.rho)
         torch.clear_autocast_cache()  # it holds low-precision copies of the weights
 
-    def _part(self, model: nn.Module, args: tuple, kwargs: dict) -> Tuple[Sequence, dict]:
+    def _part(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[Sequence, dict]:
         """The arguments for g, each cut by itself."""
         batch = batch_size({**dict(enumerate(args)), **kwargs})
         if not batch and self.fraction < 1:
-            raise ValueError(f'SAMHook finds no batch in the inputs of {type(model).__name__}: neither tensors nor '
-                             'data_samples; fraction=1 takes whatever they are')
+            raise ValueError(
+                f'SAMHook finds no batch in the inputs of {type(model).__name__}: neither tensors nor '
+                'data_samples; fraction=1 takes whatever they are'
+            )
         n = max(1, round(self.fraction * batch)) if batch else None
         if n == batch:
             return copied(args), copied(kwargs)
         kept = [i * batch // n for i in range(n)]
-        return ([part_of(value, batch, kept) for value in args],
-                {key: part_of(value, batch, kept) for key, value in kwargs.items()})
+        return (
+            [part_of(value, batch, kept) for value in args],
+            {key: part_of(value, batch, kept) for key, value in kwargs.items()},
+        )
 
     def _restore(self) -> None:
         if self._saved:

@@ -1,8 +1,9 @@
 """No score, and no further training, of a model that a checkpoint filled only in part."""
+
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, Dict, List, Tuple
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -35,7 +36,7 @@ class StrictLoadHook(Hook):
 
     def __init__(self, allow_missing: bool = False):
         self.allow_missing = allow_missing
-        self._settings: Dict[str, Any] = {}
+        self._settings: dict[str, Any] = {}
 
     def before_run(self, runner) -> None:
         # what the run is configured with, before a checkpoint is loaded over it
@@ -57,12 +58,14 @@ class StrictLoadHook(Hook):
                 raise UserError(message)
             # Resuming, the optimizer's state tells a parameter too many; a buffer may only come with the first forward.
             if not self.allow_missing and (wrong or not runner._resume):
-                raise UserError(f'{message}. Where that is as it should be, allow_missing=True (--allow-missing of '
-                                'tools/test.py) warns instead')
+                raise UserError(
+                    f'{message}. Where that is as it should be, allow_missing=True (--allow-missing of '
+                    'tools/test.py) warns instead'
+                )
             print_log(message, logger='current', level=logging.WARNING)
 
 
-def mismatches(model: nn.Module, checkpoint: Any) -> Tuple[List[str], List[str], bool]:
+def mismatches(model: nn.Module, checkpoint: Any) -> tuple[list[str], list[str], bool]:
     """Load what fits of a checkpoint into a model.
 
     Returns: what is wrong with the rest and what is left over, in phrases, and whether anything fits.
@@ -75,20 +78,22 @@ def mismatches(model: nn.Module, checkpoint: Any) -> Tuple[List[str], List[str],
     metadata = getattr(state, '_metadata', None) or {}  # tells modules which version of them was saved
     # without the prefix that mmengine, too, takes off
     state = OrderedDict((key.removeprefix('module.'), value) for key, value in state.items())
-    missing: List[str] = []
-    left_over: List[str] = []
-    shapes: List[str] = []
+    missing: list[str] = []
+    left_over: list[str] = []
+    shapes: list[str] = []
     _load(model, state, metadata, '', missing, left_over, shapes)
     own = len(model.state_dict())
     loaded = own - len(missing) - len(shapes)
     missing = [key for key in missing if 'num_batches_tracked' not in key]  # old BatchNorms have none
     wrong = [f'{len(missing)} missing: {some(missing)}'] if missing else []
-    return (wrong + [shape.strip(' \t.') for shape in shapes[:6]] + _other_dialect(model, checkpoint),
-            [f'{len(left_over)} left over: {some(left_over)}'] if left_over else [],
-            loaded > 0 or not own)
+    return (
+        wrong + [shape.strip(' \t.') for shape in shapes[:6]] + _other_dialect(model, checkpoint),
+        [f'{len(left_over)} left over: {some(left_over)}'] if left_over else [],
+        loaded > 0 or not own,
+    )
 
 
-def _load(module: nn.Module, state: Dict[str, Any], metadata: Mapping, prefix: str, *found: List[str]) -> None:
+def _load(module: nn.Module, state: dict[str, Any], metadata: Mapping, prefix: str, *found: list[str]) -> None:
     """``load_state_dict`` with its modules' own hooks, which goes on where a shape differs."""
     module._load_from_state_dict(state, prefix, metadata.get(prefix[:-1], {}), True, *found)
     for name, child in module._modules.items():  # also a shared one under each of its names
@@ -100,10 +105,16 @@ def _load(module: nn.Module, state: Dict[str, Any], metadata: Mapping, prefix: s
         hook(module, _IncompatibleKeys(*found[:2]))
 
 
-def _other_dialect(model: nn.Module, checkpoint: Mapping) -> List[str]:
+def _other_dialect(model: nn.Module, checkpoint: Mapping) -> list[str]:
     meta = checkpoint.get('meta')
     dialect = meta.get('dialect') if isinstance(meta, Mapping) else None
     own = {module.arch.dialect for module in model.modules() if hasattr(getattr(module, 'arch', None), 'dialect')}
-    return [f"its weights were trained in the dialect {dialect!r} of weight standardisation, the model computes in "
-            f'{other!r}' for other in sorted(own - {dialect})] if dialect else []
-
+    return (
+        [
+            f'its weights were trained in the dialect {dialect!r} of weight standardisation, the model computes in '
+            f'{other!r}'
+            for other in sorted(own - {dialect})
+        ]
+        if dialect
+        else []
+    )

@@ -1,4 +1,5 @@
 """Train with a recipe's batch size on whatever number of devices there is."""
+
 import copy
 from numbers import Number
 
@@ -31,8 +32,10 @@ def plan_accumulation(total_batch, per_device, world_size):
     16
     """
     if min(total_batch, per_device, world_size) < 1:
-        raise UserError(f'total_batch, per-device batch and devices must be at least 1, '
-                         f'got {total_batch}, {per_device} and {world_size}')
+        raise UserError(
+            f'total_batch, per-device batch and devices must be at least 1, '
+            f'got {total_batch}, {per_device} and {world_size}'
+        )
     at_once = per_device * world_size
     if total_batch % at_once == 0:
         return total_batch // at_once
@@ -42,7 +45,8 @@ def plan_accumulation(total_batch, per_device, world_size):
     raise UserError(
         f'a total batch of {total_batch} is not a multiple of {per_device} samples x {world_size} devices = {at_once}: '
         + (f'set train_dataloader.batch_size to one of {fits}, or ' if fits else 'set ')
-        + f'train_cfg.total_batch to {totals} (the learning rate follows it)')
+        + f'train_cfg.total_batch to {totals} (the learning rate follows it)'
+    )
 
 
 def set_accumulation(wrapper, counts):
@@ -54,8 +58,10 @@ def set_accumulation(wrapper, counts):
         RuntimeError: the wrapper does not keep the number where mmengine's do, so that it would not accumulate.
     """
     if not hasattr(wrapper, '_accumulative_counts'):
-        raise RuntimeError(f'TotalBatchTrainLoop cannot make {type(wrapper).__name__} accumulate: it has no '
-                           '_accumulative_counts. Use one OptimWrapper, AmpOptimWrapper or a subclass of theirs')
+        raise RuntimeError(
+            f'TotalBatchTrainLoop cannot make {type(wrapper).__name__} accumulate: it has no '
+            '_accumulative_counts. Use one OptimWrapper, AmpOptimWrapper or a subclass of theirs'
+        )
     wrapper._accumulative_counts = counts
 
 
@@ -87,10 +93,12 @@ def _refuse_absolute_rates(schedulers, total_batch, lr_batch):
     for i, cfg in enumerate(schedulers or ()):
         for key in ('eta_min', 'eta_max', 'min_value'):
             if isinstance(cfg, dict) and 'Momentum' not in str(cfg.get('type')) and cfg.get(key):
-                raise UserError(f'train_cfg.lr_batch={lr_batch} scales the learning rate to '
-                                f'total_batch={total_batch}, but param_scheduler.{i}.{key}={cfg[key]!r} is a rate of '
-                                'its own: state both for this total batch and set lr_batch to None (or give '
-                                'eta_min_ratio instead of eta_min)')
+                raise UserError(
+                    f'train_cfg.lr_batch={lr_batch} scales the learning rate to '
+                    f'total_batch={total_batch}, but param_scheduler.{i}.{key}={cfg[key]!r} is a rate of '
+                    'its own: state both for this total batch and set lr_batch to None (or give '
+                    'eta_min_ratio instead of eta_min)'
+                )
 
 
 def detached(value):
@@ -133,42 +141,51 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
         if lr_batch is not None:
             _check_count('train_cfg.lr_batch', lr_batch)
         if not isinstance(runner, Runner):
-            raise UserError(f'{type(self).__name__} works under mmengine\'s Runner, not under {type(runner).__name__}')
+            raise UserError(f"{type(self).__name__} works under mmengine's Runner, not under {type(runner).__name__}")
         super().__init__(runner, dataloader, **kwargs)
         per_device = self.dataloader.batch_size
         if per_device is None:  # a batch sampler of the config's own
             per_device = getattr(self.dataloader.batch_sampler, 'batch_size', None)
         if not isinstance(per_device, int):
-            raise UserError(f'{type(self).__name__} needs batches of one size, and the batch sampler '
-                            f'({type(self.dataloader.batch_sampler).__name__}) has no batch_size')
+            raise UserError(
+                f'{type(self).__name__} needs batches of one size, and the batch sampler '
+                f'({type(self.dataloader.batch_sampler).__name__}) has no batch_size'
+            )
         self._refuse_short_batches(per_device)
         self.total_batch = total_batch
         self.accumulation = plan_accumulation(total_batch, per_device, get_world_size())
         # The loop is built before the wrapper, whose config can therefore still be completed; the caller's stays.
         if not isinstance(runner.optim_wrapper, dict):
-            raise UserError(f'{type(self).__name__} needs the optimizer wrapper as a config, got '
-                            f'{type(runner.optim_wrapper)}')
+            raise UserError(
+                f'{type(self).__name__} needs the optimizer wrapper as a config, got {type(runner.optim_wrapper)}'
+            )
         wrapper = runner.optim_wrapper = copy.deepcopy(runner.optim_wrapper)
         if wrapper.get('accumulative_counts', 1) != 1:
-            raise UserError(f'optim_wrapper.accumulative_counts is {wrapper["accumulative_counts"]}, but '
-                             f'{type(self).__name__} derives it from total_batch: remove it')
+            raise UserError(
+                f'optim_wrapper.accumulative_counts is {wrapper["accumulative_counts"]}, but '
+                f'{type(self).__name__} derives it from total_batch: remove it'
+            )
         if (runner.auto_scale_lr or {}).get('enable'):
-            raise UserError(f'auto_scale_lr is on, but {type(self).__name__} scales the learning rate by lr_batch: '
-                             'turn it off')
+            raise UserError(
+                f'auto_scale_lr is on, but {type(self).__name__} scales the learning rate by lr_batch: turn it off'
+            )
         wrapper['accumulative_counts'] = self.accumulation
         optimizer = wrapper.get('optimizer') or {}
         if lr_batch is not None:
             rate = optimizer.get('lr')
             if not isinstance(rate, (int, float)) or isinstance(rate, bool):
-                raise UserError(f'train_cfg.lr_batch={lr_batch} scales optim_wrapper.optimizer.lr, which is {rate!r}: '
-                                 'set it to a number, or lr_batch to None')
+                raise UserError(
+                    f'train_cfg.lr_batch={lr_batch} scales optim_wrapper.optimizer.lr, which is {rate!r}: '
+                    'set it to a number, or lr_batch to None'
+                )
             optimizer['lr'] = rate * (total_batch / lr_batch)
             if total_batch != lr_batch:
                 _refuse_absolute_rates(runner.param_schedulers, total_batch, lr_batch)
         runner.register_hook(_Resuming(self))
         runner.logger.info(
             f'batch {total_batch} = {per_device} samples x {get_world_size()} devices x {self.accumulation} '
-            f'accumulated; learning rate {optimizer.get("lr")}')
+            f'accumulated; learning rate {optimizer.get("lr")}'
+        )
 
     def _refuse_short_batches(self, batch_size):
         """Each batch counts the same, so none may be smaller than the others."""
@@ -186,13 +203,15 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
                 f'{type(sampler).__name__} gives each process {samples} samples a pass, in batches of {batch_size} and '
                 f'a last one of {samples % batch_size} that would count as much as a whole one: set '
                 "train_dataloader.sampler=dict(type='InfiniteSampler', shuffle=True), or train_dataloader.drop_last="
-                'True')
+                'True'
+            )
 
     def run(self):
         """Train; mmengine's loop, with what it counts in batches put right."""
         set_accumulation(self.runner.optim_wrapper, self.accumulation)
         self.runner.optim_wrapper.initialize_count_status(
-            self.runner.model, self._iter * self.accumulation, self._max_iters * self.accumulation)
+            self.runner.model, self._iter * self.accumulation, self._max_iters * self.accumulation
+        )
         batches = self.dataloader_iterator
         if hasattr(batches, 'skip_iter'):  # takes an absolute position
             skip = batches.skip_iter

@@ -1,4 +1,3 @@
 from .backbones import NFNet, NFRegNet, NFResNet, NFStage
-from .ema import WarmupEMA
 
-__all__ = ['NFNet', 'NFRegNet', 'NFResNet', 'NFStage', 'WarmupEMA']
+__all__ = ['NFNet', 'NFRegNet', 'NFResNet', 'NFStage']

@@ -3,6 +3,7 @@
 Each function follows the text: AGC is equation 3 of NFNets, SAM equations 2 and 3 of Foret et al. 2021, the moving
 average is NFNets' Appendix A.2, SGD is torch's documented Nesterov momentum.
 """
+
 import copy
 from collections import OrderedDict
 
@@ -59,14 +60,15 @@ def gradient(model, named, batch, sam, dtype):
     n = len(batch['data_samples'])
     size = max(1, round(sam * n))
     chosen = [i * n // size for i in range(size)]
-    part = {key: [value[i] for i in chosen] if isinstance(value, list) else value[chosen]
-            for key, value in batch.items()}
+    part = {
+        key: [value[i] for i in chosen] if isinstance(value, list) else value[chosen] for key, value in batch.items()
+    }
     buffers = {name: b.clone() for name, b in model.named_buffers()}
     ascent = plain_gradient(model, named, part, dtype)
     for name, b in model.named_buffers():
         if name in buffers:
             b.copy_(buffers[name])
-    norm = sum(float(g.double().square().sum()) for g in ascent.values())**0.5
+    norm = sum(float(g.double().square().sum()) for g in ascent.values()) ** 0.5
     before = {name: p.detach().clone() for name, p in named.items()}
     with torch.no_grad():
         for name, g in ascent.items():

@@ -1,4 +1,5 @@
 """A small classifier that can be given whatever people's models have, its data, and an mmengine runner around it."""
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModel
@@ -21,8 +22,9 @@ class Probe(BaseModel):
         super().__init__(data_preprocessor)
         torch.manual_seed(0)
         self.extras = extras
-        self.backbone = NFNet(ARCH, in_channels=channels, out_indices=(4, ),
-                              frozen_stages=2 if 'frozen' in extras else -1)
+        self.backbone = NFNet(
+            ARCH, in_channels=channels, out_indices=(4,), frozen_stages=2 if 'frozen' in extras else -1
+        )
         for block in self.backbone.modules():
             if hasattr(block, 'skip_gain'):
                 nn.init.constant_(block.skip_gain, 0.5)  # every branch counts
@@ -76,15 +78,30 @@ class ProbeData(torch.utils.data.Dataset):
 
 
 def config(work_dir, model, wrapper, batch=4, total=8, updates=3, hooks=(), channels=3, collate='pseudo_collate'):
-    loader = dict(batch_size=batch, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
-                  dataset=dict(type='ProbeData', channels=channels), collate_fn=dict(type=collate))
+    loader = dict(
+        batch_size=batch,
+        num_workers=0,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        dataset=dict(type='ProbeData', channels=channels),
+        collate_fn=dict(type=collate),
+    )
     return dict(
-        model=model, work_dir=str(work_dir), train_dataloader=loader, optim_wrapper=wrapper, custom_hooks=list(hooks),
+        model=model,
+        work_dir=str(work_dir),
+        train_dataloader=loader,
+        optim_wrapper=wrapper,
+        custom_hooks=list(hooks),
         train_cfg=dict(type='nfnet_mm.TotalBatchTrainLoop', total_batch=total, lr_batch=total, max_iters=updates),
-        default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1),
-                           logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False)),
-        log_processor=dict(by_epoch=False, window_size=1), randomness=dict(seed=0), default_scope='mmengine',
-        experiment_name=str(work_dir).replace('/', '_'), log_level='WARNING')
+        default_hooks=dict(
+            checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1),
+            logger=dict(type='LoggerHook', interval=1, log_metric_by_epoch=False),
+        ),
+        log_processor=dict(by_epoch=False, window_size=1),
+        randomness=dict(seed=0),
+        default_scope='mmengine',
+        experiment_name=str(work_dir).replace('/', '_'),
+        log_level='WARNING',
+    )
 
 
 def run(cfg):
@@ -105,7 +122,7 @@ def updates_of(count, batch=4, total=8, replicas=1, channels=3, as_lists=True):
             update.append([])
             for part in range(each):
                 at = (u * each + part) * batch
-                items = [data[i] for i in stream[at:at + batch]]
+                items = [data[i] for i in stream[at : at + batch]]
                 batch_of = {key: [item[key] for item in items] for key in items[0]}
                 update[-1].append(batch_of if as_lists else {k: torch.stack(v) for k, v in batch_of.items()})
         out.append(update)

@@ -2,6 +2,7 @@
 
 A new transform is a row of ``TRANSFORMS``, a new loss or metric a row of ``POOLED``.
 """
+
 import copy
 import pickle
 
@@ -16,9 +17,9 @@ pytestmark = pytest.mark.slow
 # transform: (config, keys beside the image that move with its pixels)
 TRANSFORMS = {
     'NFRandAugment': (dict(type='nfnet_mm.NFRandAugment', magnitude=10), ()),
-    'RandomScale': (dict(type='nfnet_mm.RandomScale'), ('gt_seg_map', )),
-    'CenterCropPad': (dict(type='nfnet_mm.CenterCropPad', size=(9, 11)), ('gt_seg_map', )),
-    'DownsampleCrop': (dict(type='nfnet_mm.DownsampleCrop', scale=(12, 9), size=(10, 8)), ('gt_depth_map', )),
+    'RandomScale': (dict(type='nfnet_mm.RandomScale'), ('gt_seg_map',)),
+    'CenterCropPad': (dict(type='nfnet_mm.CenterCropPad', size=(9, 11)), ('gt_seg_map',)),
+    'DownsampleCrop': (dict(type='nfnet_mm.DownsampleCrop', scale=(12, 9), size=(10, 8)), ('gt_depth_map',)),
     'DepthColorJitter': (dict(type='nfnet_mm.DepthColorJitter'), ()),
 }
 PACKAGES = {'NFRandAugment': 'mmpretrain', 'mixing_collate': 'mmpretrain', 'NFClsHead': 'mmpretrain'}
@@ -32,9 +33,13 @@ def built(name):
 
 def picture(size, channels=3):
     random = np.random.default_rng(0)
-    return dict(img=random.integers(0, 256, (*size, channels), dtype=np.uint8), img_shape=size, ori_shape=size,
-                gt_seg_map=random.integers(0, 3, size, dtype=np.uint8),
-                gt_depth_map=random.uniform(0.5, 9, size).astype(np.float32))
+    return dict(
+        img=random.integers(0, 256, (*size, channels), dtype=np.uint8),
+        img_shape=size,
+        ori_shape=size,
+        gt_seg_map=random.integers(0, 3, size, dtype=np.uint8),
+        gt_depth_map=random.uniform(0.5, 9, size).astype(np.float32),
+    )
 
 
 def applied(transform, results, seed=0):
@@ -63,8 +68,10 @@ def test_pictures_of_all_sizes_stay_pictures(name, size):
 def test_the_same_seed_gives_the_same_picture_in_another_process_s_copy_too(name):
     transform = built(name)
     for seed in range(5):
-        outs = [applied(t, picture((31, 20)), seed)['img']
-                for t in (transform, pickle.loads(pickle.dumps(transform)), built(name))]
+        outs = [
+            applied(t, picture((31, 20)), seed)['img']
+            for t in (transform, pickle.loads(pickle.dumps(transform)), built(name))
+        ]
         assert np.array_equal(outs[0], outs[1]) and np.array_equal(outs[0], outs[2])
 
 
@@ -107,8 +114,14 @@ def test_other_keys_pass_untouched(name):
 def test_mixing_of_all_batches(images, size):
     pytest.importorskip('mmpretrain')
     from mmpretrain.structures import DataSample
-    batch = [dict(inputs=torch.from_numpy(picture(size)['img']).permute(2, 0, 1).clone(),
-                  data_samples=DataSample().set_gt_label(i)) for i in range(images)]
+
+    batch = [
+        dict(
+            inputs=torch.from_numpy(picture(size)['img']).permute(2, 0, 1).clone(),
+            data_samples=DataSample().set_gt_label(i),
+        )
+        for i in range(images)
+    ]
     before = copy.deepcopy(batch)
     mix = FUNCTIONS.get('nfnet_mm.mixing_collate')
     for randaugment in (None, dict(magnitude=5)):
@@ -119,7 +132,8 @@ def test_mixing_of_all_batches(images, size):
             assert float(sample.gt_score.sum()) == pytest.approx(1)
     for one, other in zip(batch, before):
         assert torch.equal(one['inputs'], other['inputs']) and int(one['data_samples'].gt_label) == int(
-            other['data_samples'].gt_label)
+            other['data_samples'].gt_label
+        )
 
 
 def berhu_by_hand(pred, target):
@@ -131,16 +145,22 @@ def berhu_by_hand(pred, target):
 
 
 def depth_by_hand(pred, target):
-    pairs = [(min(max(float(p), 1e-3), 10), float(t)) for p, t in zip(pred.flatten(), target.flatten())
-             if 1e-3 <= float(t) <= 10]
+    pairs = [
+        (min(max(float(p), 1e-3), 10), float(t))
+        for p, t in zip(pred.flatten(), target.flatten())
+        if 1e-3 <= float(t) <= 10
+    ]
     return 100 * sum(max(p / t, t / p) < 1.25 for p, t in pairs) / len(pairs)
 
 
 DEPTHS = {
     'many': (torch.rand(2, 1, 5, 6) * 9, torch.rand(2, 1, 5, 6) * 9),
-    'one pixel': (torch.full((1, 1, 1, 1), 2.), torch.full((1, 1, 1, 1), 3.)),
+    'one pixel': (torch.full((1, 1, 1, 1), 2.0), torch.full((1, 1, 1, 1), 3.0)),
     'holes': (torch.rand(2, 1, 5, 6) * 9, torch.rand(2, 1, 5, 6) * (torch.rand(2, 1, 5, 6) > 0.5) * 9),
-    'broken sensor': (torch.tensor([[[[1., 2., 3., 4.]]]]), torch.tensor([[[[1.5, float('nan'), float('inf'), 0.]]]])),
+    'broken sensor': (
+        torch.tensor([[[[1.0, 2.0, 3.0, 4.0]]]]),
+        torch.tensor([[[[1.5, float('nan'), float('inf'), 0.0]]]]),
+    ),
     'exact': (torch.ones(1, 1, 2, 2), torch.ones(1, 1, 2, 2)),
     'half precision': (torch.rand(2, 1, 5, 6).bfloat16() * 9, torch.rand(2, 1, 5, 6) * 9),
     'a prediction of zero': (torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)),
@@ -158,13 +178,14 @@ def test_depth_loss_and_metric_by_hand(case):
     assert pred.grad.isfinite().all()
     assert not pred.grad[~(target.isfinite() & (target > 0))].any()
     metric = METRICS.build(dict(type='nfnet_mm.PixelDepthMetric'))
-    metric.process({}, [dict(pred_depth_map=dict(data=p), gt_depth_map=dict(data=t))
-                        for p, t in zip(pred.detach(), target)])
+    metric.process(
+        {}, [dict(pred_depth_map=dict(data=p), gt_depth_map=dict(data=t)) for p, t in zip(pred.detach(), target)]
+    )
     assert metric.compute_metrics(metric.results)['delta1'] == pytest.approx(depth_by_hand(pred.detach(), target))
 
 
 HEADS = {
-    'NFClsHead': (dict(type='nfnet_mm.NFClsHead', num_classes=5, in_channels=8, dropout=0.5), (8, )),
+    'NFClsHead': (dict(type='nfnet_mm.NFClsHead', num_classes=5, in_channels=8, dropout=0.5), (8,)),
     'UpProjectionHead': (dict(type='nfnet_mm.UpProjectionHead', in_channels=8, channels=16), (8, 3, 2)),
 }
 
@@ -179,6 +200,6 @@ def test_heads_alone_and_in_a_batch(name, samples, half):
     head = MODELS.build(config).eval()
     x = torch.randn(samples, *feature)
     with torch.autocast('cpu', torch.bfloat16, enabled=half):
-        whole = head((x, ))
-        alone = torch.cat([head((x[i:i + 1], )) for i in range(samples)])
+        whole = head((x,))
+        alone = torch.cat([head((x[i : i + 1],)) for i in range(samples)])
     torch.testing.assert_close(whole, alone, rtol=2e-2 if half else 1e-5, atol=2e-2 if half else 1e-6)

@@ -2,6 +2,7 @@
 
 A new module is a row of ``MODULES``; a new situation is a test over all of them.
 """
+
 import copy
 import io
 import pickle
@@ -18,8 +19,11 @@ TIMM = dict(dialect='timm', padding='symmetric', gain_in_conv=True, skip_init=Fa
 # module: (config, shape of its input without the batch, whether its samples are independent in training)
 MODULES = {
     'NFNet': (dict(BACKBONES['nfnet'], out_indices=(0, 1, 2, 3, 4)), (3, 37, 50), True),
-    'NFNet of timm': (dict(type='nfnet_mm.NFNet', arch=dict(BACKBONES['nfnet']['arch'], attention='eca', **TIMM)),
-                      (3, 37, 50), True),
+    'NFNet of timm': (
+        dict(type='nfnet_mm.NFNet', arch=dict(BACKBONES['nfnet']['arch'], attention='eca', **TIMM)),
+        (3, 37, 50),
+        True,
+    ),
     'NFNet of one channel': (dict(BACKBONES['nfnet'], in_channels=1), (1, 40, 33), True),
     'NFNet at other strides': (dict(BACKBONES['nfnet'], strides=(1, 3, 2, 4)), (3, 61, 70), True),
     'NFNet dilated': (dict(BACKBONES['nfnet'], strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)), (3, 40, 33), True),
@@ -157,14 +161,18 @@ def test_weights_from_a_checkpoint_that_holds_more(name, inside, tmp_path):
     module, x = built(name).eval(), images(name)
     whole = module
     if name == 'NFStage':  # its weights are a part of the network's
-        whole = MODELS.build(dict(BACKBONES['nfnet'], out_indices=(3, )))
+        whole = MODELS.build(dict(BACKBONES['nfnet'], out_indices=(3,)))
         whole.load_state_dict({**whole.state_dict(), **module.state_dict()})
     state = {inside + key: value for key, value in whole.state_dict().items()}
     state.update({f'student.{key}': value + 1 for key, value in whole.state_dict().items()} if inside else {})
     torch.save(dict(state_dict=state, meta=dict(dialect='timm' if 'timm' in name else 'authors')), tmp_path / 'w.pth')
     prefix = inside if 'teacher' in inside else None
-    fresh = MODELS.build(dict(MODULES[name][0], init_cfg=dict(
-        type='nfnet_mm.NFPretrained', checkpoint=str(tmp_path / 'w.pth'), prefix=prefix)))
+    fresh = MODELS.build(
+        dict(
+            MODULES[name][0],
+            init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=str(tmp_path / 'w.pth'), prefix=prefix),
+        )
+    )
     fresh.init_weights()
     assert_same(outputs(fresh.eval(), x), outputs(module, x), 0, 0)
 
@@ -221,8 +229,12 @@ def test_frozen_parts(name, stages):
     for key, grad in ours.items():
         torch.testing.assert_close(grad, reference[key], rtol=1e-4, atol=1e-6)
     left = {key for key in reference if key not in ours}
-    assert left == {key for key in left if key.startswith(('stem', 'conv1', 'bn1')) or
-                    any(key.startswith(f'stages.{i}.') or key.startswith(f'layer{i + 1}.') for i in range(stages))}
+    assert left == {
+        key
+        for key in left
+        if key.startswith(('stem', 'conv1', 'bn1'))
+        or any(key.startswith(f'stages.{i}.') or key.startswith(f'layer{i + 1}.') for i in range(stages))
+    }
 
 
 @over_all
@@ -234,7 +246,7 @@ def test_functional_gradients(name):
     buffers = dict(module.named_buffers())
 
     def loss(params):
-        out = torch.func.functional_call(module, (params, buffers), (x, ))
+        out = torch.func.functional_call(module, (params, buffers), (x,))
         return sum(o.square().mean() for o in (out if isinstance(out, (tuple, list)) else [out]))
 
     for key, grad in torch.func.grad(loss)(params).items():

@@ -2,6 +2,7 @@
 
 A new feature is a row of ``FEATURES``, a new situation a row of ``SITUATIONS``; each pair is one test.
 """
+
 import copy
 import os
 import pickle
@@ -46,22 +47,23 @@ FEATURES = {
 # situation: what the model has besides, and how the run differs
 SITUATIONS = {
     'as it is': dict(),
-    'tied weights': dict(extras=('tied', )),
-    'frozen stages': dict(extras=('frozen', )),
-    'several losses': dict(extras=('losses', )),
+    'tied weights': dict(extras=('tied',)),
+    'frozen stages': dict(extras=('frozen',)),
+    'several losses': dict(extras=('losses',)),
     'stacked batches': dict(collate='default_collate'),
     'one sample at a time': dict(batch=1),
     'one sample in all': dict(batch=1, total=1),
     'no accumulation': dict(batch=8),
     'one channel': dict(channels=1),
-    'transposed conv': dict(extras=('transposed', )),
-    'batch norm': dict(extras=('norm', )),
-    'unused parameters': dict(extras=('unused', )),
-    'empty parameter': dict(extras=('empty', )),
-    'buffer of the first forward': dict(extras=('buffer', )),
-    'reentrant checkpointing': dict(extras=('reentrant', )),
+    'transposed conv': dict(extras=('transposed',)),
+    'batch norm': dict(extras=('norm',)),
+    'unused parameters': dict(extras=('unused',)),
+    'empty parameter': dict(extras=('empty',)),
+    'buffer of the first forward': dict(extras=('buffer',)),
+    'reentrant checkpointing': dict(extras=('reentrant',)),
     'all at once': dict(
-        extras=('tied', 'frozen', 'losses', 'transposed', 'norm', 'unused', 'empty', 'buffer'), channels=1),
+        extras=('tied', 'frozen', 'losses', 'transposed', 'norm', 'unused', 'empty', 'buffer'), channels=1
+    ),
 }
 
 
@@ -72,8 +74,11 @@ def by_both(tmp_path, feature, extras=(), channels=3, batch=4, total=8, collate=
     model = dict(type='Probe', extras=extras, channels=channels)
     cfg = probe.config(tmp_path, model, wrapper, batch, total, updates, hooks, channels, collate)
     expected = by_hand.train(
-        MODELS.build(model), probe.updates_of(updates, batch, total, replicas, channels, collate == 'pseudo_collate'),
-        excluded=('head.fc.weight', ), **told)
+        MODELS.build(model),
+        probe.updates_of(updates, batch, total, replicas, channels, collate == 'pseudo_collate'),
+        excluded=('head.fc.weight',),
+        **told,
+    )
     return cfg, expected
 
 
@@ -118,12 +123,20 @@ RESUMED = {
 @pytest.mark.parametrize('feature', ['plain', 'agc', 'agc_bfloat16', 'ema', 'sam_whole'])
 def test_a_resumed_run_equals_training_by_hand(tmp_path, feature, situation, change):
     from mmengine import Config
+
     cfg, expected = by_both(tmp_path / 'whole', feature, **SITUATIONS[situation])
     if 'sam' in feature and change != 'unchanged':
         pytest.skip('the ascent goes by micro-batches')
     probe.run(cfg)
-    cfg = Config(dict(cfg, work_dir=str(tmp_path / 'resumed'), resume=True, experiment_name=f'{tmp_path}_resumed',
-                      load_from=str(tmp_path / 'whole/iter_1.pth')))
+    cfg = Config(
+        dict(
+            cfg,
+            work_dir=str(tmp_path / 'resumed'),
+            resume=True,
+            experiment_name=f'{tmp_path}_resumed',
+            load_from=str(tmp_path / 'whole/iter_1.pth'),
+        )
+    )
     cfg.merge_from_dict(RESUMED[change])
     probe.run(cfg)
     # bfloat16 rounds the gradient of each batch: other batches round otherwise
@@ -131,13 +144,17 @@ def test_a_resumed_run_equals_training_by_hand(tmp_path, feature, situation, cha
     check_checkpoint(tmp_path / 'resumed/iter_3.pth', expected, **rounding)
 
 
-@pytest.mark.parametrize('change, message', [
-    ({'train_cfg.total_batch': 16}, 'total_batch=16'),
-    ({'optim_wrapper.optimizer.lr': 0.01}, 'learning rate of 0.01'),
-])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        ({'train_cfg.total_batch': 16}, 'total_batch=16'),
+        ({'optim_wrapper.optimizer.lr': 0.01}, 'learning rate of 0.01'),
+    ],
+)
 @pytest.mark.parametrize('feature', ['plain', 'all'])
 def test_resuming_with_another_rate_is_refused(tmp_path, feature, change, message):
     from mmengine import Config
+
     cfg, _ = by_both(tmp_path, feature)
     probe.run(cfg)
     cfg = Config(dict(cfg, resume=True, experiment_name=f'{tmp_path}_resumed'))
@@ -160,11 +177,22 @@ probe.run(cfg)
 """
 
 
-@pytest.mark.parametrize('situation', ['as it is', 'tied weights', 'frozen stages', 'several losses',
-                                       'unused parameters', 'reentrant checkpointing', 'one sample at a time'])
+@pytest.mark.parametrize(
+    'situation',
+    [
+        'as it is',
+        'tied weights',
+        'frozen stages',
+        'several losses',
+        'unused parameters',
+        'reentrant checkpointing',
+        'one sample at a time',
+    ],
+)
 @pytest.mark.parametrize('feature', ['agc', 'all', 'agc_scaled', 'sam_whole'])
 def test_two_processes_equal_training_by_hand(tmp_path, feature, situation):
     from mmengine import Config
+
     options = {'batch': 2, **SITUATIONS[situation]}
     cfg, expected = by_both(tmp_path, feature, replicas=2, **options)
     Config(cfg).dump(tmp_path / 'cfg.py')
@@ -173,10 +201,19 @@ def test_two_processes_equal_training_by_hand(tmp_path, feature, situation):
         listener.bind(('127.0.0.1', 0))
         port = listener.getsockname()[1]
     done = subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node=2', f'--master-port={port}',
-         tmp_path / 'two.py', tmp_path / 'cfg.py'],
-        cwd=ROOT, capture_output=True, text=True,
-        env=dict(os.environ, PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES='-1', OMP_NUM_THREADS='1'))
+        [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--nproc-per-node=2',
+            f'--master-port={port}',
+            tmp_path / 'two.py',
+            tmp_path / 'cfg.py',
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=dict(os.environ, PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES='-1', OMP_NUM_THREADS='1'),
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     check_checkpoint(tmp_path / 'iter_3.pth', expected)
-

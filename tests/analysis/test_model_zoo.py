@@ -1,4 +1,5 @@
 """The model zoo against the papers, timm, the files on disk and the OpenMMLab tools that read them."""
+
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,18 @@ ROOT = Path(__file__).parents[2]
 TIMM_NAMES = [weights.file for weights in PUBLIC_WEIGHTS.values() if weights.owner == 'timm']
 # Millions of parameters, G multiply-adds at the test size: NFNets, Table 3; NF-ResNets, Table 3.
 PAPERS = {
-    'NFNet': dict(F0=(71.5, 12.38), F1=(132.6, 35.54), F2=(193.8, 62.59), F3=(254.9, 114.76), F4=(316.1, 215.24),
-                  F5=(377.2, 289.76), F6=(438.4, 377.28)),
-    'NFRegNet': dict(B0=(8.6, 0.44), B1=(10.0, 0.73), B2=(13.8, 1.10), B3=(18.1, 2.00), B4=(29.3, 4.47),
-                     B5=(48.7, 10.56)),
+    'NFNet': dict(
+        F0=(71.5, 12.38),
+        F1=(132.6, 35.54),
+        F2=(193.8, 62.59),
+        F3=(254.9, 114.76),
+        F4=(316.1, 215.24),
+        F5=(377.2, 289.76),
+        F6=(438.4, 377.28),
+    ),
+    'NFRegNet': dict(
+        B0=(8.6, 0.44), B1=(10.0, 0.73), B2=(13.8, 1.10), B3=(18.1, 2.00), B4=(29.3, 4.47), B5=(48.7, 10.56)
+    ),
 }
 
 
@@ -58,7 +67,7 @@ def test_counting_two_blocks_of_each_stage_is_enough(family, arch):
     size = 65
     with torch.device('meta'):
         key = 'depth' if arch.isdecimal() else 'arch'
-        net = MODELS.build({'type': f'nfnet_mm.{family}', key: arch, 'out_indices': (4, )})
+        net = MODELS.build({'type': f'nfnet_mm.{family}', key: arch, 'out_indices': (4,)})
         model = torch.nn.Sequential(net, Pool(), torch.nn.Linear(net.out_channels[0], 1000))
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             model(torch.empty(1, 3, size, size))
@@ -68,7 +77,6 @@ def test_counting_two_blocks_of_each_stage_is_enough(family, arch):
 
 
 class Pool(torch.nn.Module):
-
     def forward(self, features):
         return features[0].mean((2, 3))
 
@@ -105,17 +113,26 @@ def test_every_config_exists_and_is_listed_once(files, models):
 
 def test_every_accuracy_of_the_papers_finds_its_config(models):
     for name, accuracy in PAPER_ACCURACY.items():
-        result, = models[f'{name}_in1k']['Results']
+        (result,) = models[f'{name}_in1k']['Results']
         assert result['Metrics']['Top 1 Accuracy'] == accuracy.top1 and result['Source'] == accuracy.source
     assert sum('Results' in m for n, m in models.items() if '_3rdparty' not in n) == len(PAPER_ACCURACY)
 
 
 def test_one_model_in_full(models):
     assert models['nfnet_f0_in1k'] == {
-        'Name': 'nfnet_f0_in1k', 'In Collection': 'NFNet', 'Config': 'configs/imagenet/nfnet_f0.py',
+        'Name': 'nfnet_f0_in1k',
+        'In Collection': 'NFNet',
+        'Config': 'configs/imagenet/nfnet_f0.py',
         'Metadata': {'FLOPs': 12384198656, 'Parameters': 71489284, 'Image Size': 256},
-        'Results': [{'Task': 'Image Classification', 'Dataset': 'ImageNet-1k', 'Source': 'NFNets, Table 3',
-                     'Metrics': {'Top 1 Accuracy': 83.6, 'Top 5 Accuracy': 96.8}}]}
+        'Results': [
+            {
+                'Task': 'Image Classification',
+                'Dataset': 'ImageNet-1k',
+                'Source': 'NFNets, Table 3',
+                'Metrics': {'Top 1 Accuracy': 83.6, 'Top 5 Accuracy': 96.8},
+            }
+        ],
+    }
     assert models['nfnet_f0_3rdparty_in1k']['Converted From']['Weights'] == 'F0_haiku.npz'
     assert models['finetune_nf_resnet50_384px_in1k']['Metadata']['Image Size'] == 384
     # The weights of timm's nf_resnet50 are of another shape than the paper's, and no config here builds it.
@@ -130,7 +147,7 @@ def test_the_page_has_every_variant(files):
     page = files['docs/model_zoo.md']
     for family in FAMILIES:
         for names, row in variants(family):
-            line, = [ln for ln in page.splitlines() if ln.startswith(f'| {", ".join(f"`{n}`" for n in names)} |')]
+            (line,) = [ln for ln in page.splitlines() if ln.startswith(f'| {", ".join(f"`{n}`" for n in names)} |')]
             assert f'| {row.dialect} | {row.test_size} | {cost(family, row).parameters / 1e6:.2f} |' in line
     assert all(len(line) <= 120 for line in page.splitlines() if not line.startswith(('|', '[')))
 
@@ -138,15 +155,18 @@ def test_the_page_has_every_variant(files):
 def test_new_configs_come_in_and_others_stay_out(tmp_path):
     folder = tmp_path / 'configs' / 'imagenet'
     folder.mkdir(parents=True)
-    config = '''
+    config = """
 model = dict(backbone=dict(type='{backbone}', arch='F1'))
 test_dataloader = {loader}
-'''
+"""
     loader = "dict(dataset=dict(pipeline=[dict(type='CenterCrop', crop_size=96), dict(type='PackInputs')]))"
-    for name, backbone, load in (('nfnet_f1', 'nfnet_mm.NFNet', loader), ('bn', 'nfnet_mm.BNResNet', loader),
-                                 ('pretrain', 'nfnet_mm.NFNet', None)):
+    for name, backbone, load in (
+        ('nfnet_f1', 'nfnet_mm.NFNet', loader),
+        ('bn', 'nfnet_mm.BNResNet', loader),
+        ('pretrain', 'nfnet_mm.NFNet', None),
+    ):
         (folder / f'{name}.py').write_text(config.format(backbone=backbone, loader=load))
-    recipe, = read_recipes(tmp_path)
+    (recipe,) = read_recipes(tmp_path)
     assert (recipe.name, recipe.family, recipe.arch, recipe.size) == ('nfnet_f1', 'NFNet', 'F1', 96)
 
 

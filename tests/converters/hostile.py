@@ -3,6 +3,7 @@
 Each is (name, writer of the file at a path, words the error has to hold). ``CANARY`` is a module that must never be
 imported; what the hostile ones would run creates the file that the environment variable of the same name says.
 """
+
 import gzip
 import io
 import json
@@ -86,21 +87,33 @@ def pickles():
     yield 'next buffer', b'\x80\x05\x97.', 'instruction NEXT_BUFFER'
     yield 'build on a function', tree(name('numpy', 'dtype') + b'}' + text('x') + b'K\x01sb'), 'state of a reference'
     yield 'build on a mapping', P2 + b'}}' + text('__class__') + b'K\x01sb.', 'state of a dict'
-    yield 'build on an array twice', tree(array(b'K\x01\x85', b'C\x04abcd') + b'(K\x01K\x01\x85' + _DTYPE +
-                                          b'\x89C\x04abcdtb'), 'malformed state'
+    yield (
+        'build on an array twice',
+        tree(array(b'K\x01\x85', b'C\x04abcd') + b'(K\x01K\x01\x85' + _DTYPE + b'\x89C\x04abcdtb'),
+        'malformed state',
+    )
     yield 'call of a text', tree(text('print') + text(RUN) + b'\x85R'), 'calls a str'
     yield 'call of a mapping', tree(b'}' + text(RUN) + b'\x85R'), 'calls a dict'
     yield 'call of an array class', tree(call('numpy', 'ndarray', b'K\x01')), r'calls numpy\.ndarray'
     yield 'array method', tree(call('numpy.core.multiarray', 'fromfile', text('/etc/hosts'))), r'multiarray\.fromfile'
-    yield 'nested in ordered mappings', tree(call('collections', 'OrderedDict') + text('k') +
-                                             call('os', 'system', text(RUN)) + b's'), r'os\.system'
-    yield 'flat map of a call', tree(call('haiku._src.data_structures', 'FlatMapping',
-                                          call('os', 'system', text(RUN)))), r'os\.system'
+    yield (
+        'nested in ordered mappings',
+        tree(call('collections', 'OrderedDict') + text('k') + call('os', 'system', text(RUN)) + b's'),
+        r'os\.system',
+    )
+    yield (
+        'flat map of a call',
+        tree(call('haiku._src.data_structures', 'FlatMapping', call('os', 'system', text(RUN)))),
+        r'os\.system',
+    )
     yield 'flat map of a list', tree(call('haiku._src.data_structures', 'FlatMapping', b']')), 'mapping of a list'
     jax = 'jax._src.array', '_reconstruct_array'
     yield 'jax array of a call', tree(call(*jax, name('os', 'system'), text(RUN) + b'\x85', b'}', b'}')), r'os\.system'
-    yield 'jax array of another function', tree(call(
-        *jax, name('numpy', 'dtype'), text('f4') + b'\x85', b')', b'}')), 'unknown way'
+    yield (
+        'jax array of another function',
+        tree(call(*jax, name('numpy', 'dtype'), text('f4') + b'\x85', b')', b'}')),
+        'unknown way',
+    )
     yield 'dill import', tree(call('dill._dill', '_import_module', text('os'))), 'module os'
     yield 'dill import of ours', tree(call('dill._dill', '_import_module', text(CANARY))), f'module {CANARY}'
     nested = b')' + b'\x85' * 5000
@@ -110,15 +123,28 @@ def pickles():
     yield 'dill attribute of a text', tree(call('dill._dill', '_get_attr', text('os'), text('system'))), 'of a str'
     for function in ('_load_type', '_create_function', '_create_code', '_eval_repr', '_getattribute', '_unmarshal'):
         yield f'dill {function}', tree(call('dill._dill', function, text('x'))), rf'dill\._dill\.{function}'
-    yield 'dill array with attributes', tree(call(
-        'dill._dill', '_create_array', name('numpy.core.multiarray', '_reconstruct'), name('numpy', 'ndarray') +
-        b'K\x00\x85C\x01b\x87', b'(K\x01K\x01\x85' + _DTYPE + b'\x89C\x04abcdt',
-        b'}' + text('__class__') + b'K\x01s')), 'way'
+    yield (
+        'dill array with attributes',
+        tree(
+            call(
+                'dill._dill',
+                '_create_array',
+                name('numpy.core.multiarray', '_reconstruct'),
+                name('numpy', 'ndarray') + b'K\x00\x85C\x01b\x87',
+                b'(K\x01K\x01\x85' + _DTYPE + b'\x89C\x04abcdt',
+                b'}' + text('__class__') + b'K\x01s',
+            )
+        ),
+        'way',
+    )
     yield 'subclass of arrays', dump({'net': {'w': np.ma.masked_array([1.0])}}), 'numpy.ma'
     yield 'object array', dump({'net': {'w': np.array([Call(os.system, RUN)], object)}}), r'posix\.system|objects'
     yield 'object array of numbers', dump({'net': {'w': np.array([1.0, None], object)}}), 'Python objects'
-    yield 'object scalar', tree(call('numpy.core.multiarray', 'scalar', call('numpy', 'dtype', text('O8'), b'\x89\x88'),
-                                     b'K\x01')), 'Python objects'
+    yield (
+        'object scalar',
+        tree(call('numpy.core.multiarray', 'scalar', call('numpy', 'dtype', text('O8'), b'\x89\x88'), b'K\x01')),
+        'Python objects',
+    )
     yield 'structured array', dump({'net': {'w': np.ones(2, [('a', 'f4'), ('b', 'f4')])}}), 'V8|plain numbers'
     yield 'array of times', dump({'net': {'w': np.ones(2, 'M8[s]')}}), 'type M8'
     yield 'array of texts', dump({'net': {'w': np.array(['text'])}}), 'type U4'
@@ -156,7 +182,7 @@ def pickles():
     yield 'set', dump({'net': {1, 2}}), 'instruction EMPTY_SET'
     yield 'second pickle behind', dump({}) + dump(Call(os.system, RUN)), 'follow the end'
     whole = dump(deepmind_tree())
-    yield 'cut in half', whole[:len(whole) // 2], 'cut off'
+    yield 'cut in half', whole[: len(whole) // 2], 'cut off'
     yield 'cut before the end', whole[:-1], 'cut off'
     yield 'garbage inside', whole[:1000] + bytes(range(256)) * 4 + whole[2000:], ''
     yield 'protocol of the future', b'\x80\x05\xff.', 'malformed'
@@ -165,12 +191,14 @@ def pickles():
 def _put(data):
     def write(path):
         path.write_bytes(data)
+
     return write
 
 
 def _torch(content, **kwargs):
     def write(path):
         torch.save(content() if callable(content) else content, path, **kwargs)
+
     return write
 
 
@@ -191,7 +219,8 @@ def _cut(writer, part):
     def write(path):
         writer(path)
         data = path.read_bytes()
-        path.write_bytes(data[:int(len(data) * part)])
+        path.write_bytes(data[: int(len(data) * part)])
+
     return write
 
 
@@ -251,7 +280,7 @@ def files():
     yield 'npy', _put(b'\x93NUMPY\x01\x00' + bytes(100)), 'a NumPy .npy file'
     yield 'npz', _npz, 'NumPy archive'
     yield 'zip', _zip({'a.txt': b'x'}), 'without weights'
-    yield 'zip cut off', _cut(_torch(good), .7), 'cut off'
+    yield 'zip cut off', _cut(_torch(good), 0.7), 'cut off'
     yield 'zip magic alone', _put(b'PK\x03\x04'), 'cut off'
     yield 'zip locked', _locked, 'cut off or broken'
     yield 'zip bomb', _compressed_torch, 'unpacks to more'
@@ -261,7 +290,7 @@ def files():
     yield 'old pth that runs code', _torch({'a': Call(os.system, RUN)}, _use_new_zipfile_serialization=False), 'system'
     yield 'pth with a module', _torch(lambda: torch.nn.Linear(2, 2)), r'torch\.nn\.modules\.linear\.Linear'
     yield 'pth with getattr of a module', _torch({'state_dict': {'a': Call(getattr, 'x', 'upper')}}), 'not a weight'
-    yield 'pth cut off', _cut(_torch(good, _use_new_zipfile_serialization=False), .97), 'broken'
+    yield 'pth cut off', _cut(_torch(good, _use_new_zipfile_serialization=False), 0.97), 'broken'
     yield 'pth with a list', _torch([torch.ones(3)]), 'holds a list'
     yield 'pth with nothing', _torch({}), 'holds a dict|holds a OrderedDict'
     yield 'pth with texts', _torch({'state_dict': {'a': 'text'}}), 'a is a str'
@@ -296,6 +325,7 @@ def files():
 
 def trees():
     """(name, writer, words): trees of arrays, but not of one of our networks."""
+
     def change(function):
         made = deepmind_tree()
         function(made)

@@ -2,6 +2,7 @@
 
 Written without the package's own tables: what a converter makes of them is held against this.
 """
+
 import numpy as np
 
 ROOTS = {'NFNet': 'NFNet', 'NFResNet': 'NF_ResNet', 'NFRegNet': 'NF_RegNet'}
@@ -14,11 +15,12 @@ def deepmind_tree(family='NFNet', depths=(1, 2, 1, 1), widths=(8, 16, 16, 24), c
 
     def put(path, **shapes):
         tree['/~/'.join(filter(None, (root, path)))] = {
-            name: np.float32(random.normal(size=shape)) if shape == () else
-            random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+            name: np.float32(random.normal(size=shape)) if shape == () else random.normal(size=shape).astype(np.float32)
+            for name, shape in shapes.items()
+        }
 
     def conv(path, kernel, inputs, outputs):
-        put(path, w=(kernel, kernel, inputs, outputs), gain=(outputs, ), bias=(outputs, ))
+        put(path, w=(kernel, kernel, inputs, outputs), gain=(outputs,), bias=(outputs,))
 
     width = widths[0] // 2 if family == 'NFNet' else widths[0]
     if family == 'NFNet':
@@ -40,14 +42,14 @@ def deepmind_tree(family='NFNet', depths=(1, 2, 1, 1), widths=(8, 16, 16, 24), c
             conv(f'{path}/~/conv2', 1, middle, outputs)
             if family != 'NFResNet':
                 seen = middle if family == 'NFRegNet' else outputs
-                put(f'{path}/~/squeeze_excite/~/linear', w=(seen, seen // 2), b=(seen // 2, ))
-                put(f'{path}/~/squeeze_excite/~/linear_1', w=(seen // 2, seen), b=(seen, ))
+                put(f'{path}/~/squeeze_excite/~/linear', w=(seen, seen // 2), b=(seen // 2,))
+                put(f'{path}/~/squeeze_excite/~/linear_1', w=(seen // 2, seen), b=(seen,))
             put(path, skip_gain=())
             width, number = outputs, number + 1
     if family != 'NFResNet':
         conv('final_conv', 1, width, 2 * width)
         width *= 2
-    put('linear', w=(width, classes), b=(classes, ))
+    put('linear', w=(width, classes), b=(classes,))
     return tree
 
 

@@ -19,7 +19,8 @@ def test_reference_networks():
     expected = dict(
         nfnet=('NFNet', (16, 32, 48, 48), (8, 16, 24, 24), 96),
         nf_resnet=('NFResNet', (16, 32, 64, 128), (4, 8, 16, 32), None),
-        nf_regnet=('NFRegNet', (16, 24, 32, 48), (16, 48, 72, 72), 139))  # 139 = 1280 * 48 // 440
+        nf_regnet=('NFRegNet', (16, 24, 32, 48), (16, 48, 72, 72), 139),
+    )  # 139 = 1280 * 48 // 440
     for name, (family, widths, middles, final) in expected.items():
         arrays = np.load(DATA / f'{name}_tiny.npz')
         tree = golden_tree(arrays)
@@ -46,7 +47,8 @@ def test_every_value_arrives_in_pytorchs_order():
     assert state['backbone.stages.2.0.skip_gain'] == tree['NFNet/~/nf_block_3']['skip_gain'].item()
     assert torch.equal(state['backbone.stem.conv3.gain'], torch.tensor(tree['NFNet/~/stem_conv3']['gain']))
     assert sum(v.double().sum() for v in state.values()).item() == pytest.approx(
-        sum(a.astype(np.float64).sum() for leaves in tree.values() for a in leaves.values()))
+        sum(a.astype(np.float64).sum() for leaves in tree.values() for a in leaves.values())
+    )
 
 
 class JaxLike:
@@ -72,9 +74,13 @@ def test_kinds_of_arrays():
 
 
 @settings(max_examples=25, deadline=None)
-@given(family=st.sampled_from(['NFNet', 'NFResNet', 'NFRegNet']), depths=st.tuples(*[st.integers(1, 4)] * 4),
-       widths=st.tuples(*[st.integers(1, 4).map(lambda w: 8 * w)] * 4), classes=st.integers(1, 4),
-       channels=st.integers(1, 5))
+@given(
+    family=st.sampled_from(['NFNet', 'NFResNet', 'NFRegNet']),
+    depths=st.tuples(*[st.integers(1, 4)] * 4),
+    widths=st.tuples(*[st.integers(1, 4).map(lambda w: 8 * w)] * 4),
+    classes=st.integers(1, 4),
+    channels=st.integers(1, 5),
+)
 def test_any_depths_and_widths(family, depths, widths, classes, channels):
     tree = deepmind_tree(family, depths, widths, classes, channels)
     layout = describe(from_deepmind(tree))
@@ -85,17 +91,20 @@ def test_any_depths_and_widths(family, depths, widths, classes, channels):
 
 def broken():
     """(what is done to a tree, what the error has to say)"""
+
     def without(module, name=None):
         def change(tree):
             if name is None:
                 del tree[module]
             else:
                 del tree[module][name]
+
         return change
 
     def put(module, name, value):
         def change(tree):
             tree.setdefault(module, {})[name] = value(tree[module][name]) if callable(value) else value
+
         return change
 
     def nan(array):

@@ -21,9 +21,15 @@ STAGES = (0, 1, 2, 3)
 
 
 def backbone(checkpoint, out_indices=STAGES, in_channels=3, arch=ARCH, prefix=None, adapt=None):
-    return MODELS.build(dict(
-        type='nfnet_mm.NFNet', arch=arch, out_indices=out_indices, in_channels=in_channels,
-        init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=str(checkpoint), prefix=prefix, in_channels=adapt)))
+    return MODELS.build(
+        dict(
+            type='nfnet_mm.NFNet',
+            arch=arch,
+            out_indices=out_indices,
+            in_channels=in_channels,
+            init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=str(checkpoint), prefix=prefix, in_channels=adapt),
+        )
+    )
 
 
 @pytest.fixture
@@ -44,10 +50,13 @@ def checkpoint(request, tree, ours, tmp_path):
     neck = {'neck.conv.weight': torch.zeros(1), 'rpn_head.rpn_cls.weight': torch.zeros(1)}
     detector = {k: v for k, v in ours.items() if not k.startswith(('backbone.final_conv', 'head.'))} | neck
     content = dict(
-        deepmind=lambda: path.write_bytes(pickle.dumps(tree)), timm=lambda: torch.save(to_timm(ours), path),
+        deepmind=lambda: path.write_bytes(pickle.dumps(tree)),
+        timm=lambda: torch.save(to_timm(ours), path),
         classifier=lambda: torch.save({'state_dict': ours, 'meta': {}, 'optimizer': {}}, path),
-        detector=lambda: torch.save({'state_dict': detector}, path), backbone=lambda: torch.save(bare, path),
-        wrapped=lambda: torch.save({f'module.{k}': v for k, v in ours.items()}, path))
+        detector=lambda: torch.save({'state_dict': detector}, path),
+        backbone=lambda: torch.save(bare, path),
+        wrapped=lambda: torch.save({f'module.{k}': v for k, v in ours.items()}, path),
+    )
     content[request.param]()
     return path
 
@@ -86,19 +95,18 @@ def test_says_what_it_left(tree, ours, tmp_path):
     with log_of() as log:
         backbone(path).init_weights()
     assert 'left 5 in the file: backbone.final_conv.bias, ' in log.getvalue() and 'head.fc.weight' in log.getvalue()
-    model = backbone(path, out_indices=(4, ))
+    model = backbone(path, out_indices=(4,))
     with log_of() as log:
         model.init_weights()
     assert 'left 2 in the file: head.fc.bias, head.fc.weight' in log.getvalue()
     assert torch.equal(model.final_conv.weight, ours['backbone.final_conv.weight'])
-    model = backbone(path, out_indices=(1, ))
+    model = backbone(path, out_indices=(1,))
     model.init_weights()  # two stages of four were built
     assert holds(model, ours) and len(model.stages) == 2
 
 
 def test_inside_a_larger_model(checkpoint, ours):
     class Detector(BaseModule):
-
         def __init__(self):
             super().__init__(init_cfg=dict(type='Constant', layer='Conv2d', val=3.0))
             self.backbone = backbone(checkpoint)
@@ -124,19 +132,27 @@ def test_does_not_load_by_halves(ours, tmp_path):
     key = 'backbone.stages.1.1.conv1.gain'
     refused({k: v for k, v in ours.items() if k != key}, r'1 missing in the file: stages\.1\.1\.conv1\.gain$')
     refused({**ours, 'backbone.stages.1.2.skip_gain': torch.zeros(())}, r'1 left over: stages\.1\.2\.skip_gain$')
-    refused({**ours, key: torch.ones(9)},
-            r'stages\.1\.1\.conv1\.gain has shape \(9,\) in the file, \(8,\) in the model$')
-    refused({**ours, key: torch.full((8, ), torch.inf)}, 'conv1.gain holds NaN or Inf')
+    refused(
+        {**ours, key: torch.ones(9)}, r'stages\.1\.1\.conv1\.gain has shape \(9,\) in the file, \(8,\) in the model$'
+    )
+    refused({**ours, key: torch.full((8,), torch.inf)}, 'conv1.gain holds NaN or Inf')
     refused(ours, r'17 missing in the file: stages\.0\.1\.', arch=dict(ARCH, depths=(2, 2, 1, 1)))
-    refused({k: v for k, v in ours.items() if 'final_conv' not in k}, '3 missing in the file: final_conv.bias',
-            out_indices=(4, ))
+    refused(
+        {k: v for k, v in ours.items() if 'final_conv' not in k},
+        '3 missing in the file: final_conv.bias',
+        out_indices=(4,),
+    )
     refused({'encoder.weight': torch.ones(3)}, 'no weights of a normalizer-free network.* encoder.weight')
 
 
 def test_a_backbone_under_another_name(ours, tmp_path):
     path = tmp_path / 'weights.pth'
-    state = {k.replace('backbone.', f'{who}.backbone.'): v * factor for who, factor in (('teacher', 1), ('student', 2))
-             for k, v in ours.items() if k.startswith('backbone.')}
+    state = {
+        k.replace('backbone.', f'{who}.backbone.'): v * factor
+        for who, factor in (('teacher', 1), ('student', 2))
+        for k, v in ours.items()
+        if k.startswith('backbone.')
+    }
     torch.save({'state_dict': state}, path)
     with pytest.raises(ConversionError, match=r"no backbone under 'backbone\.', but under student\.backbone\., "):
         backbone(path).init_weights()
@@ -171,11 +187,17 @@ def test_a_whole_classifier_under_a_prefix_takes_its_own_head(ours, tmp_path):
     pytest.importorskip('mmpretrain')
     state = {f'teacher.{k}': v for k, v in ours.items()} | {k: v * 2 for k, v in ours.items()}
     torch.save({'state_dict': state}, tmp_path / 'both.pth')
-    model = MODELS.build(dict(
-        type='mmpretrain.ImageClassifier', backbone=dict(type='nfnet_mm.NFNet', arch=ARCH, out_indices=(4, )),
-        neck=dict(type='mmpretrain.GlobalAveragePooling'),
-        head=dict(type='nfnet_mm.NFClsHead', num_classes=len(ours['head.fc.bias']), in_channels=48),
-        init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=str(tmp_path / 'both.pth'), prefix='teacher.backbone.')))
+    model = MODELS.build(
+        dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(type='nfnet_mm.NFNet', arch=ARCH, out_indices=(4,)),
+            neck=dict(type='mmpretrain.GlobalAveragePooling'),
+            head=dict(type='nfnet_mm.NFClsHead', num_classes=len(ours['head.fc.bias']), in_channels=48),
+            init_cfg=dict(
+                type='nfnet_mm.NFPretrained', checkpoint=str(tmp_path / 'both.pth'), prefix='teacher.backbone.'
+            ),
+        )
+    )
     model.init_weights()
     for key, value in model.state_dict().items():
         assert torch.equal(value, ours[key]), key
@@ -186,7 +208,7 @@ def test_timm_s_names_under_a_prefix(ours, tmp_path, prefix):
     """As a checkpoint of a detector on mmpretrain's TIMMBackbone has them."""
     state = {prefix + key: value for key, value in to_timm(ours).items()}
     torch.save(dict(state_dict={**state, 'neck.weight': torch.zeros(2)}), tmp_path / 'weights.pth')
-    with pytest.raises(ConversionError, match=f"but under {re.escape(prefix)}: say which with prefix"):
+    with pytest.raises(ConversionError, match=f'but under {re.escape(prefix)}: say which with prefix'):
         backbone(tmp_path / 'weights.pth').init_weights()
     model = backbone(tmp_path / 'weights.pth', prefix=prefix)
     model.init_weights()
@@ -208,8 +230,11 @@ def test_what_would_overwrite_the_weights_is_refused(ours, tmp_path):
 
 def test_other_input_channels(checkpoint, ours):
     first = ours['backbone.stem.conv0.weight']
-    with pytest.raises(ConversionError, match=r"stem\.conv0\.weight has shape \(16, 3, 3, 3\) in the file, "
-                                              r"\(16, 1, 3, 3\) in the model \(in_channels='mean' or 'cycle'"):
+    with pytest.raises(
+        ConversionError,
+        match=r'stem\.conv0\.weight has shape \(16, 3, 3, 3\) in the file, '
+        r"\(16, 1, 3, 3\) in the model \(in_channels='mean' or 'cycle'",
+    ):
         backbone(checkpoint, in_channels=1).init_weights()
     for channels in (1, 5):
         model = backbone(checkpoint, in_channels=channels, adapt='mean')
@@ -243,11 +268,15 @@ def test_dialects_that_differ_are_reported(ours, tmp_path):
 
 def classifier(checkpoint, classes=5, **init):
     pytest.importorskip('mmpretrain')
-    return MODELS.build(dict(
-        type='mmpretrain.ImageClassifier', backbone=dict(type='nfnet_mm.NFNet', arch=ARCH, out_indices=(4, )),
-        neck=dict(type='mmpretrain.GlobalAveragePooling'),
-        head=dict(type='nfnet_mm.NFClsHead', num_classes=classes, in_channels=48),
-        init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=str(checkpoint), **init)))
+    return MODELS.build(
+        dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(type='nfnet_mm.NFNet', arch=ARCH, out_indices=(4,)),
+            neck=dict(type='mmpretrain.GlobalAveragePooling'),
+            head=dict(type='nfnet_mm.NFClsHead', num_classes=classes, in_channels=48),
+            init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=str(checkpoint), **init),
+        )
+    )
 
 
 def test_whole_classifier(tree, ours, tmp_path):
@@ -256,8 +285,11 @@ def test_whole_classifier(tree, ours, tmp_path):
     model = classifier(path)
     model.init_weights()
     assert all(torch.equal(v, ours[k]) for k, v in model.state_dict().items())
-    with pytest.raises(ConversionError, match=r'head\.fc\.weight has shape \(5, 48\) in the file, \(7, 48\) in the '
-                                              r'model \(new_head=True keeps the new head\)'):
+    with pytest.raises(
+        ConversionError,
+        match=r'head\.fc\.weight has shape \(5, 48\) in the file, \(7, 48\) in the '
+        r'model \(new_head=True keeps the new head\)',
+    ):
         classifier(path, classes=7).init_weights()
     model = classifier(path, classes=7, new_head=True)
     model.init_weights()

@@ -15,8 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nfnet_mm.converters import ConversionError, ReadError, convert_file, read_weights
-from nfnet_mm.converters.pickled import read_pickled_tree
-from nfnet_mm.converters.safetensors_file import write_safetensors
+from nfnet_mm.converters.formats.pickled import read_pickled_tree
+from nfnet_mm.converters.formats.safetensors import write_safetensors
 from tests.converters import hostile
 from tests.converters.networks import deepmind_tree
 
@@ -76,20 +76,36 @@ def test_pickles_of_other_packages(path):
 
 def test_all_forms_are_there():
     names = ' '.join(p.stem for p in PICKLES)
-    assert all(word in names for word in ('dill0.3.3', 'dill0.4', 'numpy1.20', 'numpy2', 'jax', 'flatmap', 'frozendict',
-                                          'ordered', 'protocol0', 'protocol2', 'protocol3', 'protocol5'))
+    assert all(
+        word in names
+        for word in (
+            'dill0.3.3',
+            'dill0.4',
+            'numpy1.20',
+            'numpy2',
+            'jax',
+            'flatmap',
+            'frozendict',
+            'ordered',
+            'protocol0',
+            'protocol2',
+            'protocol3',
+            'protocol5',
+        )
+    )
 
 
 @contextlib.contextmanager
 def pretended(module, function):
     """A function of a package that is not here, just for writing a pickle that refers to it."""
+
     def stand_in(*_):
         raise AssertionError('must not be called')
 
     made, path = types.ModuleType(module), module.split('.')
     stand_in.__module__, stand_in.__qualname__ = module, function
     setattr(made, function, stand_in)
-    names = ['.'.join(path[:i + 1]) for i in range(len(path))]
+    names = ['.'.join(path[: i + 1]) for i in range(len(path))]
     before = {n: sys.modules.get(n) for n in names}
     sys.modules.update({n: types.ModuleType(n) for n in names[:-1]}, **{module: made})
     try:
@@ -137,6 +153,7 @@ def test_any_bytes_are_refused_or_read(data):
 def test_reading_uses_no_memory_for_what_is_not_there(tmp_path):
     """A header of 40 bytes that claims a gigabyte costs nothing."""
     import tracemalloc
+
     tracemalloc.start()
     try:
         for claim in (hostile.P4 + b'\x8e\x00\x00\x00\x40\x00\x00\x00\x00', b'\x00' * 4 + b'\x40\x00\x00\x00{"a"'):
@@ -155,8 +172,11 @@ def test_reading_uses_no_memory_for_what_is_not_there(tmp_path):
 @pytest.fixture
 def state():
     generator = torch.Generator().manual_seed(0)
-    return {'a.weight': torch.rand(3, 4, generator=generator), 'a.gain': torch.rand((), generator=generator),
-            'b': torch.rand(2, generator=generator).bfloat16()}
+    return {
+        'a.weight': torch.rand(3, 4, generator=generator),
+        'a.gain': torch.rand((), generator=generator),
+        'b': torch.rand(2, generator=generator).bfloat16(),
+    }
 
 
 def test_pth_of_both_formats(state, tmp_path):
@@ -178,9 +198,17 @@ def test_parameters_and_buffers(tmp_path):
 
 def test_mmengines_checkpoints(state, tmp_path, canary):
     from mmengine.logging import HistoryBuffer
+
     buffer = HistoryBuffer([1.0, 2.0], [1, 1])
-    torch.save({'state_dict': state, 'meta': {'epoch': 3}, 'message_hub': {'log_scalars': {'loss': buffer}, 'x':
-                np.float64(3)}, 'optimizer': {'state': {}}}, tmp_path / 'epoch_3.pth')
+    torch.save(
+        {
+            'state_dict': state,
+            'meta': {'epoch': 3},
+            'message_hub': {'log_scalars': {'loss': buffer}, 'x': np.float64(3)},
+            'optimizer': {'state': {}},
+        },
+        tmp_path / 'epoch_3.pth',
+    )
     statistics, allowed = dict(HistoryBuffer._statistics_methods), set(torch.serialization.get_safe_globals())
     read = read_weights(tmp_path / 'epoch_3.pth')
     assert all(torch.equal(read.state_dict[k], v) for k, v in state.items()) and read.meta == {'epoch': 3}
@@ -195,6 +223,7 @@ def test_mmengines_checkpoints(state, tmp_path, canary):
 def test_safetensors_against_the_library(state, tmp_path):
     library = pytest.importorskip('safetensors.torch')
     from safetensors import safe_open
+
     library.save_file(state, tmp_path / 'theirs.safetensors', {'dialect': 'timm'})
     read = read_weights(tmp_path / 'theirs.safetensors')
     assert read.meta == {'dialect': 'timm'} and read.state_dict.keys() == state.keys()

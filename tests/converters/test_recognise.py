@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from nfnet_mm.converters import ConversionError, describe, from_timm
-from nfnet_mm.converters.recognise import check_arch, find_arch
+from nfnet_mm.converters.load import check_arch, find_arch
 from nfnet_mm.models.backbones.arch import FAMILIES
 from nfnet_mm.registry import MODELS
 
@@ -10,7 +10,7 @@ from nfnet_mm.registry import MODELS
 def classifier_state(family, arch):
     """Of the shapes of a variant of the table, with no memory behind it."""
     with torch.device('meta'):
-        backbone = MODELS.build(dict(type=family, **{'depth' if arch.isdecimal() else 'arch': arch}, out_indices=(4, )))
+        backbone = MODELS.build(dict(type=family, **{'depth' if arch.isdecimal() else 'arch': arch}, out_indices=(4,)))
         head = torch.nn.Linear(backbone.out_channels[0], 3)
     state = {f'backbone.{k}': v for k, v in backbone.state_dict().items()}
     return state | {f'head.fc.{k}': v for k, v in head.state_dict().items()}
@@ -63,10 +63,18 @@ def test_stated_variant():
         check_arch(state, layout, 'B0')
     # What the layout sums up fits; a block inside a stage does not.
     state = classifier_state('NFNet', 'F1')
-    for name, shape in {'conv0.weight': (128, 512, 1, 1), 'conv0.gain': (128, ), 'conv0.bias': (128, ),
-                        'conv1.weight': (128, 128, 3, 3), 'conv1.gain': (128, ), 'conv1.bias': (128, ),
-                        'conv1b.weight': (128, 128, 3, 3), 'conv1b.gain': (128, ), 'conv1b.bias': (128, ),
-                        'conv2.weight': (512, 128, 1, 1)}.items():
+    for name, shape in {
+        'conv0.weight': (128, 512, 1, 1),
+        'conv0.gain': (128,),
+        'conv0.bias': (128,),
+        'conv1.weight': (128, 128, 3, 3),
+        'conv1.gain': (128,),
+        'conv1.bias': (128,),
+        'conv1b.weight': (128, 128, 3, 3),
+        'conv1b.gain': (128,),
+        'conv1b.bias': (128,),
+        'conv2.weight': (512, 128, 1, 1),
+    }.items():
         state[f'backbone.stages.1.1.{name}'] = torch.empty(shape, device='meta')
     with pytest.raises(ConversionError, match=r"not F1's: .*1\.1\.conv0\.bias has shape \(128,\), not \(256,\)"):
         check_arch(state, describe(state), 'F1')

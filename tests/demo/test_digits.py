@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nfnet_mm.demo import digits
-from nfnet_mm.demo.digits import DigitsSpec, decode_rle, generate
+from demo import digits
+from demo.digits import DigitsSpec, decode_rle, generate
 
 SMALL = DigitsSpec(train=24, val=6)
 
@@ -138,8 +138,9 @@ def test_refuses_to_overwrite_what_it_did_not_write(tmp_path):
     assert (tmp_path / 'thesis.txt').read_text() == 'years of work'
 
 
-@pytest.mark.parametrize('wrong', [dict(train=0), dict(min_digit=60), dict(max_digit=200), dict(max_digits=0),
-                                   dict(layout='class_folders')])
+@pytest.mark.parametrize(
+    'wrong', [dict(train=0), dict(min_digit=60), dict(max_digit=200), dict(max_digits=0), dict(layout='class_folders')]
+)
 def test_wrong_sizes(wrong):
     with pytest.raises(ValueError, match='got DigitsSpec'):
         DigitsSpec(**wrong)

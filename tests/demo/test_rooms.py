@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nfnet_mm.demo import rooms
-from nfnet_mm.demo.rooms import (CHECKS, PLAIN, Ball, Box, Camera, Pattern, Room, RoomsSpec, generate, render,
-                                 sample_room)
+from demo import rooms
+from demo.rooms import CHECKS, PLAIN, Ball, Box, Camera, Pattern, Room, RoomsSpec, generate, render, sample_room
 
 pytest.importorskip('mmseg')
 SMALL = RoomsSpec(train=5, val=3, width=32, height=24)
 GREY = Pattern((np.full(3, 0.5), np.zeros(3)), PLAIN)
-HALL = Box((0, 0, 0), (40, 40, 40), (GREY, ), inside=True)  # far away on every side
+HALL = Box((0, 0, 0), (40, 40, 40), (GREY,), inside=True)  # far away on every side
 
 
 def depth(solids, camera):
@@ -23,15 +22,16 @@ def digest(root):
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-@pytest.mark.parametrize('yaw, position', [(0, (0, 0, 37)), (np.pi / 2, (37, 0, 0)), (np.pi, (0, 0, -37)),
-                                           (-np.pi / 2, (-37, 0, 0))])
+@pytest.mark.parametrize(
+    'yaw, position', [(0, (0, 0, 37)), (np.pi / 2, (37, 0, 0)), (np.pi, (0, 0, -37)), (-np.pi / 2, (-37, 0, 0))]
+)
 def test_a_wall_3_metres_ahead_is_3_metres_deep_everywhere(yaw, position):
     np.testing.assert_allclose(depth((), Camera(position, yaw)), 3, atol=1e-12)
 
 
 def test_floor_depth_is_height_over_the_tangent():
     height, pitch, focal = 1.5, 0.3, 104.0
-    room = Room((Box((0, 38.5, 0), (40, 40, 40), (GREY, ), inside=True), ), (0, 30, 0))  # its floor is 1.5 m below
+    room = Room((Box((0, 38.5, 0), (40, 40, 40), (GREY,), inside=True),), (0, 30, 0))  # its floor is 1.5 m below
     below = np.arctan((np.arange(96) + 0.5 - 48) / focal)  # each row's angle under the optical axis
     level = render(room, Camera((0, 0, 0), focal=focal))[1]
     np.testing.assert_allclose(level[60:], np.tile((height / np.tan(below[60:]))[:, None], 128))
@@ -42,21 +42,21 @@ def test_floor_depth_is_height_over_the_tangent():
 
 def test_nearest_point_of_a_ball():
     axis = (10, 16)  # (row, column) of the optical axis at odd sizes
-    eye = Camera((1, 2, 3), width=33, height=21, focal=30.)
+    eye = Camera((1, 2, 3), width=33, height=21, focal=30.0)
     seen = depth([Ball((1, 2, 8), 1.5, GREY)], eye)
     assert seen.min() == seen[axis] == pytest.approx(5 - 1.5)
     # the silhouette's half angle is asin(radius / distance)
     columns = np.flatnonzero(seen[10] < 30)
     assert np.abs(columns - 16).max() == int(30 * np.tan(np.arcsin(1.5 / 5)))
-    turned = Camera((1, 2, 3), yaw=0.4, pitch=0.2, width=33, height=21, focal=30.)
+    turned = Camera((1, 2, 3), yaw=0.4, pitch=0.2, width=33, height=21, focal=30.0)
     ahead = np.array([np.cos(0.2) * np.sin(0.4), -np.sin(0.2), np.cos(0.2) * np.cos(0.4)])
     assert depth([Ball(np.array([1, 2, 3]) + 5 * ahead, 1.5, GREY)], turned)[axis] == pytest.approx(3.5)
 
 
 def test_a_turned_box_shows_its_edge():
-    camera = Camera((0, 0, 0), width=33, height=21, focal=30.)
-    assert depth([Box((0, 0, 6), (1, 1, 1), (GREY, ))], camera)[10, 16] == pytest.approx(5)
-    seen = depth([Box((0, 0, 6), (1, 1, 1), (GREY, ), np.pi / 4)], camera)
+    camera = Camera((0, 0, 0), width=33, height=21, focal=30.0)
+    assert depth([Box((0, 0, 6), (1, 1, 1), (GREY,))], camera)[10, 16] == pytest.approx(5)
+    seen = depth([Box((0, 0, 6), (1, 1, 1), (GREY,), np.pi / 4)], camera)
     assert seen[10, 16] == pytest.approx(6 - 2**0.5)
     # a face at 45 degrees: x = z - (6 - sqrt 2), and x / z = columns off the axis / focal
     assert seen[10, 20] == pytest.approx((6 - 2**0.5) / (1 - 4 / 30))
@@ -68,17 +68,17 @@ def test_positive_yaw_looks_right_and_positive_pitch_down():
     assert columns.min() > 64 and rows.min() < 48 < rows.max()
     rows, columns = np.nonzero(depth([below], Camera((0, 0, 0))) < 20)
     assert rows.min() > 48 and columns.min() < 64 < columns.max()
-    odd = dict(width=33, height=21, focal=30.)
+    odd = dict(width=33, height=21, focal=30.0)
     assert depth([right], Camera((0, 0, 0), yaw=np.arctan2(3, 5), **odd))[10, 16] == pytest.approx(34**0.5 - 1)
     assert depth([below], Camera((0, 0, 0), pitch=np.arctan2(3, 5), **odd))[10, 16] == pytest.approx(34**0.5 - 1)
 
 
 def test_lamp_light_falls_off_and_casts_shadows():
-    camera = Camera((0, 0, 34), width=33, height=21, focal=30.)
+    camera = Camera((0, 0, 34), width=33, height=21, focal=30.0)
     lamp, wall = (0, 3, 36), (0, 0, 40)
-    light = render(Room((HALL, ), lamp, ambient=0.2), camera)[0][10, 16]
+    light = render(Room((HALL,), lamp, ambient=0.2), camera)[0][10, 16]
     distance = 5  # of (0, 0, 40) from (0, 3, 36), whose cosine to the wall's normal is 4 / 5
-    np.testing.assert_allclose(light, 0.5 * (0.2 + 0.8 * 1.5 * 0.8 / (1 + (distance / 3)**2)))
+    np.testing.assert_allclose(light, 0.5 * (0.2 + 0.8 * 1.5 * 0.8 / (1 + (distance / 3) ** 2)))
     between = Ball((0, 1.5, 38), 0.3, GREY)
     light, seen = render(Room((HALL, between), lamp, ambient=0.2), camera)
     assert seen[10, 16] == pytest.approx(wall[2] - 34)
@@ -132,6 +132,7 @@ def root(tmp_path_factory):
 def test_files_hold_what_was_cast_in_millimetres(root):
     from mmseg.datasets import NYUDataset
     from mmseg.datasets.transforms import LoadDepthAnnotation
+
     data = NYUDataset(data_root=str(root), data_prefix=dict(img_path='images/test', depth_map_path='annotations/test'))
     assert len(data) == 3
     for number in range(3):
@@ -148,7 +149,8 @@ def test_same_seed_same_bytes_and_more_pictures_leave_the_first(root, tmp_path):
     first = digest(root)
     more = digest(generate(tmp_path / 'more', RoomsSpec(train=6, val=3, width=32, height=24)))
     assert {name: more[name] for name in first if name != 'rooms.json'} == {
-        name: value for name, value in first.items() if name != 'rooms.json'}
+        name: value for name, value in first.items() if name != 'rooms.json'
+    }
     other = generate(tmp_path / 'other', RoomsSpec(train=5, val=3, width=32, height=24, seed=1))
     assert not set(digest(other).values()) & set(first.values())
 
@@ -163,8 +165,10 @@ def test_no_room_and_no_wallpaper_of_training_is_validated(root, tmp_path, monke
 
     monkeypatch.setattr(rooms, 'sample_room', listen)
     generate(tmp_path / 'rooms', RoomsSpec(train=40, val=20, width=16, height=12))
-    (train, train_scans), (val, val_scans) = (([tuple(room.solids[0].half) for room, _ in part], part[0][1])
-                                              for _, part in sorted(drawn.items(), reverse=True))
+    (train, train_scans), (val, val_scans) = (
+        ([tuple(room.solids[0].half) for room, _ in part], part[0][1])
+        for _, part in sorted(drawn.items(), reverse=True)
+    )
     assert len(set(train)) == 40 and len(set(val)) == 20 and not set(train) & set(val)
     assert len(train_scans) == 1438 and len(val_scans) == 359 and not train_scans & val_scans
     assert len(set(digest(root).values())) == 2 * 8 + 1  # no picture and no depth map twice

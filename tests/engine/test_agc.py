@@ -36,7 +36,7 @@ def parameter(shape, seed=0, spread=2.0, dtype=torch.float32):
     return p
 
 
-@pytest.mark.parametrize('shape', [(), (7, ), (5, 3), (6, 2, 3, 3), (4, 3, 5), (2, 3, 2, 2, 2)])
+@pytest.mark.parametrize('shape', [(), (7,), (5, 3), (6, 2, 3, 3), (4, 3, 5), (2, 3, 2, 2, 2)])
 @pytest.mark.parametrize('clipping, eps', [(0.01, 1e-3), (0.16, 2.0)])
 def test_against_the_definition(shape, clipping, eps):
     p = parameter(shape)
@@ -69,21 +69,21 @@ def test_transposed_convs_clip_their_outputs(groups):
 
 def test_a_gain_vector_is_one_unit():
     """Unlike a (C, 1, 1, 1) gain, whose elements would each be clipped by themselves."""
-    p = nn.Parameter(torch.tensor([3., 4.]))
+    p = nn.Parameter(torch.tensor([3.0, 4.0]))
     p.grad = torch.tensor([0.6, 0.8])
     adaptive_clip_grad_([p], clipping=0.1, eps=1e-3)
     assert p.grad.tolist() == pytest.approx([0.3, 0.4])
-    adaptive_clip_grad_([p], clipping=0.1, eps=10.)  # eps is the larger of the two now: limit 1.0
+    adaptive_clip_grad_([p], clipping=0.1, eps=10.0)  # eps is the larger of the two now: limit 1.0
     assert p.grad.tolist() == pytest.approx([0.3, 0.4])
 
 
 def test_statistics():
     p = nn.Parameter(torch.ones(4, 1))
-    p.grad = torch.tensor([[0.005], [0.02], [0.1], [0.]])
+    p.grad = torch.tensor([[0.005], [0.02], [0.1], [0.0]])
     stats = adaptive_clip_grad_([p], 0.01, 1e-3)
     assert (stats.units, int(stats.clipped)) == (4, 2)
     assert float(stats.min_scale) == pytest.approx(0.1)
-    assert p.grad.flatten().tolist() == pytest.approx([0.005, 0.01, 0.01, 0.])
+    assert p.grad.flatten().tolist() == pytest.approx([0.005, 0.01, 0.01, 0.0])
 
 
 def test_low_precision_gradients():
@@ -108,14 +108,17 @@ def test_non_finite_units_are_reported():
     assert math.isnan(float(p.grad[1, 2]))
 
 
-@pytest.mark.parametrize('kwargs, message', [
-    (dict(clipping=0), 'AGC clipping=0 must be a positive finite number'),
-    (dict(clipping=-0.01), 'clipping=-0.01'),
-    (dict(clipping=math.nan), 'clipping=nan'),
-    (dict(clipping=math.inf), 'clipping=inf'),
-    (dict(clipping='0.01'), "clipping='0.01'"),
-    (dict(eps=0.), 'AGC eps=0.0'),
-])
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (dict(clipping=0), 'AGC clipping=0 must be a positive finite number'),
+        (dict(clipping=-0.01), 'clipping=-0.01'),
+        (dict(clipping=math.nan), 'clipping=nan'),
+        (dict(clipping=math.inf), 'clipping=inf'),
+        (dict(clipping='0.01'), "clipping='0.01'"),
+        (dict(eps=0.0), 'AGC eps=0.0'),
+    ],
+)
 def test_bad_arguments(kwargs, message):
     p = parameter((3, 3))
     before = p.grad.clone()

@@ -1,4 +1,5 @@
 """Detectors under bfloat16 autocast: what must stay in float32 does; against torchvision and float32 runs."""
+
 import copy
 import subprocess
 import sys
@@ -17,8 +18,9 @@ from nfnet_mm.engine.bfloat16 import _suspensions, keep_boxes_in_float32
 def detector():
     pytest.importorskip('mmdet')
     from mmengine import Config
+
     init_default_scope('mmdet')
-    cfg = Config.fromfile(str(Path(__file__).parents[2] / 'configs/demo/mask_rcnn_nfnet_nano_digits.py'))
+    cfg = Config.fromfile(str(Path(__file__).parents[2] / 'demo/configs/mask_rcnn_nfnet_nano_digits.py'))
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     model.init_weights()
@@ -27,9 +29,12 @@ def detector():
 
 def pictures():
     from mmdet.testing import demo_mm_inputs
+
     batch = demo_mm_inputs(2, [(3, 96, 96)] * 2, num_items=[3, 3], num_classes=2, with_mask=True)
     for sample in batch['data_samples']:
-        sample.gt_instances.bboxes = torch.tensor([[8., 8., 56., 52.], [30., 20., 90., 85.], [50., 5., 92., 40.]])
+        sample.gt_instances.bboxes = torch.tensor(
+            [[8.0, 8.0, 56.0, 52.0], [30.0, 20.0, 90.0, 85.0], [50.0, 5.0, 92.0, 40.0]]
+        )
     return batch
 
 
@@ -51,6 +56,7 @@ def test_mask_rcnn_trains_in_bfloat16_as_in_float32(detector, constructor):
 
 def test_boxes_and_roi_features_keep_float32(detector):
     from torchvision.ops import roi_align
+
     for _ in range(2):  # the second time everything is in place
         keep_boxes_in_float32(detector)
     features = [torch.randn(1, 64, s, s).bfloat16() for s in (256, 128, 64, 32)]
@@ -86,7 +92,18 @@ def test_detectors_with_deformable_convs_train_in_bfloat16(config, tmp_path):
     """One that calls the operator as a function, and one by modules; tools/sweep_swaps.py does so for all."""
     pytest.importorskip('mmdet')
     root = Path(__file__).parents[2]
-    command = [sys.executable, root / 'tools/sweep_swaps.py', '--frameworks', 'mmdet', '--only', config, '--bfloat16',
-               '--backbones', 'nf_resnet50', '--out', tmp_path / 'sweep.jsonl']
+    command = [
+        sys.executable,
+        root / 'tools/sweep_swaps.py',
+        '--frameworks',
+        'mmdet',
+        '--only',
+        config,
+        '--bfloat16',
+        '--backbones',
+        'nf_resnet50',
+        '--out',
+        tmp_path / 'sweep.jsonl',
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert '1 built, 1 trained a step; 0 refused' in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]

@@ -18,10 +18,9 @@ SGD = dict(type='SGD', lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
 
 
 class Classifier(nn.Module):
-
     def __init__(self):
         super().__init__()
-        self.backbone = NFNet(dict(widths=(8, 8, 8, 8), depths=(1, 1, 1, 1), group_width=4), out_indices=(4, ))
+        self.backbone = NFNet(dict(widths=(8, 8, 8, 8), depths=(1, 1, 1, 1), group_width=4), out_indices=(4,))
         self.head = nn.Sequential()
         self.head.fc = nn.Linear(16, 3)
 
@@ -53,7 +52,7 @@ def test_groups():
 
 def test_custom_keys_keep_their_rates_but_never_decay_a_gain():
     model = Classifier()
-    wrapper = build(model, paramwise_cfg=dict(custom_keys={'head.fc': dict(lr_mult=10., decay_mult=2.)}))
+    wrapper = build(model, paramwise_cfg=dict(custom_keys={'head.fc': dict(lr_mult=10.0, decay_mult=2.0)}))
     settings = {}
     for group in wrapper.optimizer.param_groups:
         for p in group['params']:
@@ -82,8 +81,13 @@ def test_a_shared_parameter_is_stepped_and_clipped_once(type):
     torch.manual_seed(0)
     model = Shared()
     reference = copy.deepcopy(model)
-    wrapper = build(model, type) if 'AGC' in type else build_optim_wrapper(
-        model, dict(type=type, constructor='nfnet_mm.NFOptimWrapperConstructor', optimizer=SGD))
+    wrapper = (
+        build(model, type)
+        if 'AGC' in type
+        else build_optim_wrapper(
+            model, dict(type=type, constructor='nfnet_mm.NFOptimWrapperConstructor', optimizer=SGD)
+        )
+    )
     listed = [p for group in wrapper.optimizer.param_groups for p in group['params']]
     assert len(listed) == len(set(listed)) == 4
     x = torch.randn(2, 2, 3, 3)
@@ -103,20 +107,23 @@ def test_a_shared_parameter_is_stepped_and_clipped_once(type):
 
 
 def test_a_parameter_given_twice_is_clipped_once_without_our_constructor_too():
-    p = nn.Parameter(torch.tensor([[3., 4.]]))
-    p.grad = torch.tensor([[30., 40.]])
+    p = nn.Parameter(torch.tensor([[3.0, 4.0]]))
+    p.grad = torch.tensor([[30.0, 40.0]])
     assert adaptive_clip_grad_([p, p], 0.1, 1e-3).units == 1
     torch.testing.assert_close(p.grad, torch.tensor([[0.3, 0.4]]))
     with pytest.warns(UserWarning, match='duplicate parameters'):
-        wrapper = AGCOptimWrapper(torch.optim.SGD([p, p], lr=0.), agc=dict(clipping=0.01))
+        wrapper = AGCOptimWrapper(torch.optim.SGD([p, p], lr=0.0), agc=dict(clipping=0.01))
     wrapper.step()
     torch.testing.assert_close(p.grad, torch.tensor([[0.03, 0.04]]))
 
 
 def test_a_shared_parameter_with_two_settings():
     keys = {'levels.1': dict(lr_mult=0.1)}
-    with pytest.raises(ValueError, match='levels.0.0.weight and levels.1.0.weight and levels.2.0.weight are one shared '
-                       'parameter, .* two values of lr: 0.1 and 0.01'):
+    with pytest.raises(
+        ValueError,
+        match='levels.0.0.weight and levels.1.0.weight and levels.2.0.weight are one shared '
+        'parameter, .* two values of lr: 0.1 and 0.01',
+    ):
         build(Shared(), paramwise_cfg=dict(custom_keys=keys))
     model = Shared()
     wrapper = build(model, paramwise_cfg=dict(custom_keys=keys, bypass_duplicate=True))
@@ -124,9 +131,14 @@ def test_a_shared_parameter_with_two_settings():
     build(Shared(), paramwise_cfg=dict(custom_keys={'levels.1': dict(lr_mult=1.0, decay_mult=1.0)}))  # the same
 
 
-@pytest.mark.parametrize('optimizer, decay', [
-    (dict(type='AdamW', lr=0.1), 0.01), (dict(type='AdamW', lr=0.1, weight_decay=0.05), 0.05),
-    (dict(type='SGD', lr=0.1), 0.0)])
+@pytest.mark.parametrize(
+    'optimizer, decay',
+    [
+        (dict(type='AdamW', lr=0.1), 0.01),
+        (dict(type='AdamW', lr=0.1, weight_decay=0.05), 0.05),
+        (dict(type='SGD', lr=0.1), 0.0),
+    ],
+)
 def test_gains_never_decay_whatever_the_optimizers_default_is(optimizer, decay):
     model = Classifier()
     wrapper = build(model, optimizer=optimizer)
@@ -147,7 +159,7 @@ def test_lars_does_not_hold_skip_gains_at_zero():
     init_default_scope('mmpretrain')
     torch.manual_seed(0)
     model = Classifier()
-    wrapper = build(model, optimizer=dict(type='LARS', lr=1., momentum=0.9, weight_decay=1e-6), agc=dict(clipping=1.))
+    wrapper = build(model, optimizer=dict(type='LARS', lr=1.0, momentum=0.9, weight_decay=1e-6), agc=dict(clipping=1.0))
     excluded = {p for group in wrapper.optimizer.param_groups if group.get('lars_exclude') for p in group['params']}
     assert excluded == {p for p in model.parameters() if p.dim() < 2}
     gain = model.backbone.stages[0][0].skip_gain
@@ -161,8 +173,12 @@ def test_lars_does_not_hold_skip_gains_at_zero():
 
 def test_an_optimizer_that_knows_no_decay_keeps_one_group():
     model = Classifier()
-    wrapper = build_optim_wrapper(model, dict(
-        type='OptimWrapper', constructor='nfnet_mm.NFOptimWrapperConstructor', optimizer=dict(type='LBFGS', lr=0.1)))
+    wrapper = build_optim_wrapper(
+        model,
+        dict(
+            type='OptimWrapper', constructor='nfnet_mm.NFOptimWrapperConstructor', optimizer=dict(type='LBFGS', lr=0.1)
+        ),
+    )
     assert len(wrapper.optimizer.param_groups) == 1  # it takes no more
 
 
@@ -174,13 +190,22 @@ HEADS = [
     (dict(type='StackedLinearClsHead', num_classes=5, in_channels=16, mid_channels=[12, 8]), ['layers.2.fc']),
     (dict(type='StackedLinearClsHead', num_classes=8, in_channels=16, mid_channels=[8]), ['layers.1.fc']),
     (dict(type='ArcFaceClsHead', num_classes=5, in_channels=16, num_subcenters=3), ['norm_product']),
-    (dict(type='CSRAClsHead', num_classes=5, in_channels=16, num_heads=2, lam=0.1),
-     ['csra_heads.0.head', 'csra_heads.1.head']),
+    (
+        dict(type='CSRAClsHead', num_classes=5, in_channels=16, num_heads=2, lam=0.1),
+        ['csra_heads.0.head', 'csra_heads.1.head'],
+    ),
     (dict(type='MultiLabelLinearClsHead', num_classes=5, in_channels=16), ['fc']),
-    (dict(type='MultiTaskHead', in_channels=16, task_heads=dict(
-        a=dict(type='LinearClsHead', num_classes=5), b=dict(type='StackedLinearClsHead', num_classes=3,
-                                                            mid_channels=[8]))),
-     ['task_heads.a.fc', 'task_heads.b.layers.1.fc']),
+    (
+        dict(
+            type='MultiTaskHead',
+            in_channels=16,
+            task_heads=dict(
+                a=dict(type='LinearClsHead', num_classes=5),
+                b=dict(type='StackedLinearClsHead', num_classes=3, mid_channels=[8]),
+            ),
+        ),
+        ['task_heads.a.fc', 'task_heads.b.layers.1.fc'],
+    ),
     (dict(type='VisionTransformerClsHead', num_classes=5, in_channels=16, hidden_dim=8), ['layers.head']),
     (dict(type='DeiTClsHead', num_classes=5, in_channels=16), ['layers.head', 'layers.head_dist']),
     (dict(type='ConformerHead', num_classes=5, in_channels=[16, 12]), ['conv_cls_head', 'trans_cls_head']),
@@ -202,14 +227,18 @@ def test_the_last_weights_of_every_classification_head_are_not_clipped(head, las
     assert kept == {f'head.{name}.weight' for name in last}
 
 
-@pytest.mark.parametrize('head, last', [
-    (dict(type='DeiTClsHead'), ['layers.head', 'layers.head_dist']),
-    (dict(type='EfficientFormerClsHead'), ['head', 'dist_head']),
-    (dict(type='ConformerHead', in_channels=[8, 8]), ['conv_cls_head', 'trans_cls_head']),
-    (dict(type='LeViTClsHead'), ['head.linear', 'head_dist.linear']),
-    (dict(type='CSRAClsHead', num_heads=2, lam=0.1), ['csra_heads.0.head', 'csra_heads.1.head']),
-    (dict(type='StackedLinearClsHead', mid_channels=[8]), ['layers.1.fc']),
-    (dict(type='LinearClsHead'), ['fc'])])
+@pytest.mark.parametrize(
+    'head, last',
+    [
+        (dict(type='DeiTClsHead'), ['layers.head', 'layers.head_dist']),
+        (dict(type='EfficientFormerClsHead'), ['head', 'dist_head']),
+        (dict(type='ConformerHead', in_channels=[8, 8]), ['conv_cls_head', 'trans_cls_head']),
+        (dict(type='LeViTClsHead'), ['head.linear', 'head_dist.linear']),
+        (dict(type='CSRAClsHead', num_heads=2, lam=0.1), ['csra_heads.0.head', 'csra_heads.1.head']),
+        (dict(type='StackedLinearClsHead', mid_channels=[8]), ['layers.1.fc']),
+        (dict(type='LinearClsHead'), ['fc']),
+    ],
+)
 def test_the_last_weights_are_told_where_shapes_tell_nothing(head, last):
     mmpretrain = pytest.importorskip('mmpretrain.registry')
     model = nn.ModuleDict(dict(head=mmpretrain.MODELS.build(dict(dict(num_classes=8, in_channels=8), **head))))
@@ -220,9 +249,14 @@ def test_the_last_weights_are_told_where_shapes_tell_nothing(head, last):
 def test_what_is_unfrozen_later_trains(type):
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
     model[0].requires_grad_(False)
-    wrapper = build_optim_wrapper(model, dict(
-        type=type, constructor='nfnet_mm.NFOptimWrapperConstructor',
-        optimizer=dict(type='SGD', lr=0.1, weight_decay=0.1)))
+    wrapper = build_optim_wrapper(
+        model,
+        dict(
+            type=type,
+            constructor='nfnet_mm.NFOptimWrapperConstructor',
+            optimizer=dict(type='SGD', lr=0.1, weight_decay=0.1),
+        ),
+    )
     assert not any(p.requires_grad for p in model[0].parameters())
     before = [p.detach().clone() for p in model[0].parameters()]
     wrapper.update_params(model(torch.ones(2, 3)).sum())
@@ -244,8 +278,9 @@ def test_closures_are_refused():
         wrapper.step(closure=lambda: model(torch.ones(1, 2)).sum())
 
 
-@pytest.mark.parametrize('norm', [nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm,
-                                  nn.utils.weight_norm, lambda m: m])
+@pytest.mark.parametrize(
+    'norm', [nn.utils.spectral_norm, nn.utils.parametrizations.spectral_norm, nn.utils.weight_norm, lambda m: m]
+)
 @pytest.mark.parametrize('groups', [1, 2])
 def test_units_of_normalised_transposed_convs(norm, groups):
     torch.manual_seed(0)
@@ -264,14 +299,15 @@ def test_units_of_normalised_transposed_convs(norm, groups):
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize('size', [1., 100., 6e3, 6e4])
+@pytest.mark.parametrize('size', [1.0, 100.0, 6e3, 6e4])
 def test_half_precision_gradients_are_scaled_in_float32(dtype, size):
     weight = nn.Parameter(torch.full((2, 2), 0.02, dtype=dtype))
     weight.grad = torch.full((2, 2), size).to(dtype)
     adaptive_clip_grad_([weight], 0.01, 1e-3)
     limit = 0.01 * float(weight.detach().double()[0].norm())
-    torch.testing.assert_close(weight.grad.double().norm(dim=1), torch.full((2, ), limit, dtype=torch.float64),
-                               rtol=1e-2, atol=0)
+    torch.testing.assert_close(
+        weight.grad.double().norm(dim=1), torch.full((2,), limit, dtype=torch.float64), rtol=1e-2, atol=0
+    )
 
 
 def test_a_loss_scaler_that_was_off_is_no_state_to_resume():
@@ -297,14 +333,18 @@ def test_what_is_not_clipped_is_logged(log_lines):
     assert 'AGC clips every weight but head.fc.weight' in log_lines()
     build(nn.Linear(2, 2))
     assert 'AGC clips every weight, the last layers too: paramwise_cfg.agc_exclude' in log_lines()
-    build(nn.Linear(2, 2), paramwise_cfg=dict(custom_keys={'backbone.layer4': dict(lr_mult=0.1),
-                                                           '.weight': dict(lr_mult=0.1)}))
+    build(
+        nn.Linear(2, 2),
+        paramwise_cfg=dict(custom_keys={'backbone.layer4': dict(lr_mult=0.1), '.weight': dict(lr_mult=0.1)}),
+    )
     assert "paramwise_cfg.custom_keys 'backbone.layer4' matches no parameter of Linear" in log_lines()
     assert "custom_keys '.weight'" not in log_lines()
 
 
-@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(
-    not torch.cuda.is_available(), reason='needs a GPU'))])
+@pytest.mark.parametrize(
+    'device',
+    ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU'))],
+)
 def test_all_gradients_excluded(device):
     model = nn.Linear(3, 2, bias=False, device=device)
     wrapper = build(model, paramwise_cfg=dict(agc_exclude='weight'))
@@ -334,7 +374,7 @@ def test_sparse_gradients_are_refused_and_empty_weights_passed_over():
 def test_units_of_transposed_convs_without_our_constructor(log_lines):
     torch.manual_seed(0)
     model = nn.Sequential(nn.ConvTranspose2d(2, 3, 2, bias=False))
-    wrapper = AGCOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.))
+    wrapper = AGCOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.0))
     with wrapper.optim_context(model):
         loss = model(torch.randn(1, 2, 3, 3)).square().sum() * 100
     wrapper.backward(loss)
@@ -343,7 +383,7 @@ def test_units_of_transposed_convs_without_our_constructor(log_lines):
     weight = model[0].weight
     grad, weight = (t.detach().transpose(0, 1).flatten(1).norm(dim=1) for t in (weight.grad, weight))
     torch.testing.assert_close(grad, 0.01 * weight)
-    unknown = AGCOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.))
+    unknown = AGCOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.0))
     unknown.step()
     assert 'units of transposed convs are taken along their first axis' in log_lines()
 
@@ -371,7 +411,9 @@ def test_excluding_by_name():
     before = {n: p.grad.clone() for n, p in net.named_parameters()}
     wrapper.step()
     assert [n for n, p in net.named_parameters() if torch.equal(p.grad, before[n])] == ['fc_cls.weight']
-    with pytest.raises(ValueError, match="agc_exclude='fc_class.weight' matches no parameter; near ones: fc_cls.weight"):
+    with pytest.raises(
+        ValueError, match="agc_exclude='fc_class.weight' matches no parameter; near ones: fc_cls.weight"
+    ):
         build(net, paramwise_cfg=dict(agc_exclude='fc_class.weight'))
 
 
@@ -382,8 +424,10 @@ def test_accumulation_clips_the_sum_at_update_steps_only():
     x = torch.randn(6, 4)
     wrapper = build(model, accumulative_counts=3)
     wrapper.initialize_count_status(model, 0, 6)
-    optimizer = torch.optim.SGD([dict(params=[reference.weight]), dict(params=[reference.bias], weight_decay=0.)],
-                                **{k: v for k, v in SGD.items() if k != 'type'})
+    optimizer = torch.optim.SGD(
+        [dict(params=[reference.weight]), dict(params=[reference.bias], weight_decay=0.0)],
+        **{k: v for k, v in SGD.items() if k != 'type'},
+    )
     for part in x.split(1):
         wrapper.update_params(model(part).square().sum() * 100)
     for part in x.split(3):
@@ -399,7 +443,7 @@ def test_statistics_reach_the_log():
     model = nn.Linear(2, 2, bias=False)
     model.weight.data = torch.eye(2)
     wrapper = build(model)
-    model.weight.grad = torch.tensor([[0.001, 0.], [0., 0.1]])
+    model.weight.grad = torch.tensor([[0.001, 0.0], [0.0, 0.1]])
     wrapper.step()
     hub = MessageHub.get_current_instance()
     assert hub.get_scalar('train/agc/clipped_fraction').current() == 0.5
@@ -453,13 +497,13 @@ def test_a_norm_that_overflows_is_not_a_non_finite_gradient():
 
 def test_float16_scaler_overflow_halves_the_scale_and_takes_no_step():
     model = nn.Linear(2, 1)
-    wrapper = build(model, 'AmpAGCOptimWrapper', loss_scale=dict(init_scale=2.**10))
+    wrapper = build(model, 'AmpAGCOptimWrapper', loss_scale=dict(init_scale=2.0**10))
     before = copy.deepcopy(model.state_dict())
     wrapper.update_params(model(torch.full((1, 2), 1e38)).sum() * 1e3)
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
-    assert (wrapper.loss_scaler.get_scale(), wrapper.skipped_steps) == (2.**9, 1)
+    assert (wrapper.loss_scaler.get_scale(), wrapper.skipped_steps) == (2.0**9, 1)
     # the next step is clipped on the unscaled gradient
-    model.bias.data.fill_(2.)
+    model.bias.data.fill_(2.0)
     wrapper.update_params(model(torch.ones(1, 2)).sum())
     assert wrapper.skipped_steps == 1
     assert float(model.bias.detach()) == pytest.approx(2 - 0.1 * 1.9 * 0.02)  # Nesterov's first step is 1.9 gradients
@@ -525,21 +569,32 @@ def test_resuming_keeps_the_configured_clipping():
         assert torch.allclose(p.grad.norm(dim=1) if g.dim() > 1 else p.grad.norm(), torch.minimum(limit, norm))
 
 
-@pytest.mark.parametrize('kwargs, message', [
-    (dict(agc=dict(cliping=0.01)), "agc key 'cliping' is unknown: agc takes 'clipping' and 'eps'; did you mean 'clipping'"),
-    (dict(agc=dict(clipping=0)), 'clipping=0 must be'),
-    (dict(agc=dict(clipping=float('nan'))), 'clipping=nan'),
-    (dict(agc=dict(eps=-1)), 'eps=-1'),
-    (dict(max_nonfinite_steps=0), 'max_nonfinite_steps=0'),
-    (dict(type='AmpAGCOptimWrapper', loss_scale='dynamc'), "loss_scale='dynamc' must be 'dynamic', a positive number"),
-    (dict(type='AmpAGCOptimWrapper', loss_scale=True), 'loss_scale=True must be'),
-    (dict(type='AmpAGCOptimWrapper', loss_scale=-1.0), 'loss_scale=-1.0 must be'),
-    (dict(type='AmpAGCOptimWrapper', loss_scale=dict(initscale=1.)), "loss_scale key 'initscale' is unknown"),
-    (dict(type='AmpAGCOptimWrapper', dtype='bf16'), "dtype='bf16' must be 'float16' or 'bfloat16'"),
-    (dict(type='AmpAGCOptimWrapper', dtype=['float16']), r"dtype=\['float16'\] must be"),
-    (dict(paramwise_cfg=dict(norm_decay_mul=0)), "paramwise_cfg key 'norm_decay_mul' is unknown. "
-     "Did you mean 'norm_decay_mult'"),
-])
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (
+            dict(agc=dict(cliping=0.01)),
+            "agc key 'cliping' is unknown: agc takes 'clipping' and 'eps'; did you mean 'clipping'",
+        ),
+        (dict(agc=dict(clipping=0)), 'clipping=0 must be'),
+        (dict(agc=dict(clipping=float('nan'))), 'clipping=nan'),
+        (dict(agc=dict(eps=-1)), 'eps=-1'),
+        (dict(max_nonfinite_steps=0), 'max_nonfinite_steps=0'),
+        (
+            dict(type='AmpAGCOptimWrapper', loss_scale='dynamc'),
+            "loss_scale='dynamc' must be 'dynamic', a positive number",
+        ),
+        (dict(type='AmpAGCOptimWrapper', loss_scale=True), 'loss_scale=True must be'),
+        (dict(type='AmpAGCOptimWrapper', loss_scale=-1.0), 'loss_scale=-1.0 must be'),
+        (dict(type='AmpAGCOptimWrapper', loss_scale=dict(initscale=1.0)), "loss_scale key 'initscale' is unknown"),
+        (dict(type='AmpAGCOptimWrapper', dtype='bf16'), "dtype='bf16' must be 'float16' or 'bfloat16'"),
+        (dict(type='AmpAGCOptimWrapper', dtype=['float16']), r"dtype=\['float16'\] must be"),
+        (
+            dict(paramwise_cfg=dict(norm_decay_mul=0)),
+            "paramwise_cfg key 'norm_decay_mul' is unknown. Did you mean 'norm_decay_mult'",
+        ),
+    ],
+)
 def test_bad_configs(kwargs, message):
     with pytest.raises(ValueError, match=message):
         build(nn.Linear(2, 2), **kwargs)
@@ -556,6 +611,7 @@ def one_process(tmp_path):
 @pytest.mark.parametrize('original', [True, False])
 def test_fsdp_is_refused(one_process, original):
     from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
+
     model = FSDP(nn.Linear(3, 2), use_orig_params=original, device_id=torch.device('cpu'))
     with pytest.raises(RuntimeError, match='AGC needs whole weights, .* is sharded by FSDP'):
         AGCOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
@@ -564,8 +620,9 @@ def test_fsdp_is_refused(one_process, original):
 def test_dtensor_is_refused(one_process):
     init_device_mesh = pytest.importorskip('torch.distributed.device_mesh').init_device_mesh
     from torch.distributed.fsdp import fully_shard
+
     model = nn.Linear(3, 2)
-    fully_shard(model, mesh=init_device_mesh('cpu', (1, )))
+    fully_shard(model, mesh=init_device_mesh('cpu', (1,)))
     with pytest.raises(RuntimeError, match=r'shape \(2, 3\) is sharded by a DTensor'):
         AGCOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
 

@@ -1,4 +1,5 @@
 """Resuming: what a run may change, against uninterrupted runs; the loops are mmengine's own."""
+
 import pytest
 import torch
 from mmengine import Config
@@ -10,9 +11,13 @@ from tests import toy
 
 # the toy's run by epochs of four iterations
 EPOCHS = {
-    'default_hooks.checkpoint.by_epoch': True, 'default_hooks.checkpoint.interval': 1, 'param_scheduler': [],
-    'train_dataloader.batch_size': 8, 'custom_hooks': [dict(type='nfnet_mm.StrictLoadHook')],
-    'log_processor.by_epoch': True}
+    'default_hooks.checkpoint.by_epoch': True,
+    'default_hooks.checkpoint.interval': 1,
+    'param_scheduler': [],
+    'train_dataloader.batch_size': 8,
+    'custom_hooks': [dict(type='nfnet_mm.StrictLoadHook')],
+    'log_processor.by_epoch': True,
+}
 
 
 @OPTIMIZERS.register_module(force=True)
@@ -33,7 +38,6 @@ class ToyAdaptive(torch.optim.SGD):
 
 @HOOKS.register_module(force=True)
 class HalveRate(Hook):
-
     def before_train_epoch(self, runner):
         if runner.epoch == 1:
             for group in runner.optim_wrapper.param_groups:
@@ -60,18 +64,24 @@ def schedule(kind, **options):
     return {'param_scheduler': [dict(type=kind, **options)]}
 
 
-@pytest.mark.parametrize('changes', [
-    {'optim_wrapper.optimizer': dict(type='ToyAdaptive', lr=0.1)},
-    {'optim_wrapper.optimizer.weight_decay': 0.1,
-     **schedule('CosineAnnealingParamScheduler', param_name='weight_decay', T_max=4, eta_min=0.01)},
-    schedule('CosineAnnealingMomentum', T_max=4, eta_min=0.5),
-    schedule('StepLR', step_size=2, last_step=-1),
-    schedule('ReduceOnPlateauLR', monitor='error', rule='less', patience=0),
-    schedule('LinearLR', start_factor=0.1, end=2, convert_to_iter_based=True),
-    schedule('OneCycleLR', eta_max=0.4, total_steps=4),
-    {'custom_hooks': [dict(type='nfnet_mm.StrictLoadHook'), dict(type='HalveRate')]},
-    {'optim_wrapper.constructor': 'nfnet_mm.NFOptimWrapperConstructor'},
-], ids=lambda changes: str(list(changes.values())[-1])[:50])
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'optim_wrapper.optimizer': dict(type='ToyAdaptive', lr=0.1)},
+        {
+            'optim_wrapper.optimizer.weight_decay': 0.1,
+            **schedule('CosineAnnealingParamScheduler', param_name='weight_decay', T_max=4, eta_min=0.01),
+        },
+        schedule('CosineAnnealingMomentum', T_max=4, eta_min=0.5),
+        schedule('StepLR', step_size=2, last_step=-1),
+        schedule('ReduceOnPlateauLR', monitor='error', rule='less', patience=0),
+        schedule('LinearLR', start_factor=0.1, end=2, convert_to_iter_based=True),
+        schedule('OneCycleLR', eta_max=0.4, total_steps=4),
+        {'custom_hooks': [dict(type='nfnet_mm.StrictLoadHook'), dict(type='HalveRate')]},
+        {'optim_wrapper.constructor': 'nfnet_mm.NFOptimWrapperConstructor'},
+    ],
+    ids=lambda changes: str(list(changes.values())[-1])[:50],
+)
 @pytest.mark.parametrize('told', [True, False])
 def test_an_unchanged_config_resumes_as_if_uninterrupted(tmp_path, changes, told):
     whole = weights(runner(tmp_path / 'whole', **changes))
@@ -89,18 +99,20 @@ def test_an_unchanged_config_resumes_as_if_uninterrupted(tmp_path, changes, told
 def test_epochs_of_another_length_are_warned_of(tmp_path, log_lines):
     changes = schedule('LinearLR', start_factor=0.1, end=3, convert_to_iter_based=True)
     weights(runner(tmp_path / 'whole', **changes))
-    weights(runner(tmp_path / 'resumed', tmp_path / 'whole/epoch_2.pth', **changes,
-                   **{'train_dataloader.batch_size': 4}))
+    weights(
+        runner(tmp_path / 'resumed', tmp_path / 'whole/epoch_2.pth', **changes, **{'train_dataloader.batch_size': 4})
+    )
     logs = ''.join(path.read_text() for path in (tmp_path / 'resumed').rglob('*.log'))
     assert 'param_scheduler.0 (LinearLR) ends at 12 as in the checkpoint, not at 24' in logs + log_lines()
 
 
 def test_options_that_the_config_changes_are_taken(tmp_path):
     weights(runner(tmp_path / 'whole'))
-    resumed = runner(tmp_path / 'resumed', tmp_path / 'whole/epoch_2.pth',
-                     **{'optim_wrapper.optimizer.weight_decay': 0.25})
+    resumed = runner(
+        tmp_path / 'resumed', tmp_path / 'whole/epoch_2.pth', **{'optim_wrapper.optimizer.weight_decay': 0.25}
+    )
     resumed.train()
-    group, = resumed.optim_wrapper.optimizer.param_groups
+    (group,) = resumed.optim_wrapper.optimizer.param_groups
     assert (group['weight_decay'], group['momentum']) == (0.25, 0.9)
 
 
@@ -108,8 +120,14 @@ def test_a_scheduled_option_that_the_config_changes_is_refused(tmp_path):
     changes = schedule('CosineAnnealingParamScheduler', param_name='weight_decay', T_max=4, eta_min=0.01)
     weights(runner(tmp_path / 'whole', **changes, **{'optim_wrapper.optimizer.weight_decay': 0.1}))
     with pytest.raises(ValueError, match='weight_decay, which a scheduler changes, begins at 0.2 .* at 0.1'):
-        weights(runner(tmp_path / 'resumed', tmp_path / 'whole/epoch_2.pth', **changes,
-                       **{'optim_wrapper.optimizer.weight_decay': 0.2}))
+        weights(
+            runner(
+                tmp_path / 'resumed',
+                tmp_path / 'whole/epoch_2.pth',
+                **changes,
+                **{'optim_wrapper.optimizer.weight_decay': 0.2},
+            )
+        )
 
 
 def test_a_checkpoint_without_the_optimizer_is_no_run_to_resume(tmp_path):

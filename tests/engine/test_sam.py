@@ -1,4 +1,5 @@
 """Sharpness-aware minimisation against two passes written by hand, and what it must leave alone."""
+
 import copy
 import os
 import subprocess
@@ -23,6 +24,7 @@ RHO = 0.05
 
 class Preprocessor(BaseDataPreprocessor):
     """Scales the labels in place, so that preprocessing twice shows; counts its calls."""
+
     calls = 0
     dtype = torch.float32
 
@@ -34,10 +36,9 @@ class Preprocessor(BaseDataPreprocessor):
 
 
 class Net(BaseModel):
-
     def __init__(self, with_cp=False, norm=False):
         super().__init__(Preprocessor())
-        self.backbone = MODELS.build(dict(BACKBONES['nfnet'], out_indices=(3, ), with_cp=with_cp))
+        self.backbone = MODELS.build(dict(BACKBONES['nfnet'], out_indices=(3,), with_cp=with_cp))
         self.norm = nn.BatchNorm1d(48) if norm else nn.Identity()
         self.fc = nn.Linear(48, 10)
         self.unused = nn.Parameter(torch.ones(3))
@@ -56,8 +57,11 @@ class Net(BaseModel):
 
 def build(wrapper='OptimWrapper', counts=1, **kwargs):
     torch.manual_seed(0)
-    cfg = dict(type=wrapper, accumulative_counts=counts,
-               optimizer=dict(type='SGD', lr=0.5, momentum=0.9, nesterov=True, weight_decay=1e-3))
+    cfg = dict(
+        type=wrapper,
+        accumulative_counts=counts,
+        optimizer=dict(type='SGD', lr=0.5, momentum=0.9, nesterov=True, weight_decay=1e-3),
+    )
     cfg.update({key: kwargs.pop(key) for key in ('loss_scale', 'dtype') if key in kwargs})
     if 'AGC' in wrapper:
         cfg.update(constructor='nfnet_mm.NFOptimWrapperConstructor')
@@ -67,8 +71,13 @@ def build(wrapper='OptimWrapper', counts=1, **kwargs):
 
 def batches(n, size=10):
     generator = torch.Generator().manual_seed(1)
-    return [dict(inputs=[torch.randn(3, 32, 32, generator=generator) for _ in range(size)],
-                 data_samples=[dict(label=i % 5) for i in range(size)]) for _ in range(n)]
+    return [
+        dict(
+            inputs=[torch.randn(3, 32, 32, generator=generator) for _ in range(size)],
+            data_samples=[dict(label=i % 5) for i in range(size)],
+        )
+        for _ in range(n)
+    ]
 
 
 def with_sam(model, wrapper, **kwargs):
@@ -111,14 +120,17 @@ def by_hand(model, wrapper, data, counts, autocast, keep):
             wrapper.zero_grad()
 
 
-@pytest.mark.parametrize('wrapper, counts, kwargs', [
-    ('OptimWrapper', 1, {}),
-    ('OptimWrapper', 3, {}),
-    ('nfnet_mm.AGCOptimWrapper', 1, {}),
-    ('nfnet_mm.AGCOptimWrapper', 2, dict(with_cp=True)),
-    ('nfnet_mm.AmpAGCOptimWrapper', 2, {}),
-    ('nfnet_mm.AmpAGCOptimWrapper', 1, dict(loss_scale=1024.)),
-])
+@pytest.mark.parametrize(
+    'wrapper, counts, kwargs',
+    [
+        ('OptimWrapper', 1, {}),
+        ('OptimWrapper', 3, {}),
+        ('nfnet_mm.AGCOptimWrapper', 1, {}),
+        ('nfnet_mm.AGCOptimWrapper', 2, dict(with_cp=True)),
+        ('nfnet_mm.AmpAGCOptimWrapper', 2, {}),
+        ('nfnet_mm.AmpAGCOptimWrapper', 1, dict(loss_scale=1024.0)),
+    ],
+)
 def test_equals_two_passes_by_hand(wrapper, counts, kwargs):
     model, optim = build(wrapper, counts, **kwargs)
     by_hand_kwargs = {key: value for key, value in kwargs.items() if key != 'loss_scale'}
@@ -205,12 +217,12 @@ def test_weights_survive_failures():
 
 
 def test_overflow_under_a_loss_scale_is_a_skipped_step():
-    model, optim = build('nfnet_mm.AmpAGCOptimWrapper', loss_scale=dict(init_scale=2.**127), norm=True)
+    model, optim = build('nfnet_mm.AmpAGCOptimWrapper', loss_scale=dict(init_scale=2.0**127), norm=True)
     with_sam(model, optim)
     before = weights(model)
     model.train_step(batches(1)[0], optim)
     assert optim.skipped_steps == 1 and same(before, weights(model))
-    assert optim.loss_scaler.get_scale() == 2.**126
+    assert optim.loss_scaler.get_scale() == 2.0**126
     assert all(buffer.isfinite().all() for buffer in model.norm.buffers())
 
 
@@ -243,7 +255,6 @@ def test_distributed(tmp_path):
 
 
 class Plain(BaseModel):
-
     def __init__(self):
         super().__init__()
         self.fc = nn.Linear(2, 1)
@@ -256,12 +267,21 @@ def train(work_dir, hooks, **train_cfg):
     generator = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     runner = Runner(
-        Plain(), work_dir=str(work_dir), experiment_name=f'{work_dir.name}_{len(hooks)}',
-        train_dataloader=dict(dataset=[dict(inputs=torch.randn(2, generator=generator)) for _ in range(32)],
-                              batch_size=4, sampler=dict(type='DefaultSampler', shuffle=False),
-                              collate_fn=dict(type='default_collate')),
-        train_cfg=train_cfg, optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-        default_hooks=dict(checkpoint=None, logger=None), custom_hooks=hooks, log_level='ERROR')
+        Plain(),
+        work_dir=str(work_dir),
+        experiment_name=f'{work_dir.name}_{len(hooks)}',
+        train_dataloader=dict(
+            dataset=[dict(inputs=torch.randn(2, generator=generator)) for _ in range(32)],
+            batch_size=4,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            collate_fn=dict(type='default_collate'),
+        ),
+        train_cfg=train_cfg,
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        default_hooks=dict(checkpoint=None, logger=None),
+        custom_hooks=hooks,
+        log_level='ERROR',
+    )
     runner.train()
     return runner
 
@@ -277,7 +297,7 @@ def test_in_a_runner(tmp_path):
     averages = [copy.deepcopy(weight)]
     for t in range(3):
         total = [torch.zeros_like(p) for p in weight.parameters()]
-        for part in data[8 * t:8 * t + 8].split(4):
+        for part in data[8 * t : 8 * t + 8].split(4):
             ascent = torch.autograd.grad(weight(part[:1]).square().mean(), list(weight.parameters()))
             norm = torch.cat([g.flatten() for g in ascent]).norm()
             noised = copy.deepcopy(weight)
@@ -298,14 +318,17 @@ def test_in_a_runner(tmp_path):
     assert 'backward' not in vars(runner.optim_wrapper) and not runner.model._forward_pre_hooks
 
 
-@pytest.mark.parametrize('kwargs, message', [
-    (dict(rho=0), 'rho=0 must be a positive finite number'),
-    (dict(rho=float('inf')), 'rho=inf must be'),
-    (dict(rho='0.05'), "rho='0.05' must be"),
-    (dict(fraction=0), r'fraction=0 must be a number in \(0, 1\]'),
-    (dict(fraction=1.5), r'fraction=1\.5 must be'),
-    (dict(fraction=float('nan')), 'fraction=nan must be'),
-])
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (dict(rho=0), 'rho=0 must be a positive finite number'),
+        (dict(rho=float('inf')), 'rho=inf must be'),
+        (dict(rho='0.05'), "rho='0.05' must be"),
+        (dict(fraction=0), r'fraction=0 must be a number in \(0, 1\]'),
+        (dict(fraction=1.5), r'fraction=1\.5 must be'),
+        (dict(fraction=float('nan')), 'fraction=nan must be'),
+    ],
+)
 def test_bad_values(kwargs, message):
     with pytest.raises(ValueError, match=message):
         HOOKS.build(dict(type='nfnet_mm.SAMHook', **kwargs))
@@ -362,7 +385,7 @@ def step_by_hand(loss, x, *args):
     """rho * g / ||g|| of two tied layers, of which ``loss`` gets the output for x."""
     torch.manual_seed(0)
     weight = Given(None).one.weight.detach().clone().requires_grad_()
-    grad, = torch.autograd.grad(loss(x @ weight.T @ weight.T, *args), weight)
+    (grad,) = torch.autograd.grad(loss(x @ weight.T @ weight.T, *args), weight)
     return RHO * grad / grad.norm()
 
 
@@ -384,13 +407,15 @@ def test_dict_of_tensors_and_several_losses():
 
     a, b = torch.randn(2, 4, 3)
     _, moved = noised(losses, inputs=dict(a=a, b=b))
-    torch.testing.assert_close(moved, step_by_hand(
-        lambda out: out.square().mean() + out.mean() + (out - b[::2]).abs().mean(), a[::2]))
+    torch.testing.assert_close(
+        moved, step_by_hand(lambda out: out.square().mean() + out.mean() + (out - b[::2]).abs().mean(), a[::2])
+    )
 
 
 @pytest.mark.parametrize('samples', [None, [dict(label=1), dict(label=2)]])
 def test_views_are_cut_one_by_one(samples):
     """As mmpretrain's self-supervised preprocessor gives them: as many views as samples."""
+
     def contrast(self, inputs, data_samples=None):
         one, other = (self.one(view.mean((2, 3))) for view in inputs)
         return dict(loss=(one * other).sum(1).mean())
@@ -406,12 +431,12 @@ def test_lists_of_samples_and_of_views():
     images = [torch.randn(3, 4, 4) for _ in range(3)]  # (C, H, W) with C == batch
     kept = part_of(images, 3, [0])
     assert len(kept) == 1 and torch.equal(kept[0], images[0]) and kept[0] is not images[0]
-    views = (torch.arange(2.).view(2, 1, 1, 1, 1), torch.ones(2, 1, 1, 1))
+    views = (torch.arange(2.0).view(2, 1, 1, 1, 1), torch.ones(2, 1, 1, 1))
     kept = part_of(views, 2, first)
     assert [view.shape[0] for view in kept] == [1, 1] and isinstance(kept, tuple)
     boxes = [torch.ones(2, 4), torch.ones(5, 4)]
     assert [len(item) for item in part_of(boxes, 2, first)] == [2]
-    assert part_of([torch.tensor(1.), torch.tensor(2.)], 2, first) == [torch.tensor(1.)]
+    assert part_of([torch.tensor(1.0), torch.tensor(2.0)], 2, first) == [torch.tensor(1.0)]
     assert [len(item) for item in part_of([torch.ones(2), torch.ones(2), torch.ones(2)], 2, first)] == [1, 1, 1]
     with pytest.raises(ValueError, match=r'a list of 2 tensors of shape \(2, 4\) holds the 2 samples .* fraction=1'):
         part_of([torch.ones(2, 4), torch.ones(2, 4)], 2, first)
@@ -422,16 +447,18 @@ def test_lists_of_samples_and_of_views():
 @pytest.mark.parametrize('kwargs', [dict(fraction=1), dict(fraction=0.95)])
 def test_whole_batches_may_be_anything(kwargs):
     """Neither need a batch be found where nothing is cut; the loss may still write into what it gets."""
+
     def loss(self, x, odd, nested):
         value = dict(loss=self.one(x).mean() * odd.sum() * nested['factor'][0]['value'])
-        nested['factor'][0]['value'] = 0.
+        nested['factor'][0]['value'] = 0.0
         odd.zero_()
         return value
 
-    x, factor = torch.randn(2, 3), [dict(value=2.)]
-    (args, _), moved = noised(loss, x, torch.ones(5), dict(factor=factor, pair=[torch.ones(2, 1), torch.ones(2, 1)]),
-                              **kwargs)
-    assert factor == [dict(value=0.)] and moved.norm().item() == pytest.approx(RHO, rel=1e-5)  # not 0 or NaN
+    x, factor = torch.randn(2, 3), [dict(value=2.0)]
+    (args, _), moved = noised(
+        loss, x, torch.ones(5), dict(factor=factor, pair=[torch.ones(2, 1), torch.ones(2, 1)]), **kwargs
+    )
+    assert factor == [dict(value=0.0)] and moved.norm().item() == pytest.approx(RHO, rel=1e-5)  # not 0 or NaN
     _, moved = noised(lambda self: dict(loss=self.one.weight.sum()), fraction=1)
     torch.testing.assert_close(moved, torch.full((3, 3), RHO / 3))
     with pytest.raises(ValueError, match='finds no batch in the inputs of Given.*fraction=1'):
@@ -539,9 +566,21 @@ os._exit(0)  # gloo's threads sometimes never end
 def test_reentrant_checkpoints_on_two_processes(tmp_path):
     results = {}
     for reentrant in (True, False):
-        processes = [subprocess.Popen([sys.executable, '-c', TWO, tmp_path / f'store{reentrant}', str(rank),
-                                       str(reentrant), tmp_path / f'{reentrant}{rank}'],
-                                      env=dict(os.environ, OMP_NUM_THREADS='1')) for rank in range(2)]
+        processes = [
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    '-c',
+                    TWO,
+                    tmp_path / f'store{reentrant}',
+                    str(rank),
+                    str(reentrant),
+                    tmp_path / f'{reentrant}{rank}',
+                ],
+                env=dict(os.environ, OMP_NUM_THREADS='1'),
+            )
+            for rank in range(2)
+        ]
         try:
             assert [process.wait(120) for process in processes] == [0, 0]
         finally:
@@ -555,9 +594,11 @@ def test_reentrant_checkpoints_on_two_processes(tmp_path):
             torch.testing.assert_close(ours[name], value, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize('fraction, batch, kept', [
-    (0.6, 10, [0, 1, 3, 5, 6, 8]), (0.4, 10, [0, 2, 5, 7]), (0.2, 10, [0, 5]), (0.5, 4, [0, 2]), (0.2, 3, [0])])
+@pytest.mark.parametrize(
+    'fraction, batch, kept',
+    [(0.6, 10, [0, 1, 3, 5, 6, 8]), (0.4, 10, [0, 2, 5, 7]), (0.2, 10, [0, 5]), (0.5, 4, [0, 2]), (0.2, 3, [0])],
+)
 def test_the_part_is_spread_evenly_over_the_batch(fraction, batch, kept):
     hook = SAMHook(fraction=fraction)
-    (images, ), kwargs = hook._part(None, (torch.arange(batch), ), dict(data_samples=list(range(batch))))
+    (images,), kwargs = hook._part(None, (torch.arange(batch),), dict(data_samples=list(range(batch))))
     assert images.tolist() == kwargs['data_samples'] == kept

@@ -25,31 +25,32 @@ def test_a_whole_checkpoint_fits_and_is_loaded():
 
 def test_weights_of_the_other_dialect_would_compute_something_else():
     state = net().state_dict()
-    told, = mismatches(net(dialect='timm'), dict(state_dict=state, meta=dict(dialect='authors')))
-    assert told == ("its weights were trained in the dialect 'authors' of weight standardisation, the model computes "
-                    "in 'timm'")
+    (told,) = mismatches(net(dialect='timm'), dict(state_dict=state, meta=dict(dialect='authors')))
+    assert told == (
+        "its weights were trained in the dialect 'authors' of weight standardisation, the model computes in 'timm'"
+    )
     assert mismatches(net(dialect='timm'), dict(state_dict=state)) == []  # the file does not say
 
 
 def test_weights_without_skip_gains_are_not_the_paper_s_network():
     state = net(skip_init=False).state_dict()
-    told, = mismatches(net(), state)
-    assert told == ('4 missing: stages.0.0.skip_gain, stages.1.0.skip_gain, stages.2.0.skip_gain, '
-                    'stages.3.0.skip_gain')
+    (told,) = mismatches(net(), state)
+    assert told == ('4 missing: stages.0.0.skip_gain, stages.1.0.skip_gain, stages.2.0.skip_gain, stages.3.0.skip_gain')
 
 
 def test_old_batch_norms_and_versions():
     model = nn.Sequential(nn.BatchNorm2d(2))
     state = {key: value for key, value in model.state_dict().items() if 'tracked' not in key}
     assert mismatches(model, state) == []
-    told, = mismatches(model, dict(model.state_dict(), **{'0.weight': torch.zeros(3)}))
+    (told,) = mismatches(model, dict(model.state_dict(), **{'0.weight': torch.zeros(3)}))
     assert 'size mismatch for 0.weight' in told and '[3]' in told and '[2]' in told
 
 
-@pytest.mark.parametrize('content, message', [([1], 'the file holds a list'),
-                                              (dict(state_dict=3), 'its state_dict is a int')])
+@pytest.mark.parametrize(
+    'content, message', [([1], 'the file holds a list'), (dict(state_dict=3), 'its state_dict is a int')]
+)
 def test_what_is_no_checkpoint(content, message):
-    told, = mismatches(nn.Linear(1, 1), content)
+    (told,) = mismatches(nn.Linear(1, 1), content)
     assert told.startswith(message)
 
 
@@ -70,6 +71,7 @@ def test_load_hooks_of_modules_that_rename_still_work():
 
 def test_a_start_from_a_file_that_holds_nothing_of_the_model_is_refused(tmp_path):
     from types import SimpleNamespace
+
     runner = SimpleNamespace(model=net(), _resume=False)
     lenient = strict_load.StrictLoadHook(allow_missing=True)
     part = {key: value for key, value in net().state_dict().items() if 'stem' in key}
@@ -97,8 +99,10 @@ def test_what_fits_is_told_after_the_modules_own_renaming():
     model = Student(classes=4)
     wrong, left_over, fits = strict_load.mismatches(model, plain.state_dict())
     assert fits and not left_over
-    assert [text.split(':')[0] for text in wrong] == ['size mismatch for student.head.weight',
-                                                      'size mismatch for student.head.bias']
+    assert [text.split(':')[0] for text in wrong] == [
+        'size mismatch for student.head.weight',
+        'size mismatch for student.head.bias',
+    ]
     assert torch.equal(model.student['body'].weight, plain['body'].weight)
     assert strict_load.mismatches(Student(classes=3), plain.state_dict()) == ([], [], True)
     assert not strict_load.mismatches(model, {'other': torch.zeros(1)})[2]
@@ -109,4 +113,5 @@ def test_a_module_under_two_names():
     model = nn.ModuleDict(dict(a=layer, b=layer))
     assert mismatches(model, model.state_dict()) == []
     assert mismatches(model, {key: value for key, value in model.state_dict().items() if key[0] == 'a'}) == [
-        '2 missing: b.bias, b.weight']
+        '2 missing: b.bias, b.weight'
+    ]

@@ -32,8 +32,10 @@ def trained(folder, **changes):
     return torch.cat([p.detach().flatten() for p in runner.model.parameters()]), runner
 
 
-@pytest.mark.parametrize('total,per_device,devices,expected', [
-    (256, 2, 8, 16), (256, 2, 1, 128), (256, 8, 32, 1), (256, 256, 1, 1), (96, 4, 3, 8)])
+@pytest.mark.parametrize(
+    'total,per_device,devices,expected',
+    [(256, 2, 8, 16), (256, 2, 1, 128), (256, 8, 32, 1), (256, 256, 1, 1), (96, 4, 3, 8)],
+)
 def test_plan(total, per_device, devices, expected):
     assert plan_accumulation(total, per_device, devices) == expected
 
@@ -51,7 +53,6 @@ class Saved:
 
 
 class Outputs(Hook):
-
     def __init__(self, logged):
         self.logged = logged
 
@@ -62,8 +63,11 @@ class Outputs(Hook):
 
 
 def test_plan_that_does_not_fit_names_what_would():
-    with pytest.raises(ValueError, match=r'256 is not a multiple of 2 samples x 3 devices = 6: '
-                                         r'set train_cfg.total_batch to 252 or 258'):
+    with pytest.raises(
+        ValueError,
+        match=r'256 is not a multiple of 2 samples x 3 devices = 6: '
+        r'set train_cfg.total_batch to 252 or 258',
+    ):
         plan_accumulation(256, 2, 3)
     with pytest.raises(ValueError, match=r'batch_size to one of \[1, 2, 4, 8\], or train_cfg.total_batch to 24 or 36'):
         plan_accumulation(32, 3, 4)
@@ -98,21 +102,28 @@ def test_resumed_equals_uninterrupted(tmp_path):
     assert runner.iter == 4
     torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
     # the same total batch in other parts
-    resumed, _ = trained(tmp_path / 'in_fours', resume=True, load_from=str(tmp_path / 'uninterrupted/iter_2.pth'),
-                         **{'train_dataloader.batch_size': 4})
+    resumed, _ = trained(
+        tmp_path / 'in_fours',
+        resume=True,
+        load_from=str(tmp_path / 'uninterrupted/iter_2.pth'),
+        **{'train_dataloader.batch_size': 4},
+    )
     torch.testing.assert_close(resumed, whole, rtol=1e-6, atol=1e-7)
 
 
-GROUPS = {'optim_wrapper.paramwise_cfg': dict(custom_keys=dict(bias=dict(lr_mult=2.)))}
+GROUPS = {'optim_wrapper.paramwise_cfg': dict(custom_keys=dict(bias=dict(lr_mult=2.0)))}
 
 
 @pytest.mark.parametrize('told', [True, False])
-@pytest.mark.parametrize('change, quoted', [
-    ({'train_cfg.total_batch': 16}, r'total_batch=16 and a base learning rate of 0\.2, the checkpoint .* 0\.1,'),
-    ({'optim_wrapper.optimizer.lr': 0.3}, r'total_batch=8 and a base learning rate of 0\.3, .* 0\.1,'),
-    ({'optim_wrapper.paramwise_cfg.custom_keys.bias.lr_mult': 3.}, r'of 0\.3, the checkpoint .* 0\.2,'),
-    ({'train_cfg.total_batch': 16, 'train_cfg.lr_batch': None}, r'total_batch=16 .* the checkpoint total_batch=8 '),
-])
+@pytest.mark.parametrize(
+    'change, quoted',
+    [
+        ({'train_cfg.total_batch': 16}, r'total_batch=16 and a base learning rate of 0\.2, the checkpoint .* 0\.1,'),
+        ({'optim_wrapper.optimizer.lr': 0.3}, r'total_batch=8 and a base learning rate of 0\.3, .* 0\.1,'),
+        ({'optim_wrapper.paramwise_cfg.custom_keys.bias.lr_mult': 3.0}, r'of 0\.3, the checkpoint .* 0\.2,'),
+        ({'train_cfg.total_batch': 16, 'train_cfg.lr_batch': None}, r'total_batch=16 .* the checkpoint total_batch=8 '),
+    ],
+)
 def test_resuming_with_another_rate_is_refused(tmp_path, change, quoted, told):
     """Also from a checkpoint of before the total batch was noted in it, if the rate tells."""
     trained(tmp_path / 'old', **GROUPS)
@@ -144,8 +155,7 @@ def test_resuming_other_groups(tmp_path, told):
         trained(tmp_path / 'new', resume=True, load_from=str(path))
 
 
-@pytest.mark.parametrize('scheduler', [
-    [], [dict(type='LinearLR', by_epoch=False, start_factor=0.1, end=3)]])
+@pytest.mark.parametrize('scheduler', [[], [dict(type='LinearLR', by_epoch=False, start_factor=0.1, end=3)]])
 def test_rates_that_schedulers_or_nobody_changed_are_resumed(tmp_path, scheduler):
     changes = {**GROUPS, 'param_scheduler': scheduler}
     whole, _ = trained(tmp_path / 'whole', **changes)
@@ -181,8 +191,10 @@ def test_resumed_on_two_processes(tmp_path):
         port = str(free.getsockname()[1])
     environment = dict(os.environ, MASTER_ADDR='127.0.0.1', MASTER_PORT=port, WORLD_SIZE='2', OMP_NUM_THREADS='1')
     arguments = [sys.executable, '-c', DISTRIBUTED, tmp_path, tmp_path / 'one/iter_2.pth', tmp_path / 'weights.pth']
-    processes = [subprocess.Popen(arguments, env={**environment, 'RANK': str(rank), 'LOCAL_RANK': str(rank)})
-                 for rank in range(2)]
+    processes = [
+        subprocess.Popen(arguments, env={**environment, 'RANK': str(rank), 'LOCAL_RANK': str(rank)})
+        for rank in range(2)
+    ]
     assert [process.wait(300) for process in processes] == [0, 0]
     torch.testing.assert_close(torch.load(tmp_path / 'weights.pth'), whole, rtol=1e-6, atol=1e-7)
 
@@ -198,9 +210,9 @@ def test_no_false_warning_after_resuming(tmp_path, caplog):
 
 
 def test_wrappers_that_cannot_accumulate():
-    wrapper = OptimWrapper(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.))
+    wrapper = OptimWrapper(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0))
     set_accumulation(wrapper, 3)
-    assert [float(wrapper.scale_loss(torch.tensor(6.))), wrapper.should_sync()] == [2, False]  # as of mmengine's own
+    assert [float(wrapper.scale_loss(torch.tensor(6.0))), wrapper.should_sync()] == [2, False]  # as of mmengine's own
     with pytest.raises(RuntimeError, match='cannot make OptimWrapperDict accumulate'):
         set_accumulation(OptimWrapperDict(one=wrapper), 3)
 
@@ -237,15 +249,25 @@ def test_logged_values_keep_no_graph(tmp_path):
 
 @pytest.mark.parametrize('kind', ['batch size', 'batch sampler'])
 def test_a_short_last_batch_is_refused(tmp_path, kind):
-    data = {'batch size': {'train_dataloader.batch_size': 6, 'train_cfg.total_batch': 6},
-            'batch sampler': {'train_dataloader.batch_size': 1, 'train_cfg.total_batch': 6,
-                              'train_dataloader.batch_sampler': dict(type='ToyBatches', batch_size=6,
-                                                                     drop_last=False)}}[kind]
-    with pytest.raises(ValueError, match=r'DefaultSampler gives each process 32 samples a pass, in batches of 6 and a '
-                                         r"last one of 2 .*type='InfiniteSampler'.*drop_last=True"):
+    data = {
+        'batch size': {'train_dataloader.batch_size': 6, 'train_cfg.total_batch': 6},
+        'batch sampler': {
+            'train_dataloader.batch_size': 1,
+            'train_cfg.total_batch': 6,
+            'train_dataloader.batch_sampler': dict(type='ToyBatches', batch_size=6, drop_last=False),
+        },
+    }[kind]
+    with pytest.raises(
+        ValueError,
+        match=r'DefaultSampler gives each process 32 samples a pass, in batches of 6 and a '
+        r"last one of 2 .*type='InfiniteSampler'.*drop_last=True",
+    ):
         toy_runner(tmp_path / 'finite', **data).train_loop
-    dropped = ({'train_dataloader.drop_last': True} if kind == 'batch size' else
-               {'train_dataloader.batch_sampler.drop_last': True})
+    dropped = (
+        {'train_dataloader.drop_last': True}
+        if kind == 'batch size'
+        else {'train_dataloader.batch_sampler.drop_last': True}
+    )
     for i, right in enumerate((dropped, {'train_dataloader.sampler.type': 'InfiniteSampler'})):
         assert toy_runner(tmp_path / f'right{i}', **{**data, **right}).train_loop.accumulation == 1
 
@@ -262,7 +284,6 @@ def test_torch_samplers_and_iterable_data(tmp_path):
     assert loop(2, numbers, shuffle=True).accumulation == 1
 
     class Endless(torch.utils.data.IterableDataset):
-
         def __iter__(self):
             yield from iter(int, 1)
 
@@ -276,18 +297,23 @@ def test_learning_rate_follows_the_total_batch(tmp_path):
     assert runner.optim_wrapper['accumulative_counts'] == 16
 
 
-@pytest.mark.parametrize('change,message', [
-    ({'train_cfg.total_batch': 9}, 'a total batch of 9 is not a multiple of 2 samples x 1 devices'),
-    ({'optim_wrapper.accumulative_counts': 4}, 'accumulative_counts is 4, but TotalBatchTrainLoop derives it'),
-    ({'auto_scale_lr': dict(enable=True, base_batch_size=8)}, 'auto_scale_lr is on'),
-    ({'train_cfg.total_batch': 8.}, r'train_cfg\.total_batch=8\.0 must be a positive integer'),
-    ({'train_cfg.total_batch': True}, r'train_cfg\.total_batch=True must be'),
-    ({'train_cfg.total_batch': 0}, r'train_cfg\.total_batch=0 must be'),
-    ({'train_cfg.lr_batch': 0}, r'train_cfg\.lr_batch=0 must be'),
-    ({'train_cfg.lr_batch': '8'}, r"train_cfg\.lr_batch='8' must be"),
-    ({'optim_wrapper.optimizer': dict(type='Adam', _delete_=True)},
-     r'lr_batch=8 scales optim_wrapper\.optimizer\.lr, which is None: set it to a number, or lr_batch to None'),
-])
+@pytest.mark.parametrize(
+    'change,message',
+    [
+        ({'train_cfg.total_batch': 9}, 'a total batch of 9 is not a multiple of 2 samples x 1 devices'),
+        ({'optim_wrapper.accumulative_counts': 4}, 'accumulative_counts is 4, but TotalBatchTrainLoop derives it'),
+        ({'auto_scale_lr': dict(enable=True, base_batch_size=8)}, 'auto_scale_lr is on'),
+        ({'train_cfg.total_batch': 8.0}, r'train_cfg\.total_batch=8\.0 must be a positive integer'),
+        ({'train_cfg.total_batch': True}, r'train_cfg\.total_batch=True must be'),
+        ({'train_cfg.total_batch': 0}, r'train_cfg\.total_batch=0 must be'),
+        ({'train_cfg.lr_batch': 0}, r'train_cfg\.lr_batch=0 must be'),
+        ({'train_cfg.lr_batch': '8'}, r"train_cfg\.lr_batch='8' must be"),
+        (
+            {'optim_wrapper.optimizer': dict(type='Adam', _delete_=True)},
+            r'lr_batch=8 scales optim_wrapper\.optimizer\.lr, which is None: set it to a number, or lr_batch to None',
+        ),
+    ],
+)
 def test_what_would_change_the_batch_twice_is_refused(tmp_path, change, message):
     runner = toy_runner(tmp_path / ''.join(filter(str.isalnum, message)), **change)
     with pytest.raises(ValueError, match=message):
@@ -308,20 +334,30 @@ class ToyTwo(toy.ToyLinear):
 
 def test_resuming_groups_of_equal_sizes_and_rates_with_other_parameters(tmp_path):
     """torch gives momentum out by position, so that these would get each other's."""
+
     def keys(name):
-        return {'optim_wrapper.paramwise_cfg': dict(custom_keys={name: dict(lr_mult=1., mark=1)}),
-                'optim_wrapper.constructor': 'nfnet_mm.NFOptimWrapperConstructor',
-                'model.type': 'ToyTwo'}
+        return {
+            'optim_wrapper.paramwise_cfg': dict(custom_keys={name: dict(lr_mult=1.0, mark=1)}),
+            'optim_wrapper.constructor': 'nfnet_mm.NFOptimWrapperConstructor',
+            'model.type': 'ToyTwo',
+        }
+
     trained(tmp_path / 'old', **keys('first'))
     with pytest.raises(ValueError, match='first.*, second.* would get the state of others'):
         trained(tmp_path / 'new', resume=True, load_from=str(tmp_path / 'old/iter_2.pth'), **keys('second'))
 
 
-@pytest.mark.parametrize('change, message', [
-    ({'param_scheduler.0.milestones': [3]}, r'param_scheduler.0.milestones is \[3\] in the config and \[2\] in the'),
-    ({'param_scheduler.0.gamma': 0.5}, r'param_scheduler.0.gamma is 0.5 in the config and 0.1 in the checkpoint'),
-    ({'param_scheduler': []}, 'the config has 0 param_scheduler, the checkpoint 1'),
-])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (
+            {'param_scheduler.0.milestones': [3]},
+            r'param_scheduler.0.milestones is \[3\] in the config and \[2\] in the',
+        ),
+        ({'param_scheduler.0.gamma': 0.5}, r'param_scheduler.0.gamma is 0.5 in the config and 0.1 in the checkpoint'),
+        ({'param_scheduler': []}, 'the config has 0 param_scheduler, the checkpoint 1'),
+    ],
+)
 def test_resuming_with_another_schedule_is_refused(tmp_path, change, message):
     trained(tmp_path / 'old')
     with pytest.raises(ValueError, match=message):
@@ -330,9 +366,13 @@ def test_resuming_with_another_schedule_is_refused(tmp_path, change, message):
 
 def test_resuming_with_other_options_takes_the_config_s(tmp_path, log_lines):
     trained(tmp_path / 'old')
-    _, runner = trained(tmp_path / 'new', resume=True, load_from=str(tmp_path / 'old/iter_2.pth'),
-                        **{'optim_wrapper.optimizer.weight_decay': 0.25, 'optim_wrapper.optimizer.momentum': 0.5})
-    group, = runner.optim_wrapper.optimizer.param_groups
+    _, runner = trained(
+        tmp_path / 'new',
+        resume=True,
+        load_from=str(tmp_path / 'old/iter_2.pth'),
+        **{'optim_wrapper.optimizer.weight_decay': 0.25, 'optim_wrapper.optimizer.momentum': 0.5},
+    )
+    (group,) = runner.optim_wrapper.optimizer.param_groups
     assert (group['weight_decay'], group['momentum']) == (0.25, 0.5)
 
 
@@ -351,8 +391,13 @@ def test_the_caller_s_config_keeps_its_rate(tmp_path):
     assert wrapper == dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
 
 
-@pytest.mark.parametrize('scheduler', [dict(type='OneCycleLR', eta_max=0.4, total_steps=4, by_epoch=False),
-                                       dict(type='CosineAnnealingLR', eta_min=0.05, T_max=4, by_epoch=False)])
+@pytest.mark.parametrize(
+    'scheduler',
+    [
+        dict(type='OneCycleLR', eta_max=0.4, total_steps=4, by_epoch=False),
+        dict(type='CosineAnnealingLR', eta_min=0.05, T_max=4, by_epoch=False),
+    ],
+)
 def test_rates_that_would_not_follow_the_total_batch_are_refused(tmp_path, scheduler):
     key = 'eta_max' if 'eta_max' in scheduler else 'eta_min'
     trained(tmp_path / 'same', param_scheduler=[scheduler])
@@ -362,10 +407,13 @@ def test_rates_that_would_not_follow_the_total_batch_are_refused(tmp_path, sched
 
 def test_flexible_runner_is_refused_in_words(tmp_path):
     from mmengine.runner import FlexibleRunner
+
     runner = toy_runner(tmp_path / 'plain')
     with pytest.raises(ValueError, match="works under mmengine's Runner, not under FlexibleRunner"):
-        LOOPS.build(dict(runner.cfg.train_cfg), default_args=dict(
-            runner=FlexibleRunner.__new__(FlexibleRunner), dataloader=runner._train_dataloader))
+        LOOPS.build(
+            dict(runner.cfg.train_cfg),
+            default_args=dict(runner=FlexibleRunner.__new__(FlexibleRunner), dataloader=runner._train_dataloader),
+        )
 
 
 def test_a_batch_sampler_without_a_batch_size_is_refused(tmp_path):
@@ -377,7 +425,6 @@ def test_a_batch_sampler_without_a_batch_size_is_refused(tmp_path):
 
 def test_a_value_that_some_batches_lack_is_the_mean_of_those_that_have_it(tmp_path):
     class Some(toy.ToyLinear):
-
         def train_step(self, data, optim_wrapper):
             losses = super().train_step(data, optim_wrapper)
             calls.append(1)
@@ -386,7 +433,6 @@ def test_a_value_that_some_batches_lack_is_the_mean_of_those_that_have_it(tmp_pa
     calls, seen = [], []
 
     class Watch(Hook):
-
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
             seen.append(float(outputs['rare']))
 
@@ -394,4 +440,4 @@ def test_a_value_that_some_batches_lack_is_the_mean_of_those_that_have_it(tmp_pa
     runner.model = Some()
     runner.register_hook(Watch())
     runner.train()
-    assert seen == [2., 6., 10., 14.]  # the means of calls 1 and 3, 5 and 7, ...
+    assert seen == [2.0, 6.0, 10.0, 14.0]  # the means of calls 1 and 3, 5 and 7, ...

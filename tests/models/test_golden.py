@@ -1,4 +1,5 @@
 """Every family against the authors' own modules, in float32."""
+
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
@@ -37,9 +38,13 @@ def test_three_agc_sgd_steps(golden):
     model = golden.classifier().train()
     wrapper = build_optim_wrapper(
         model,
-        dict(type='nfnet_mm.AGCOptimWrapper', constructor='nfnet_mm.NFOptimWrapperConstructor',
-             optimizer=dict(type='SGD', lr=0.1, momentum=0.9, nesterov=True, weight_decay=2e-5),
-             agc=dict(clipping=0.01, eps=1e-3)))
+        dict(
+            type='nfnet_mm.AGCOptimWrapper',
+            constructor='nfnet_mm.NFOptimWrapperConstructor',
+            optimizer=dict(type='SGD', lr=0.1, momentum=0.9, nesterov=True, weight_decay=2e-5),
+            agc=dict(clipping=0.01, eps=1e-3),
+        ),
+    )
     for step in (1, 2, 3):
         loss = torch.nn.functional.cross_entropy(model(golden.input), golden.labels)
         assert float(loss.detach()) == pytest.approx(float(golden[f'loss{step}']), rel=1e-5)

@@ -8,9 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from nfnet_mm.models.layers import (EfficientChannelAttention, ScaledActivation, SqueezeExcite, WSConv2d,
-                                    activation_gain, avg_pool2d_same, drop_path_mask, get_activation, max_pool2d_same,
-                                    same_padding, standardize_weight)
+from nfnet_mm.models.layers import (
+    EfficientChannelAttention,
+    ScaledActivation,
+    SqueezeExcite,
+    WSConv2d,
+    activation_gain,
+    avg_pool2d_same,
+    drop_path_mask,
+    get_activation,
+    max_pool2d_same,
+    same_padding,
+    standardize_weight,
+)
 
 shapes = st.tuples(st.integers(1, 6), st.integers(1, 5), st.sampled_from([1, 3, 5]), st.integers(0, 2**31))
 
@@ -35,7 +45,7 @@ def test_standardized_weight_has_zero_mean_and_the_predicted_variance(shape, dia
     ours = standardize_weight(weight, gain, dialect)
     n, variance = weight[0].numel(), weight.flatten(1).double().var(1, correction=0)
     left = variance * n
-    predicted = gain.double()**2 / n * left / (left.clamp(min=1e-4) if dialect == 'authors' else left + 1e-5 * n)
+    predicted = gain.double() ** 2 / n * left / (left.clamp(min=1e-4) if dialect == 'authors' else left + 1e-5 * n)
     assert torch.allclose(ours.flatten(1).mean(1), torch.zeros(out_channels), atol=2e-6)
     assert torch.allclose(ours.flatten(1).double().var(1, correction=0), predicted, rtol=1e-4, atol=1e-9)
     assert torch.allclose(ours.double(), by_definition(weight, gain, dialect), rtol=1e-4, atol=2e-6)
@@ -73,8 +83,7 @@ def test_same_padding(size, kernel, stride, dilation):
     assert outputs == math.ceil(size / stride)
     assert after - before in (0, 1)
     # minimal: one row less would lose an output, unless nothing was padded
-    assert (before + after == 0
-            or (size + before + after - 1 - (kernel - 1) * dilation - 1) // stride + 1 < outputs)
+    assert before + after == 0 or (size + before + after - 1 - (kernel - 1) * dilation - 1) // stride + 1 < outputs
 
 
 @pytest.mark.parametrize('size', [(8, 9), (7, 7), (6, 6)])
@@ -92,7 +101,7 @@ def pooled_by_definition(row, stride):
     """Means of one row's windows, each cut at the row's ends; TensorFlow puts the odd padded place last."""
     windows = math.ceil(len(row) / stride)
     start = -((windows * stride - len(row)) // 2)
-    return [float(np.mean(row[max(start + i * stride, 0):start + (i + 1) * stride])) for i in range(windows)]
+    return [float(np.mean(row[max(start + i * stride, 0) : start + (i + 1) * stride])) for i in range(windows)]
 
 
 @pytest.mark.parametrize('stride', [1, 2, 3, 4])
@@ -103,8 +112,9 @@ def test_average_pooling_against_a_loop_over_windows(height, stride):
         ours = avg_pool2d_same(x, stride)
         for image, pooled in zip(x.flatten(0, 1).numpy(), ours.flatten(0, 1).numpy()):
             rows = np.array([pooled_by_definition(row, stride) for row in image])
-            np.testing.assert_allclose(pooled, np.array([pooled_by_definition(column, stride) for column in rows.T]).T,
-                                       rtol=1e-12, atol=1e-12)
+            np.testing.assert_allclose(
+                pooled, np.array([pooled_by_definition(column, stride) for column in rows.T]).T, rtol=1e-12, atol=1e-12
+            )
         if stride == 2:
             assert torch.equal(ours, F.avg_pool2d(x, 2, 2, ceil_mode=True, count_include_pad=False))
 
@@ -142,6 +152,6 @@ def test_gates_match_timm():
 def test_drop_path_drops_whole_samples_without_rescaling():
     torch.manual_seed(0)
     mask = drop_path_mask(torch.empty(20_000, 3, 2, 2), 0.25, training=True)
-    assert set(mask.unique().tolist()) == {0., 1.}
+    assert set(mask.unique().tolist()) == {0.0, 1.0}
     assert float(mask.mean()) == pytest.approx(0.75, abs=0.01)
     assert drop_path_mask(mask, 0.25, training=False) is None

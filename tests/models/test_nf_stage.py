@@ -1,4 +1,5 @@
 """One stage as a module of its own: the backbone's own computation and weights."""
+
 import pickle
 
 import pytest
@@ -25,8 +26,9 @@ def test_is_the_backbones_own_stage(network, stage, stride, dilation):
     strides, dilations = [1, 2, 2, 2], [1, 1, 1, 1]
     strides[stage], dilations[stage] = stride, dilation
     net = random_gains(MODELS.build(dict(cfg, strides=strides, dilations=dilations)))
-    alone = MODELS.build(dict(type='nfnet_mm.NFStage', backbone=cfg, stage=stage, stride=stride, dilation=dilation,
-                              activate=False))
+    alone = MODELS.build(
+        dict(type='nfnet_mm.NFStage', backbone=cfg, stage=stage, stride=stride, dilation=dilation, activate=False)
+    )
     keys = {k: v for k, v in net.state_dict().items() if k.startswith(f'stages.{stage}.')}
     alone.load_state_dict(keys)  # strictly: the names are the backbone's
     rates = [[block.drop_path_rate for block in m.stages[i]] for m, i in ((net, stage), (alone, str(stage)))]
@@ -90,33 +92,49 @@ def test_takes_its_stage_from_any_file(deepmind, tmp_path, form):
     if form == 'deepmind':
         path.write_bytes(pickle.dumps(deepmind))
     else:
-        torch.save(dict(timm=lambda: to_timm(ours), classifier=lambda: dict(state_dict=ours),
-                        backbone=lambda: {k.removeprefix('backbone.'): v for k, v in ours.items()
-                                          if k.startswith('backbone.')})[form](), path)
+        torch.save(
+            dict(
+                timm=lambda: to_timm(ours),
+                classifier=lambda: dict(state_dict=ours),
+                backbone=lambda: {k.removeprefix('backbone.'): v for k, v in ours.items() if k.startswith('backbone.')},
+            )[form](),
+            path,
+        )
     arch = dict(widths=(8, 16, 16, 24), depths=(1, 2, 1, 1), group_width=4)
     for stage in (3, 1):
-        head = NFStage(dict(type='nfnet_mm.NFNet', arch=arch), stage=stage,
-                       init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=str(path)))
+        head = NFStage(
+            dict(type='nfnet_mm.NFNet', arch=arch),
+            stage=stage,
+            init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=str(path)),
+        )
         head.init_weights()
         assert len(head.state_dict()) > 10
         assert all(torch.equal(v, ours[f'backbone.{k}']) for k, v in head.state_dict().items())
-    wrong = NFStage(dict(type='nfnet_mm.NFNet', arch=dict(arch, depths=(1, 2, 1, 2))),
-                    init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=str(path)))
+    wrong = NFStage(
+        dict(type='nfnet_mm.NFNet', arch=dict(arch, depths=(1, 2, 1, 2))),
+        init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=str(path)),
+    )
     with pytest.raises(ConversionError, match=r'missing in the file: stages\.3\.1\.'):
         wrong.init_weights()
 
 
-@pytest.mark.parametrize('kwargs, message', [
-    (dict(backbone='F0'), "backbone='F0' must be a config such as"),
-    (dict(backbone=dict(arch='F0')), 'must be a config such as'),
-    (dict(backbone=dict(type='nfnet_mm.NFNet', frozen_stages=1)), r'backbone.frozen_stages=1 is of a whole network'),
-    (dict(backbone=dict(type='nfnet_mm.NFNet', out_indices=(3, ))), r'backbone.out_indices=\(3,\) is of a whole'),
-    (dict(backbone=dict(type='nfnet_mm.NFNet', arch='F9')), "NFNet arch 'F9' is unknown"),
-    (dict(stage=4), 'stage=4 is out of range: 0-3'),
-    (dict(stage=True), 'stage=True'),
-    (dict(stride=0), 'stride=0 must be a positive integer'),
-    (dict(dilation=1.5), 'dilation=1.5'),
-])
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (dict(backbone='F0'), "backbone='F0' must be a config such as"),
+        (dict(backbone=dict(arch='F0')), 'must be a config such as'),
+        (
+            dict(backbone=dict(type='nfnet_mm.NFNet', frozen_stages=1)),
+            r'backbone.frozen_stages=1 is of a whole network',
+        ),
+        (dict(backbone=dict(type='nfnet_mm.NFNet', out_indices=(3,))), r'backbone.out_indices=\(3,\) is of a whole'),
+        (dict(backbone=dict(type='nfnet_mm.NFNet', arch='F9')), "NFNet arch 'F9' is unknown"),
+        (dict(stage=4), 'stage=4 is out of range: 0-3'),
+        (dict(stage=True), 'stage=True'),
+        (dict(stride=0), 'stride=0 must be a positive integer'),
+        (dict(dilation=1.5), 'dilation=1.5'),
+    ],
+)
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         NFStage(**dict(dict(backbone=NETWORKS['nfnet']), **kwargs))
@@ -135,4 +153,5 @@ def test_widths_of_the_papers(family, arch):
         net = family(arch)
     assert (head.in_channels, head.out_channels) == net.out_channels[2:]
     assert {k: v.shape for k, v in head.state_dict().items()} == {
-        k: v.shape for k, v in net.state_dict().items() if k.startswith('stages.3.')}
+        k: v.shape for k, v in net.state_dict().items() if k.startswith('stages.3.')
+    }

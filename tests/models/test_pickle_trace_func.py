@@ -1,4 +1,5 @@
 """What others do with a network: pickle it, trace it and save the trace, transform it with torch.func."""
+
 import io
 import pickle
 
@@ -55,16 +56,16 @@ def test_torch_func(family):
     params = {name: p.detach() for name, p in net.named_parameters()}
 
     def loss(params, x):
-        return loss_of(torch.func.functional_call(net, params, (x, )))
+        return loss_of(torch.func.functional_call(net, params, (x,)))
 
     per_sample = torch.func.vmap(torch.func.grad(loss), (None, 0))(params, x[:, None])
     for i in range(3):
         net.zero_grad()
-        loss_of(net(x[i:i + 1])).backward()
+        loss_of(net(x[i : i + 1])).backward()
         for name, p in net.named_parameters():
             torch.testing.assert_close(per_sample[name][i], p.grad, rtol=1e-6, atol=1e-9)
     tangent = {name: torch.randn_like(p) for name, p in params.items()}
-    _, slope = torch.func.jvp(lambda params: loss(params, x[:1]), (params, ), (tangent, ))
+    _, slope = torch.func.jvp(lambda params: loss(params, x[:1]), (params,), (tangent,))
     step = 1e-6
     ahead, behind = ({name: p + sign * step * tangent[name] for name, p in params.items()} for sign in (1, -1))
     expected = (loss(ahead, x[:1]) - loss(behind, x[:1])) / (2 * step)
@@ -79,6 +80,6 @@ def test_many_gains_for_one_weight():
 
 def test_export():
     net, x = network('nfnet').eval(), torch.randn(2, 3, 64, 64)
-    exported = torch.export.export(net, (x, )).module()
+    exported = torch.export.export(net, (x,)).module()
     for ours, theirs in zip(exported(x), net(x)):
         torch.testing.assert_close(ours, theirs)

@@ -1,4 +1,5 @@
 """Every model that timm lists under these papers, with shared random parameters."""
+
 import pytest
 import timm
 import torch
@@ -10,13 +11,22 @@ from nfnet_mm.models import NFNet, NFRegNet, NFResNet
 from tests.golden import relative
 
 MODELS = sorted(name for pattern in ('nf*', 'dm_nf*', 'eca_nf*', 'test_nfnet') for name in timm.list_models(pattern))
-ONE_OF_EACH_KIND = ('dm_nfnet_f0', 'nfnet_f0', 'nfnet_l0', 'eca_nfnet_l0', 'nf_resnet50', 'nf_seresnet26', 'nf_ecaresnet26',
-                    'nf_regnet_b1', 'test_nfnet')
+ONE_OF_EACH_KIND = (
+    'dm_nfnet_f0',
+    'nfnet_f0',
+    'nfnet_l0',
+    'eca_nfnet_l0',
+    'nf_resnet50',
+    'nf_seresnet26',
+    'nf_ecaresnet26',
+    'nf_regnet_b1',
+    'test_nfnet',
+)
 
 
 def ours(name):
     family = NFResNet if 'resnet' in name else NFRegNet if 'regnet' in name else NFNet
-    return family(arch=name, out_indices=(4, )).eval()
+    return family(arch=name, out_indices=(4,)).eval()
 
 
 def randomize(model):
@@ -39,12 +49,13 @@ def test_parameter_count(name):
         theirs, backbone = timm.create_model(name), ours(name)
     head = nn.Linear(backbone.out_channels[0], 1000, device='meta')
     assert sum(p.numel() for p in theirs.parameters()) == sum(
-        p.numel() for p in (*backbone.parameters(), *head.parameters()))
+        p.numel() for p in (*backbone.parameters(), *head.parameters())
+    )
 
 
-@pytest.mark.parametrize('name', [
-    name if name in ONE_OF_EACH_KIND else pytest.param(name, marks=pytest.mark.slow) for name in MODELS
-])
+@pytest.mark.parametrize(
+    'name', [name if name in ONE_OF_EACH_KIND else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+)
 def test_logits(name):
     torch.manual_seed(0)
     theirs = timm.create_model(name).eval()

@@ -1,4 +1,5 @@
 """RandAugment and mixing: numbers against Pillow, hand computation and the recipe's text."""
+
 import math
 
 import numpy as np
@@ -35,7 +36,8 @@ PILLOW = dict(
     Color=enhanced(ImageEnhance.Color),
     Contrast=enhanced(ImageEnhance.Contrast),
     Brightness=enhanced(ImageEnhance.Brightness),
-    Sharpness=enhanced(ImageEnhance.Sharpness))
+    Sharpness=enhanced(ImageEnhance.Sharpness),
+)
 
 
 @pytest.mark.parametrize('magnitude', [0, 2, 5, 7, 10, 15, 17])
@@ -78,10 +80,15 @@ def test_geometric_operations_by_hand(img, monkeypatch, level, sign):
     angle, slope, far = math.radians(30 * level * sign), 0.3 * level * sign, 100 * level * sign
     cy, cx = (img.shape[0] - 1) / 2, (img.shape[1] - 1) / 2
     sources = dict(
-        Rotate=lambda x, y: (cx + math.cos(angle) * (x - cx) - math.sin(angle) * (y - cy),
-                             cy + math.sin(angle) * (x - cx) + math.cos(angle) * (y - cy)),
-        ShearX=lambda x, y: (x + slope * y, y), ShearY=lambda x, y: (x, y + slope * x),
-        TranslateX=lambda x, y: (x + far, y), TranslateY=lambda x, y: (x, y + far))
+        Rotate=lambda x, y: (
+            cx + math.cos(angle) * (x - cx) - math.sin(angle) * (y - cy),
+            cy + math.sin(angle) * (x - cx) + math.cos(angle) * (y - cy),
+        ),
+        ShearX=lambda x, y: (x + slope * y, y),
+        ShearY=lambda x, y: (x, y + slope * x),
+        TranslateX=lambda x, y: (x + far, y),
+        TranslateY=lambda x, y: (x, y + far),
+    )
     for name, source in sources.items():
         ours, by_hand = OPERATIONS[name](img, level), warped_by_hand(img, source)
         # coordinates within rounding of a half may fall to either neighbour
@@ -137,10 +144,16 @@ def test_seed_decides():
     assert np.array_equal(results[0], results[1]) and not np.array_equal(results[0], results[2])
 
 
-@pytest.mark.parametrize('kwargs, quoted', [
-    (dict(magnitude=-1), 'magnitude=-1'), (dict(magnitude='9'), "magnitude='9'"),
-    (dict(magnitude=5, num_ops=1.5), '1.5'),
-    (dict(magnitude=5, prob=(0.8, 0.2)), r'\(0.8, 0.2\)'), (dict(magnitude=5, operations=['Blur']), 'unknown: Blur')])
+@pytest.mark.parametrize(
+    'kwargs, quoted',
+    [
+        (dict(magnitude=-1), 'magnitude=-1'),
+        (dict(magnitude='9'), "magnitude='9'"),
+        (dict(magnitude=5, num_ops=1.5), '1.5'),
+        (dict(magnitude=5, prob=(0.8, 0.2)), r'\(0.8, 0.2\)'),
+        (dict(magnitude=5, operations=['Blur']), 'unknown: Blur'),
+    ],
+)
 def test_bad_arguments(kwargs, quoted):
     with pytest.raises(ValueError, match=quoted):
         NFRandAugment(**kwargs)
@@ -153,8 +166,13 @@ def test_bad_image():
 
 def batch_of(size, num_classes=7, pixels=16):
     """Image i is all 10 * i, of class i."""
-    return [dict(inputs=torch.full((3, pixels, pixels), 10 * i, dtype=torch.uint8),
-                 data_samples=DataSample().set_gt_label(i % num_classes)) for i in range(size)]
+    return [
+        dict(
+            inputs=torch.full((3, pixels, pixels), 10 * i, dtype=torch.uint8),
+            data_samples=DataSample().set_gt_label(i % num_classes),
+        )
+        for i in range(size)
+    ]
 
 
 def test_half_mixup_half_cutmix_with_true_labels():
@@ -164,7 +182,7 @@ def test_half_mixup_half_cutmix_with_true_labels():
     for i, (img, sample) in enumerate(zip(out['inputs'], out['data_samples'])):
         score, j = sample.gt_score, (i + 1) % 6
         assert img.dtype == torch.uint8 and img.shape == (3, 16, 16) and 'gt_label' not in sample
-        assert score.shape == (7, ) and abs(score.sum() - 1) < 1e-6
+        assert score.shape == (7,) and abs(score.sum() - 1) < 1e-6
         expected = 10 * (i * score[i] + j * score[j])  # the label tells the mean of the pixels
         if i < 3:
             assert len(img.unique()) == 1 and abs(img[0, 0, 0] - expected) <= 0.5
@@ -196,8 +214,9 @@ def test_mix_up_rounds_and_cut_mix_counts():
 
 def test_randaugment_comes_after_mixing(monkeypatch):
     calls = []
-    monkeypatch.setattr(NFRandAugment, 'transform',
-                        lambda self, results: calls.append(results['img'].copy()) or results)
+    monkeypatch.setattr(
+        NFRandAugment, 'transform', lambda self, results: calls.append(results['img'].copy()) or results
+    )
     np.random.seed(0)
     out = mixing_collate(batch_of(4), 7, randaugment=dict(magnitude=15))
     assert len(calls) == 4

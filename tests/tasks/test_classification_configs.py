@@ -1,4 +1,5 @@
 """configs/imagenet: what the built runner will do against the papers' recipes, and two steps on real folders."""
+
 import copy
 import functools
 import math
@@ -24,20 +25,65 @@ CONFIGS = Path(__file__).parents[2] / 'configs' / 'imagenet'
 IMAGES = 1281167
 SAM = HOOKS.get('SAMHook')
 # train px, test px, dropout, RandAugment's magnitude (NFNets, Table 1 and Appendix A.3)
-NFNETS = dict(F0=(192, 256, .2, 5), F1=(224, 320, .3, 10), F2=(256, 352, .4, 10), F3=(320, 416, .4, 15),
-              F4=(384, 512, .5, 15), F5=(416, 544, .5, 15), F6=(448, 576, .5, 15))
-LIGHT = {'L0': (224, 288, .2, 10), 'ECA-L0': (224, 288, .2, 10), 'ECA-L1': (256, 320, .3, 10),
-         'ECA-L2': (320, 384, .4, 15), 'ECA-L3': (352, 448, .4, 15)}
+NFNETS = dict(
+    F0=(192, 256, 0.2, 5),
+    F1=(224, 320, 0.3, 10),
+    F2=(256, 352, 0.4, 10),
+    F3=(320, 416, 0.4, 15),
+    F4=(384, 512, 0.5, 15),
+    F5=(416, 544, 0.5, 15),
+    F6=(448, 576, 0.5, 15),
+)
+LIGHT = {
+    'L0': (224, 288, 0.2, 10),
+    'ECA-L0': (224, 288, 0.2, 10),
+    'ECA-L1': (256, 320, 0.3, 10),
+    'ECA-L2': (320, 384, 0.4, 15),
+    'ECA-L3': (352, 448, 0.4, 15),
+}
 # train px, test px, dropout, weight decay (NF-ResNets, Appendix D; the authors' code)
-REGNETS = (192, 224, .2, 5e-5), (224, 256, .2, 6e-5), (240, 272, .3, 7e-5), (288, 320, .3, 8e-5), \
-    (320, 384, .4, 9e-5), (384, 456, .4, 1e-4)
+REGNETS = (
+    (192, 224, 0.2, 5e-5),
+    (224, 256, 0.2, 6e-5),
+    (240, 272, 0.3, 7e-5),
+    (288, 320, 0.3, 8e-5),
+    (320, 384, 0.4, 9e-5),
+    (384, 456, 0.4, 1e-4),
+)
 
 
-def recipe(batch, lr, epochs, decay, dropout=0.0, drop_path=0.0, train=224, test=256, agc=None, ema=None, sam=False,
-           mixing=None, images=IMAGES, warmup=None, steps=None):
-    return dict(batch=batch, lr=lr, steps=steps or epochs * images // batch, decay=decay, dropout=dropout,
-                warmup=warmup or 5 * images // batch, drop_path=drop_path, train=train, test=test, agc=agc, ema=ema,
-                sam=sam, mixing=mixing)
+def recipe(
+    batch,
+    lr,
+    epochs,
+    decay,
+    dropout=0.0,
+    drop_path=0.0,
+    train=224,
+    test=256,
+    agc=None,
+    ema=None,
+    sam=False,
+    mixing=None,
+    images=IMAGES,
+    warmup=None,
+    steps=None,
+):
+    return dict(
+        batch=batch,
+        lr=lr,
+        steps=steps or epochs * images // batch,
+        decay=decay,
+        dropout=dropout,
+        warmup=warmup or 5 * images // batch,
+        drop_path=drop_path,
+        train=train,
+        test=test,
+        agc=agc,
+        ema=ema,
+        sam=sam,
+        mixing=mixing,
+    )
 
 
 def recipes():
@@ -46,42 +92,70 @@ def recipes():
     for models, prefix in ((NFNETS, 'nfnet_'), (LIGHT, '')):
         for name, (train, test, dropout, magnitude) in models.items():
             config = prefix + {'L0': 'nfnet_l0'}.get(name, name.lower().replace('eca-', 'eca_nfnet_'))
-            kwargs = dict(dropout=dropout, drop_path=.25, train=train, test=test, agc=.01, ema=1e-5,
-                          mixing=dict(magnitude=magnitude))
+            kwargs = dict(
+                dropout=dropout,
+                drop_path=0.25,
+                train=train,
+                test=test,
+                agc=0.01,
+                ema=1e-5,
+                mixing=dict(magnitude=magnitude),
+            )
             table[config] = name, recipe(4096, 1.6, 360, 2e-5, **kwargs)
             if prefix:
                 table[f'{config}_sam'] = name, recipe(4096, 1.6, 360, 2e-5, sam=True, **kwargs)
     for depth in (50, 101, 152, 200, 288):
-        table[f'nf_resnet{depth}'] = str(depth), recipe(1024, .4, 90, 5e-5, .25, .1)
-        table[f'nf_resnet{depth}_agc'] = str(depth), recipe(4096, 1.6, 90, 5e-5, .25, .1, agc=.01)
+        table[f'nf_resnet{depth}'] = str(depth), recipe(1024, 0.4, 90, 5e-5, 0.25, 0.1)
+        table[f'nf_resnet{depth}_agc'] = str(depth), recipe(4096, 1.6, 90, 5e-5, 0.25, 0.1, agc=0.01)
         if depth == 288:
             continue
-        table[f'bn_resnet{depth}'] = depth, recipe(1024, .4, 90, 5e-5)
-        for kind, arch, agc in (('nf', str(depth), .01), ('bn', depth, None)):
-            table[f'pretrain_{kind}_resnet{depth}'] = arch, recipe(
-                1024, .4, 10, 1e-5, test=None, agc=agc, images=14197122, warmup=5000)
+        table[f'bn_resnet{depth}'] = depth, recipe(1024, 0.4, 90, 5e-5)
+        for kind, arch, agc in (('nf', str(depth), 0.01), ('bn', depth, None)):
+            table[f'pretrain_{kind}_resnet{depth}'] = (
+                arch,
+                recipe(1024, 0.4, 10, 1e-5, test=None, agc=agc, images=14197122, warmup=5000),
+            )
             for px in (224, 320, 384):
-                table[f'finetune_{kind}_resnet{depth}_{px}px'] = arch, recipe(
-                    2048, .1, None, 0.0, train=px, test=px, agc=agc, ema=1e-4, steps=15000, warmup=5000)
-    for batch, lr in ((1024, .4), (8, .025), (4, .01)):
+                table[f'finetune_{kind}_resnet{depth}_{px}px'] = (
+                    arch,
+                    recipe(2048, 0.1, None, 0.0, train=px, test=px, agc=agc, ema=1e-4, steps=15000, warmup=5000),
+                )
+    for batch, lr in ((1024, 0.4), (8, 0.025), (4, 0.01)):
         table[f'nf_resnet50_15e_batch{batch}'] = '50', recipe(batch, lr, 15, 5e-5)
         table[f'bn_resnet50_15e_batch{batch}'] = 50, recipe(batch, lr, 15, 5e-5)
     for level, (train, test, dropout, decay) in enumerate(REGNETS):
-        table[f'nf_regnet_b{level}'] = f'B{level}', recipe(
-            1024, .4, 360, decay, dropout, .1, train, test, ema=1e-5, mixing={})
+        table[f'nf_regnet_b{level}'] = (
+            f'B{level}',
+            recipe(1024, 0.4, 360, decay, dropout, 0.1, train, test, ema=1e-5, mixing={}),
+        )
     for name, config, epochs in (('F4', 'nfnet_f4', 40), ('F4+', 'nfnet_f4plus', 20)):
-        table[f'pretrain_{config}'] = name, recipe(
-            4096, 1.6, epochs, 1e-6, test=None, agc=.01, images=14197122, warmup=5000)
-        table[f'finetune_{config}'] = name, recipe(
-            2048, .1, None, 1e-5, .25, .1, 384, 512, agc=.01, ema=1e-4, sam=True, steps=15000, warmup=5000)
+        table[f'pretrain_{config}'] = (
+            name,
+            recipe(4096, 1.6, epochs, 1e-6, test=None, agc=0.01, images=14197122, warmup=5000),
+        )
+        table[f'finetune_{config}'] = (
+            name,
+            recipe(2048, 0.1, None, 1e-5, 0.25, 0.1, 384, 512, agc=0.01, ema=1e-4, sam=True, steps=15000, warmup=5000),
+        )
     return table
 
 
 RECIPES = recipes()
 # One of each kind in every test run, all of them in `make test-all`.
-QUICK = ('nfnet_f1', 'nfnet_f5_sam', 'eca_nfnet_l0', 'nf_resnet50', 'nf_resnet101_agc', 'nf_resnet50_15e_batch8',
-         'nf_regnet_b2', 'bn_resnet200', 'finetune_nf_resnet50_320px', 'finetune_nfnet_f4plus', 'pretrain_bn_resnet101',
-         'pretrain_nfnet_f4')
+QUICK = (
+    'nfnet_f1',
+    'nfnet_f5_sam',
+    'eca_nfnet_l0',
+    'nf_resnet50',
+    'nf_resnet101_agc',
+    'nf_resnet50_15e_batch8',
+    'nf_regnet_b2',
+    'bn_resnet200',
+    'finetune_nf_resnet50_320px',
+    'finetune_nfnet_f4plus',
+    'pretrain_bn_resnet101',
+    'pretrain_nfnet_f4',
+)
 
 
 @functools.lru_cache(None)
@@ -91,8 +165,9 @@ def load(name):
 
 
 def every_config(quick):
-    return pytest.mark.parametrize('name', [
-        pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in sorted(RECIPES)])
+    return pytest.mark.parametrize(
+        'name', [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in sorted(RECIPES)]
+    )
 
 
 @pytest.fixture(scope='module')
@@ -192,17 +267,25 @@ def test_recipe(name, build):
     assert model.head.loss_module.label_smooth_val == 0.1
     if not isinstance(model.backbone, BNResNet):
         assert [stage[0].drop_path_rate for stage in model.backbone.stages] == pytest.approx(
-            [expected['drop_path'] * i / 4 for i in range(4)])
-    assert model.head.init_cfg == (dict(type='Constant', layer='Linear', val=0) if 'regnet' in name else
-                                   dict(type='Normal', layer='Linear', std=0.01))
+            [expected['drop_path'] * i / 4 for i in range(4)]
+        )
+    assert model.head.init_cfg == (
+        dict(type='Constant', layer='Linear', val=0)
+        if 'regnet' in name
+        else dict(type='Normal', layer='Linear', std=0.01)
+    )
     assert model.data_preprocessor.mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
     assert model.data_preprocessor.std.flatten().tolist() == pytest.approx([58.395, 57.12, 57.375])
     assert model.data_preprocessor.to_rgb and model.data_preprocessor.batch_augments is None
 
     steps = loop.dataloader.dataset.pipeline.transforms
     assert [type(step).__name__ for step in steps] == [
-        'LoadImageFromFile', 'RandomResizedCrop', 'RandomFlip', 'PackInputs']
-    assert steps[1].scale == (expected['train'], ) * 2 and steps[1].crop_ratio_range == (0.08, 1.0)
+        'LoadImageFromFile',
+        'RandomResizedCrop',
+        'RandomFlip',
+        'PackInputs',
+    ]
+    assert steps[1].scale == (expected['train'],) * 2 and steps[1].crop_ratio_range == (0.08, 1.0)
     collate = loop.dataloader.collate_fn
     if expected['mixing'] is None:
         assert collate.func is not mixing_collate
@@ -214,7 +297,7 @@ def test_recipe(name, build):
     else:
         _, resize, crop, _ = runner.val_loop.dataloader.dataset.pipeline.transforms
         assert (resize.scale, resize.edge, resize.interpolation) == (expected['test'] + 32, 'short', 'bicubic')
-        assert crop.crop_size == (expected['test'], ) * 2
+        assert crop.crop_size == (expected['test'],) * 2
 
 
 @pytest.mark.parametrize('name', sorted(RECIPES))
@@ -227,7 +310,7 @@ def test_shapes(name):
         assert (backbone.type, backbone.depth, head.in_channels) == ('nfnet_mm.BNResNet', arch, 2048)
         assert arch in BNResNet.arch_settings
         return
-    assert (backbone.get('arch') or str(backbone.depth)) == arch and tuple(backbone.out_indices) == (4, )
+    assert (backbone.get('arch') or str(backbone.depth)) == arch and tuple(backbone.out_indices) == (4,)
     row = resolve_arch(backbone.type.rpartition('.')[2], arch)
     assert head.in_channels == (row.final_channels or row.widths[-1])
     if 'tune' not in name and 'pretrain' not in name:
@@ -259,13 +342,27 @@ def test_learning_rate_step_by_step():
             scheduler.step()
     warmup, steps = cfg.warmup, cfg.max_iters
     assert (warmup, steps) == (1563, 28150)
-    expected = [k / warmup if k < warmup else 0.5 + 0.5 * math.cos(math.pi * (k - warmup) / (steps - warmup))
-                for k in range(steps)]
+    expected = [
+        k / warmup if k < warmup else 0.5 + 0.5 * math.cos(math.pi * (k - warmup) / (steps - warmup))
+        for k in range(steps)
+    ]
     assert np.abs(np.array(seen) - 1.6 * np.array(expected)).max() < 1e-6
 
 
-@every_config(('nfnet_f0', 'nfnet_f6_sam', 'eca_nfnet_l1', 'nf_resnet50', 'nf_resnet50_agc', 'nf_resnet50_15e_batch4',
-               'nf_regnet_b0', 'bn_resnet50', 'finetune_nf_resnet50_224px', 'pretrain_nf_resnet50'))
+@every_config(
+    (
+        'nfnet_f0',
+        'nfnet_f6_sam',
+        'eca_nfnet_l1',
+        'nf_resnet50',
+        'nf_resnet50_agc',
+        'nf_resnet50_15e_batch4',
+        'nf_regnet_b0',
+        'bn_resnet50',
+        'finetune_nf_resnet50_224px',
+        'pretrain_nf_resnet50',
+    )
+)
 def test_two_steps_and_validation(name, folders, tmp_path):
     cfg = small(name, folders, tmp_path)
     if cfg.train_dataloader.batch_size > 4:

@@ -1,4 +1,5 @@
 """The NYU configs: they build, hold the recipe, and train and validate on data in the real layout."""
+
 from pathlib import Path
 
 import cv2
@@ -9,9 +10,9 @@ import torch
 pytest.importorskip('mmseg')
 pytest.importorskip('mmpretrain')
 
-from mmengine import Config  # noqa: E402
-from mmengine.registry import DATASETS, MODELS, init_default_scope  # noqa: E402
-from mmengine.runner import Runner  # noqa: E402
+from mmengine import Config
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.runner import Runner
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 NAMES = [f'depth_{kind}_resnet{depth}_nyu' for kind in ('nf', 'bn') for depth in (50, 101, 152, 200)]
@@ -24,8 +25,10 @@ def nyu(tmp_path_factory):
     root, rng = tmp_path_factory.mktemp('data') / 'nyu', np.random.default_rng(0)
     for number, split in enumerate(('train', 'train', 'train', 'test', 'test'), 1):
         depth = np.tile(np.linspace(700, 9990, 640).astype(np.uint16), (480, 1))
-        for kind, suffix, array in (('images', 'jpg', rng.integers(0, 256, (480, 640, 3), dtype=np.uint8)),
-                                    ('annotations', 'png', depth)):
+        for kind, suffix, array in (
+            ('images', 'jpg', rng.integers(0, 256, (480, 640, 3), dtype=np.uint8)),
+            ('annotations', 'png', depth),
+        ):
             (root / kind / split).mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(root / kind / split / f'nyu_{number:04d}.{suffix}'), array)
     return root
@@ -60,7 +63,7 @@ def test_models(name):
     norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     if '_nf_' in name:
         assert [len(stage) for stage in model.backbone.stages] == BLOCKS[depth] and not norms
-        assert model.backbone.out_channels == (2048, )
+        assert model.backbone.out_channels == (2048,)
     else:
         assert [len(getattr(model.backbone, f'layer{i}')) for i in (1, 2, 3, 4)] == BLOCKS[depth]
         assert len([m for m in model.decode_head.modules() if m in norms]) == 1 + 4 * 2
@@ -111,10 +114,12 @@ def test_data_of_the_config(nyu, tmp_path):
     assert sample['data_samples'].ori_shape == (456, 608)
     # the network gets RGB in this normalization
     model = MODELS.build(cfg.model)
-    out = model.data_preprocessor(dict(inputs=[torch.full((3, 228, 304), 128).byte()],
-                                       data_samples=[train[0]['data_samples']]), training=True)['inputs']
-    assert torch.allclose(out[0, :, 0, 0], (128 - torch.tensor([123.675, 116.28, 103.53]))
-                          / torch.tensor([58.395, 57.12, 57.375]))
+    out = model.data_preprocessor(
+        dict(inputs=[torch.full((3, 228, 304), 128).byte()], data_samples=[train[0]['data_samples']]), training=True
+    )['inputs']
+    assert torch.allclose(
+        out[0, :, 0, 0], (128 - torch.tensor([123.675, 116.28, 103.53])) / torch.tensor([58.395, 57.12, 57.375])
+    )
 
 
 @pytest.mark.parametrize('name', ['depth_nf_resnet50_nyu', 'depth_bn_resnet50_nyu'])
@@ -129,8 +134,10 @@ def test_two_steps_and_validation(name, nyu, tmp_path):
     assert runner.optim_wrapper.optimizer.param_groups[0]['initial_lr'] == pytest.approx(0.16 * 4 / 256)
     for key in (next(iter(before)), 'decode_head.reduce.weight', 'decode_head.conv_seg.bias'):
         assert not torch.equal(runner.model.get_parameter(key), before[key]), key
-    metrics = {key: runner.message_hub.get_scalar(f'val/{key}').current()
-               for key in ('delta1', 'delta2', 'delta3', 'rms', 'rel')}
+    metrics = {
+        key: runner.message_hub.get_scalar(f'val/{key}').current()
+        for key in ('delta1', 'delta2', 'delta3', 'rms', 'rel')
+    }
     assert all(np.isfinite(value) for value in metrics.values())
     assert 0 <= metrics['delta1'] <= metrics['delta2'] <= metrics['delta3'] <= 100
     assert list(Path(cfg.work_dir).glob('best_delta1_*.pth')) and (Path(cfg.work_dir) / 'iter_2.pth').exists()

@@ -1,4 +1,5 @@
 """NYU: the preparation tool, the transforms and the metric, on small data in the real formats."""
+
 import math
 import os
 
@@ -11,10 +12,10 @@ pytest.importorskip('mmseg')
 h5py = pytest.importorskip('h5py')
 savemat = pytest.importorskip('scipy.io').savemat
 
+from nfnet_mm.run import UserError  # noqa: E402
 from nfnet_mm.tasks.depth import DepthColorJitter, DownsampleCrop, PixelDepthMetric  # noqa: E402
 from nfnet_mm.tasks.depth.prepare import depth_to_millimetres, prepare_nyu, read_splits  # noqa: E402
 from nfnet_mm.tasks.depth.transforms import jitter_color  # noqa: E402
-from nfnet_mm.utils.running import UserError  # noqa: E402
 
 
 def write_mat(path, count, height=12, width=16):
@@ -40,8 +41,16 @@ def write_splits(path, train, test):
 @pytest.fixture
 def small(tmp_path):
     images, depths = write_mat(tmp_path / 'labeled.mat', 5)
-    return dict(mat=tmp_path / 'labeled.mat', splits=write_splits(tmp_path / 'splits.mat', [2, 3, 5], [1, 4]),
-                out=tmp_path / 'nyu', expected=(3, 2)), images, depths
+    return (
+        dict(
+            mat=tmp_path / 'labeled.mat',
+            splits=write_splits(tmp_path / 'splits.mat', [2, 3, 5], [1, 4]),
+            out=tmp_path / 'nyu',
+            expected=(3, 2),
+        ),
+        images,
+        depths,
+    )
 
 
 def test_prepare_layout_and_values(small, capsys):
@@ -93,7 +102,7 @@ def test_prepare_refuses_what_does_not_fit(small, tmp_path):
     splits = write_splits(tmp_path / 'twice.mat', [1, 2, 3], [3, 4])
     with pytest.raises(UserError, match=r'once: see \[3\]'):
         prepare_nyu(**dict(kwargs, splits=splits))
-    with pytest.raises(UserError, match="lacks trainNdxs, testNdxs"):
+    with pytest.raises(UserError, match='lacks trainNdxs, testNdxs'):
         savemat(tmp_path / 'other.mat', dict(a=1))
         read_splits(tmp_path / 'other.mat')
     (tmp_path / 'page.mat').write_text('<html>not found</html>' * 100)
@@ -127,7 +136,7 @@ def test_millimetres_refuse_what_16_bits_cannot_hold(bad):
 
 def test_splits_of_matlab_7_3(tmp_path):
     with h5py.File(tmp_path / 'splits.mat', 'w', userblock_size=512) as file:
-        file['trainNdxs'], file['testNdxs'] = np.array([[2., 3.]]), np.array([[1.]])
+        file['trainNdxs'], file['testNdxs'] = np.array([[2.0, 3.0]]), np.array([[1.0]])
     header = b'MATLAB 7.3 MAT-file'.ljust(124) + b'\x00\x02IM'
     with open(tmp_path / 'splits.mat', 'r+b') as file:
         file.write(header)
@@ -187,8 +196,7 @@ def test_downsample_crop_refuses():
 
 def test_color_jitter_draws_from_the_papers_ranges(monkeypatch):
     seen = []
-    monkeypatch.setattr('nfnet_mm.tasks.depth.transforms.jitter_color',
-                        lambda image, *args: seen.append(args) or image)
+    monkeypatch.setattr('nfnet_mm.tasks.depth.transforms.jitter_color', lambda image, *args: seen.append(args) or image)
     np.random.seed(0)
     jitter = DepthColorJitter()
     image, depth = picture(4, 4)
@@ -204,6 +212,7 @@ def test_color_jitter_draws_from_the_papers_ranges(monkeypatch):
 
 def test_color_jitter_matches_colorsys():
     import colorsys
+
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (6, 7, 3), dtype=np.uint8)
     out = jitter_color(image, False, 0.1, 1.3, -0.15)
@@ -217,9 +226,15 @@ def test_color_jitter_matches_colorsys():
     assert np.abs(gray - luma[..., None]).max() <= 0.51
 
 
-@pytest.mark.parametrize('kwargs, match', [(dict(gray_prob=1.1), 'gray_prob=1.1'), (dict(hue=0.6), 'hue=0.6'),
-                                           (dict(brightness=-1), 'brightness=-1'),
-                                           (dict(saturation=(2, 1)), r'saturation=\(2, 1\)')])
+@pytest.mark.parametrize(
+    'kwargs, match',
+    [
+        (dict(gray_prob=1.1), 'gray_prob=1.1'),
+        (dict(hue=0.6), 'hue=0.6'),
+        (dict(brightness=-1), 'brightness=-1'),
+        (dict(saturation=(2, 1)), r'saturation=\(2, 1\)'),
+    ],
+)
 def test_color_jitter_refuses(kwargs, match):
     with pytest.raises(ValueError, match=match):
         DepthColorJitter(**kwargs)
@@ -229,8 +244,11 @@ def test_color_jitter_refuses(kwargs, match):
 
 def evaluate(metric, pairs):
     for pred, target in pairs:
-        sample = dict(pred_depth_map=dict(data=torch.tensor(pred)[None]),
-                      gt_depth_map=dict(data=torch.tensor(target)[None]), img_path='a.jpg')
+        sample = dict(
+            pred_depth_map=dict(data=torch.tensor(pred)[None]),
+            gt_depth_map=dict(data=torch.tensor(target)[None]),
+            img_path='a.jpg',
+        )
         metric.process({}, [sample])
     return metric.evaluate(len(pairs))
 

@@ -1,4 +1,5 @@
 """The up-projection head and the reverse Huber loss, against definitions and numbers worked out by hand."""
+
 import runpy
 import statistics
 from pathlib import Path
@@ -82,7 +83,7 @@ def test_normalizer_free_blocks_keep_unit_variance():
         up = block.up(x)
         for row in (0, 1):  # all four kinds of pixels alike
             for column in (0, 1):
-                kind = up[..., 8 + row:-8:2, 8 + column:-8:2]
+                kind = up[..., 8 + row : -8 : 2, 8 + column : -8 : 2]
                 assert 0.6 < kind.var().item() < 1.5, (i, row, column)
         x = block(x)
 
@@ -115,7 +116,7 @@ def test_head_adds_losses_of_one_name():
     one = dict(type='nfnet_mm.BerHuLoss')
     head = UpProjectionHead(in_channels=6, channels=16, loss_decode=[one, one, dict(one, loss_name='loss_b')])
     samples = [SegDataSample(gt_depth_map=PixelData(data=torch.ones(1, 16, 16)))]
-    losses = head.loss((torch.randn(1, 6, 1, 1), ), samples, {})
+    losses = head.loss((torch.randn(1, 6, 1, 1),), samples, {})
     assert torch.allclose(losses['loss_berhu'], 2 * losses['loss_b'])
 
 
@@ -124,9 +125,9 @@ def test_head_refuses():
         UpProjectionHead(in_channels=8, channels=1000)
     head = UpProjectionHead(in_channels=8, channels=16)
     with pytest.raises(ValueError, match=r'takes a feature \(N, 8, H, W\), got \(1, 4, 2, 2\)'):
-        head((torch.zeros(1, 4, 2, 2), ))
+        head((torch.zeros(1, 4, 2, 2),))
     with pytest.raises(ValueError, match=r'data samples \[0\] have no gt_depth_map.*LoadDepthAnnotation'):
-        head.loss((torch.zeros(1, 8, 2, 2), ), [SegDataSample()], {})
+        head.loss((torch.zeros(1, 8, 2, 2),), [SegDataSample()], {})
 
 
 def test_berhu_by_hand():
@@ -187,7 +188,7 @@ def test_berhu_of_two_processes_is_that_of_one():
     pred = (torch.rand(4, 6) * 9).requires_grad_()
     target = torch.rand(4, 6) * 9
     target[0, :4] = 0  # so the processes have different numbers of valid pixels
-    whole, = torch.autograd.grad(BerHuLoss()(pred, target), pred)
+    (whole,) = torch.autograd.grad(BerHuLoss()(pred, target), pred)
     valid, error = target > 0, pred - target
     parts = [(error[half], valid[half]) for half in (slice(0, 2), slice(2, 4))]
     largest = max(e[v].abs().max().item() for e, v in parts) * 0.2
@@ -196,5 +197,5 @@ def test_berhu_of_two_processes_is_that_of_one():
     def reduce(tensor, op):
         tensor.fill_(largest if op == 'max' else mean_count)
 
-    shared, = torch.autograd.grad(sum(berhu(e, v, 0.2, reduce) for e, v in parts) / 2, pred)
+    (shared,) = torch.autograd.grad(sum(berhu(e, v, 0.2, reduce) for e, v in parts) / 2, pred)
     assert torch.allclose(shared, whole, atol=1e-7)

@@ -1,4 +1,5 @@
 """FCN on Pascal VOC (NF-ResNets, Appendix H.1): transforms, recipe, and a run on the real layout."""
+
 from pathlib import Path
 
 import mmcv
@@ -44,10 +45,13 @@ def test_random_scale_is_relative_to_the_image():
     assert np.mean(factors) == pytest.approx(1.25, abs=0.05)
 
 
-@pytest.mark.parametrize('build, message', [
-    (lambda: CenterCropPad(0), 'size=0 must be a positive integer'),
-    (lambda: RandomScale((2, 1)), r'scales=\(2, 1\) must be two positive numbers, the lower first'),
-])
+@pytest.mark.parametrize(
+    'build, message',
+    [
+        (lambda: CenterCropPad(0), 'size=0 must be a positive integer'),
+        (lambda: RandomScale((2, 1)), r'scales=\(2, 1\) must be two positive numbers, the lower first'),
+    ],
+)
 def test_bad_arguments(build, message):
     with pytest.raises(ValueError, match=message):
         build()
@@ -89,12 +93,22 @@ def runner_on(voc, path, work_dir, size=None, **options):
     return Runner.from_cfg(cfg)
 
 
-@pytest.mark.parametrize('path', [
-    pytest.param(p, id=p.stem, marks=() if 'nf_resnet50' in p.name else pytest.mark.slow) for p in LEAVES])
+@pytest.mark.parametrize(
+    'path', [pytest.param(p, id=p.stem, marks=() if 'nf_resnet50' in p.name else pytest.mark.slow) for p in LEAVES]
+)
 def test_trains_two_steps_and_validates(voc, path, tmp_path):
-    runner = runner_on(voc, path, tmp_path / path.stem, size=65, **{
-        'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2, 'train_cfg.total_batch': 4,
-        'train_dataloader.batch_size': 2})
+    runner = runner_on(
+        voc,
+        path,
+        tmp_path / path.stem,
+        size=65,
+        **{
+            'train_cfg.max_iters': 2,
+            'train_cfg.val_interval': 2,
+            'train_cfg.total_batch': 4,
+            'train_dataloader.batch_size': 2,
+        },
+    )
     runner.train()
     scalars = runner.message_hub.log_scalars
     assert np.isfinite(scalars['train/loss'].current())
@@ -123,7 +137,9 @@ def test_recipe_as_built(voc, path, tmp_path):
     assert sorted(milestones) == [21_000, 27_000]
     assert wrapper.optimizer.defaults['lr'] == 0.003 and wrapper.optimizer.defaults['nesterov']
     assert {(g['weight_decay'], min(p.dim() for p in g['params']) > 1) for g in wrapper.optimizer.param_groups} == {
-        (5e-5, True), (0.0, False)}
+        (5e-5, True),
+        (0.0, False),
+    }
     head = runner.model.decode_head
     dilations = [m.dilation for m in head.modules() if isinstance(m, torch.nn.Conv2d)]
     assert dilations == [(1, 1), (6, 6), (6, 6)]  # the classifier's conv is made first

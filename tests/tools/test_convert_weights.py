@@ -36,12 +36,17 @@ def source(tmp_path):
 
 
 def test_there_and_back(source, tmp_path, monkeypatch, capsys):
-    done = subprocess.run([sys.executable, ROOT / 'tools' / 'convert_weights.py', source, 'a.pth'], cwd=tmp_path,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, ROOT / 'tools' / 'convert_weights.py', source, 'a.pth'],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     count = sum(a.size for leaves in deepmind_tree().values() for a in leaves.values())
     assert (done.returncode, done.stderr) == (0, '')
-    assert done.stdout == (f'NFNet a variant without a name, {count:,} parameters, 5 classes, dialect authors; '
-                           'from deepmind to ours\n')
+    assert done.stdout == (
+        f'NFNet a variant without a name, {count:,} parameters, 5 classes, dialect authors; from deepmind to ours\n'
+    )
     saved = torch.load(tmp_path / 'a.pth', weights_only=True)
     expected = from_deepmind(deepmind_tree())
     assert all(torch.equal(saved['state_dict'][k], v) for k, v in expected.items())
@@ -64,17 +69,23 @@ def test_timms_models_load_strictly(name, tmp_path):
     pytest.importorskip('mmpretrain')
     from mmengine.registry import MODELS
 
-    from nfnet_mm.converters.recognise import backbone_config
+    from nfnet_mm.converters.load import backbone_config
+
     torch.manual_seed(0)
     state = timm.create_model(name, num_classes=4).state_dict()
     torch.save(state, tmp_path / 'source')
     summary = convert_file(str(tmp_path / 'source'), str(tmp_path / 'a.pth'))
     assert (summary.arch, summary.dialect, summary.source, summary.num_classes) == (name, 'timm', 'timm', 4)
     assert summary.parameters == sum(v.numel() for v in state.values())
-    backbone = MODELS.build(dict(backbone_config(summary.family, summary.arch), out_indices=(4, )))
-    classifier = MODELS.build(dict(
-        type='mmpretrain.ImageClassifier', backbone=backbone, neck=dict(type='mmpretrain.GlobalAveragePooling'),
-        head=dict(type='nfnet_mm.NFClsHead', num_classes=4, in_channels=backbone.out_channels[0])))
+    backbone = MODELS.build(dict(backbone_config(summary.family, summary.arch), out_indices=(4,)))
+    classifier = MODELS.build(
+        dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=backbone,
+            neck=dict(type='mmpretrain.GlobalAveragePooling'),
+            head=dict(type='nfnet_mm.NFClsHead', num_classes=4, in_channels=backbone.out_channels[0]),
+        )
+    )
     classifier.load_state_dict(torch.load(tmp_path / 'a.pth', weights_only=True)['state_dict'], strict=True)
     convert_file(str(tmp_path / 'a.pth'), str(tmp_path / 'b.pth'), to='timm')
     back = torch.load(tmp_path / 'b.pth', weights_only=True)['state_dict']
@@ -169,11 +180,18 @@ def test_whole_f0_is_quick_and_small(tmp_path):
     tree = f0_tree()
     assert sum(a.size for leaves in tree.values() for a in leaves.values()) == 71_489_284
     (tmp_path / 'F0_haiku.npz').write_bytes(pickle.dumps(tree, protocol=3))
-    code = ('import convert_weights, resource; convert_weights.main(); use = resource.getrusage(resource.RUSAGE_SELF);'
-            'print(use.ru_utime + use.ru_stime, use.ru_maxrss)')
-    done = subprocess.run([sys.executable, '-c', code, 'F0_haiku.npz', 'F0.pth'], capture_output=True, text=True,
-                          cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(ROOT / 'tools')},
-                          preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2]))
+    code = (
+        'import convert_weights, resource; convert_weights.main(); use = resource.getrusage(resource.RUSAGE_SELF);'
+        'print(use.ru_utime + use.ru_stime, use.ru_maxrss)'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code, 'F0_haiku.npz', 'F0.pth'],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(ROOT / 'tools')},
+        preexec_fn=lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2]),
+    )
     assert done.returncode == 0, done.stderr
     summary, used = done.stdout.splitlines()
     assert 'NFNet F0, 71,489,284 parameters, 1000 classes, dialect authors' in summary
@@ -194,7 +212,7 @@ def f0_tree():
         tree[f'NFNet/~/{path}'] = {k: random.random(s, np.float32) for k, s in shapes.items()}
 
     def conv(path, kernel, inputs, outputs):
-        put(path, w=(kernel, kernel, inputs, outputs), gain=(outputs, ), bias=(outputs, ))
+        put(path, w=(kernel, kernel, inputs, outputs), gain=(outputs,), bias=(outputs,))
 
     for i, (inputs, outputs) in enumerate(((3, 16), (16, 32), (32, 64), (64, 128))):
         conv(f'stem_conv{i}', 3, inputs, outputs)
@@ -202,15 +220,19 @@ def f0_tree():
     for depth, outputs in zip((1, 2, 6, 3), (256, 512, 1536, 1536)):
         for block in range(depth):
             path, middle = 'nf_block' + (f'_{number}' if number else ''), outputs // 2
-            for name, kernel, i, o in (('conv_shortcut', 1, inputs, outputs), ('conv0', 1, inputs, middle),
-                                       ('conv1', 3, 128, middle), ('conv1b', 3, 128, middle),
-                                       ('conv2', 1, middle, outputs)):
+            for name, kernel, i, o in (
+                ('conv_shortcut', 1, inputs, outputs),
+                ('conv0', 1, inputs, middle),
+                ('conv1', 3, 128, middle),
+                ('conv1b', 3, 128, middle),
+                ('conv2', 1, middle, outputs),
+            ):
                 if block == 0 or name != 'conv_shortcut':
                     conv(f'{path}/~/{name}', kernel, i, o)
-            put(f'{path}/~/squeeze_excite/~/linear', w=(outputs, middle), b=(middle, ))
-            put(f'{path}/~/squeeze_excite/~/linear_1', w=(middle, outputs), b=(outputs, ))
+            put(f'{path}/~/squeeze_excite/~/linear', w=(outputs, middle), b=(middle,))
+            put(f'{path}/~/squeeze_excite/~/linear_1', w=(middle, outputs), b=(outputs,))
             put(path, skip_gain=())
             inputs, number = outputs, number + 1
     conv('final_conv', 1, 1536, 3072)
-    put('linear', w=(3072, 1000), b=(1000, ))
+    put('linear', w=(3072, 1000), b=(1000,))
     return {m: {k: np.asarray(a) for k, a in leaves.items()} for m, leaves in tree.items()}

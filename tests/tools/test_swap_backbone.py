@@ -1,4 +1,5 @@
 """Shipped configs with a swapped backbone: the written file is the config, and trains."""
+
 import copy
 import importlib.util
 import json
@@ -11,9 +12,9 @@ from mmengine import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
-from nfnet_mm.utils.config_files import default_name, find_config, read_config, write_config
-from nfnet_mm.utils.running import UserError
-from nfnet_mm.utils.swap import is_resnet, swap_config
+from nfnet_mm.run import UserError
+from nfnet_mm.swap.config_files import default_name, find_config, read_config, write_config
+from nfnet_mm.swap.swap import is_resnet, swap_config
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
@@ -38,17 +39,21 @@ def sweep():
     return module
 
 
-@pytest.mark.parametrize('config, backbone, strides', [
-    ('mmdet::mask_rcnn/mask-rcnn_r50-caffe_fpn_1x_coco.py', 'nfnet_f0', (4, 8, 16, 32)),
-    (RETINANET, 'nf_regnet_b0', (4, 8, 16, 32)),
-    ('mmdet::conditional_detr/conditional-detr_r50_8xb2-50e_coco.py', 'nf_resnet50', (32, )),
-    ('mmdet::faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py', 'nf_resnet50', (16, )),
-    ('mmdet::mask_rcnn/mask-rcnn_r50-caffe-c4_1x_coco.py', 'nfnet_f0', (16, )),
-    (FCN, 'nf_resnet50', (4, 8, 8, 8)),
-    ('mmseg::upernet/upernet_r50_4xb2-40k_cityscapes-512x1024.py', 'nf_regnet_b0', (4, 8, 16, 32)),
-    ('mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py', 'eca_nfnet_l0', (4, 8, 8, 8)),
-    (CLASSIFIER, 'nf_resnet50', (32, )),
-], ids=lambda value: Path(value).stem if isinstance(value, str) else '')
+@pytest.mark.parametrize(
+    'config, backbone, strides',
+    [
+        ('mmdet::mask_rcnn/mask-rcnn_r50-caffe_fpn_1x_coco.py', 'nfnet_f0', (4, 8, 16, 32)),
+        (RETINANET, 'nf_regnet_b0', (4, 8, 16, 32)),
+        ('mmdet::conditional_detr/conditional-detr_r50_8xb2-50e_coco.py', 'nf_resnet50', (32,)),
+        ('mmdet::faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py', 'nf_resnet50', (16,)),
+        ('mmdet::mask_rcnn/mask-rcnn_r50-caffe-c4_1x_coco.py', 'nfnet_f0', (16,)),
+        (FCN, 'nf_resnet50', (4, 8, 8, 8)),
+        ('mmseg::upernet/upernet_r50_4xb2-40k_cityscapes-512x1024.py', 'nf_regnet_b0', (4, 8, 16, 32)),
+        ('mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py', 'eca_nfnet_l0', (4, 8, 8, 8)),
+        (CLASSIFIER, 'nf_resnet50', (32,)),
+    ],
+    ids=lambda value: Path(value).stem if isinstance(value, str) else '',
+)
 def test_shipped(sweep, tmp_path, config, backbone, strides):
     source = find_config(config)
     old = read_config(source.path)
@@ -80,8 +85,9 @@ def test_c4_takes_all_four_stages_of_one_file(sweep, tmp_path):
     model = sweep.build(new)
     model.init_weights()
     state = model.state_dict()
-    parts = {name: state.get(f'roi_head.shared_head.{name}', state.get(f'backbone.{name}')) for name in
-             whole.state_dict()}
+    parts = {
+        name: state.get(f'roi_head.shared_head.{name}', state.get(f'backbone.{name}')) for name in whole.state_dict()
+    }
     assert all(torch.equal(parts[name], value) for name, value in whole.state_dict().items())
     x = torch.randn(2, 3, 64, 64)
     model.eval()
@@ -126,8 +132,9 @@ def test_every_shipped_custom_key_keeps_its_meaning_or_is_named(sweep, framework
 def test_command(run_tool, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path('w.pth').touch()
-    code, err = run_tool('swap_backbone', RETINANET, '--backbone', 'nfnet_f0+', '--weights', 'w.pth',
-                         '--clipping', 0.04)
+    code, err = run_tool(
+        'swap_backbone', RETINANET, '--backbone', 'nfnet_f0+', '--weights', 'w.pth', '--clipping', 0.04
+    )
     assert (code, err) == (0, '')
     cfg = Config.fromfile(tmp_path / 'retinanet_nfnet_f0plus_fpn_1x_coco.py')
     assert cfg.model.neck.in_channels == [384, 768, 2048, 2048]
@@ -142,22 +149,31 @@ def test_command(run_tool, tmp_path, monkeypatch):
     assert "_base_ = '../mine_r50.py'" in Path('sub/new.py').read_text()
     assert Config.fromfile('sub/new.py').model.backbone.frozen_stages == 2
     assert sorted(path.name for path in tmp_path.rglob('*.py')) == [
-        'mine_r50.py', 'new.py', 'retinanet_nfnet_f0plus_fpn_1x_coco.py']
+        'mine_r50.py',
+        'new.py',
+        'retinanet_nfnet_f0plus_fpn_1x_coco.py',
+    ]
 
 
-@pytest.mark.parametrize('args, message', [
-    (['mmdet::retinanet/retinanet_r50_fpn_1x_coc.py'], "did you mean 'retinanet_r50_fpn_1x_coco.py'"),
-    ([RETINANET, '--weights', 'own_r50.pi'], "weights 'own_r50.pi' does not exist; in '.': did you mean 'own_r50.py'?"),
-    (['mmyolo::x.py'], "no package 'mmyolo' is installed"),
-    (['nowhere.py'], "config 'nowhere.py' does not exist"),
-    ([RETINANET, '-o', 'no/folder.py'], "the folder 'no' does not exist"),
-    ([RETINANET, '-o', 'x.json'], "'x.json' must end in .py"),
-    (['lazy.py'], 'in the style of read_base'),
-    (['broken.py'], 'does not load'),
-    (['own_r50.py', '-o', 'own_r50.py', '--force'], 'is the config itself'),
-    (['mmdet::dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py', '--strict'], 'without --strict it is left out'),
-    (['mmdet::swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py'], "'SwinTransformer' cannot be replaced"),
-])
+@pytest.mark.parametrize(
+    'args, message',
+    [
+        (['mmdet::retinanet/retinanet_r50_fpn_1x_coc.py'], "did you mean 'retinanet_r50_fpn_1x_coco.py'"),
+        (
+            [RETINANET, '--weights', 'own_r50.pi'],
+            "weights 'own_r50.pi' does not exist; in '.': did you mean 'own_r50.py'?",
+        ),
+        (['mmyolo::x.py'], "no package 'mmyolo' is installed"),
+        (['nowhere.py'], "config 'nowhere.py' does not exist"),
+        ([RETINANET, '-o', 'no/folder.py'], "the folder 'no' does not exist"),
+        ([RETINANET, '-o', 'x.json'], "'x.json' must end in .py"),
+        (['lazy.py'], 'in the style of read_base'),
+        (['broken.py'], 'does not load'),
+        (['own_r50.py', '-o', 'own_r50.py', '--force'], 'is the config itself'),
+        (['mmdet::dcn/faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py', '--strict'], 'without --strict it is left out'),
+        (['mmdet::swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py'], "'SwinTransformer' cannot be replaced"),
+    ],
+)
 def test_refusals(run_tool, tmp_path, monkeypatch, args, message):
     monkeypatch.chdir(tmp_path)
     Path('lazy.py').write_text('from mmengine.config import read_base\nwith read_base():\n    from .x import *\n')
@@ -170,17 +186,23 @@ def test_refusals(run_tool, tmp_path, monkeypatch, args, message):
 
 
 @pytest.mark.parametrize('fragment', ['nfnet_f0', 'nfnet_f1', 'nf_resnet50', 'nf_resnet101'])
-@pytest.mark.parametrize('config, model, head, wrapper', [
-    (RETINANET, 'nf_detector', 'neck', 'nf_optim_wrapper'),
-    (MASK_RCNN_AMP, 'nf_detector', 'neck', 'nf_amp_optim_wrapper'),
-    (FCN, 'nf_segmentor', 'decode_head', 'nf_optim_wrapper'),
-    (CLASSIFIER, 'nf_classifier', 'head', 'nf_optim_wrapper')])
+@pytest.mark.parametrize(
+    'config, model, head, wrapper',
+    [
+        (RETINANET, 'nf_detector', 'neck', 'nf_optim_wrapper'),
+        (MASK_RCNN_AMP, 'nf_detector', 'neck', 'nf_amp_optim_wrapper'),
+        (FCN, 'nf_segmentor', 'decode_head', 'nf_optim_wrapper'),
+        (CLASSIFIER, 'nf_classifier', 'head', 'nf_optim_wrapper'),
+    ],
+)
 def test_fragments_say_what_the_tool_says(tmp_path, fragment, config, model, head, wrapper):
     source = find_config(config)
     folder = ROOT / 'configs' / '_base_' / 'nf'
     mine = tmp_path / 'mine.py'
-    mine.write_text(f"_base_ = [{source.base}, {str(folder / fragment)!r} + '.py', {str(folder / 'agc.py')!r}]\n"
-                    f'model = _base_.{model}\noptim_wrapper = _base_.{wrapper}\n')
+    mine.write_text(
+        f"_base_ = [{source.base}, {str(folder / fragment)!r} + '.py', {str(folder / 'agc.py')!r}]\n"
+        f'model = _base_.{model}\noptim_wrapper = _base_.{wrapper}\n'
+    )
     cfg, (new, _) = read_config(mine), swap_config(read_config(source.path), fragment)
     assert cfg['model']['backbone'].get('frozen_stages') == (1 if model == 'nf_detector' else None)
     for place in (cfg, new):
@@ -192,8 +214,10 @@ def test_fragments_say_what_the_tool_says(tmp_path, fragment, config, model, hea
 
 def test_values_without_a_literal(tmp_path):
     """Infinity and NaN, in what is written out and in what is only inherited."""
-    (tmp_path / 'old.py').write_text("model = dict(a=float('nan'), sizes=[(0, float('inf'))], gone=1)\n"
-                                     "other = [float('nan'), dict(x=float('-inf'))]\n")
+    (tmp_path / 'old.py').write_text(
+        "model = dict(a=float('nan'), sizes=[(0, float('inf'))], gone=1)\n"
+        "other = [float('nan'), dict(x=float('-inf'))]\n"
+    )
     source = find_config(tmp_path / 'old.py')
     old = read_config(source.path)
     new = dict(copy.deepcopy(old), model={key: old['model'][key] for key in ('a', 'sizes')})
@@ -212,9 +236,15 @@ def test_what_cannot_be_read_back_names_no_temporary_file(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['old.py']
 
 
-@pytest.mark.parametrize('name, expected', [
-    ('fcn_r50-d8_4xb2', 'fcn_nfnet_f0-d8_4xb2'), ('dino-4scale_r50_8xb2', 'dino-4scale_nfnet_f0_8xb2'),
-    ('mask-rcnn_x101-32x4d_fpn', 'mask-rcnn_nfnet_f0_fpn'), ('other', 'other_nfnet_f0')])
+@pytest.mark.parametrize(
+    'name, expected',
+    [
+        ('fcn_r50-d8_4xb2', 'fcn_nfnet_f0-d8_4xb2'),
+        ('dino-4scale_r50_8xb2', 'dino-4scale_nfnet_f0_8xb2'),
+        ('mask-rcnn_x101-32x4d_fpn', 'mask-rcnn_nfnet_f0_fpn'),
+        ('other', 'other_nfnet_f0'),
+    ],
+)
 def test_default_names(name, expected):
     assert default_name(Path(f'{name}.py'), 'nfnet_f0') == f'{expected}.py'
 

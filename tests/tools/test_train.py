@@ -10,7 +10,7 @@ import torch
 from tests import toy
 
 ROOT = Path(__file__).parents[2]
-DEMO = ROOT / 'configs/demo/mask_rcnn_nfnet_nano_digits.py'
+DEMO = ROOT / 'demo/configs/mask_rcnn_nfnet_nano_digits.py'
 
 
 @pytest.fixture
@@ -32,11 +32,30 @@ def weights(folder):
 
 def test_trains_and_tests_a_plain_mmengine_config(run_tool, toy_config, tmp_path):
     run = tmp_path / 'run'
-    assert run_tool('train', toy_config, '--work-dir', run, '--cfg-options', 'train_dataloader.batch_size=4',
-                    'experiment_name=plain')[0] == 0
+    assert (
+        run_tool(
+            'train',
+            toy_config,
+            '--work-dir',
+            run,
+            '--cfg-options',
+            'train_dataloader.batch_size=4',
+            'experiment_name=plain',
+        )[0]
+        == 0
+    )
     assert (run / 'last_checkpoint').read_text().endswith('iter_4.pth')
-    code, _ = run_tool('test', toy_config, run / 'iter_4.pth', '--work-dir', tmp_path / 'test', '--out',
-                       tmp_path / 'predictions.pkl', '--cfg-options', 'experiment_name=plain_test')
+    code, _ = run_tool(
+        'test',
+        toy_config,
+        run / 'iter_4.pth',
+        '--work-dir',
+        tmp_path / 'test',
+        '--out',
+        tmp_path / 'predictions.pkl',
+        '--cfg-options',
+        'experiment_name=plain_test',
+    )
     assert code == 0 and (tmp_path / 'predictions.pkl').is_file()
 
 
@@ -64,17 +83,28 @@ def test_a_requeued_job_s_first_start_takes_load_from(run_tool, toy_config, tmp_
 def test_a_checkpoint_of_another_model_is_not_scored(run_tool, toy_config, tmp_path):
     def test(content, *args):
         torch.save(content, tmp_path / 'other.pth')
-        return run_tool('test', toy_config, tmp_path / 'other.pth', '--work-dir', tmp_path / 'test', *args,
-                        '--cfg-options', f'experiment_name=foreign{len(list(tmp_path.rglob("*.log")))}')
+        return run_tool(
+            'test',
+            toy_config,
+            tmp_path / 'other.pth',
+            '--work-dir',
+            tmp_path / 'test',
+            *args,
+            '--cfg-options',
+            f'experiment_name=foreign{len(list(tmp_path.rglob("*.log")))}',
+        )
 
     good = {'linear.weight': torch.zeros(1, 3), 'linear.bias': torch.zeros(1)}
     for content, message in [
-            ({}, '2 missing: linear.bias, linear.weight'),
-            (dict(state_dict={}), '2 missing: linear.bias, linear.weight'),
-            (dict(state_dict={'backbone.weight': torch.zeros(2)}),
-             '2 missing: linear.bias, linear.weight; 1 left over: backbone.weight'),
-            (dict(state_dict={**good, 'extra': torch.zeros(2)}), '1 left over: extra'),
-            (dict(state_dict={**good, 'linear.weight': torch.zeros(2, 3)}), 'size mismatch for linear.weight')]:
+        ({}, '2 missing: linear.bias, linear.weight'),
+        (dict(state_dict={}), '2 missing: linear.bias, linear.weight'),
+        (
+            dict(state_dict={'backbone.weight': torch.zeros(2)}),
+            '2 missing: linear.bias, linear.weight; 1 left over: backbone.weight',
+        ),
+        (dict(state_dict={**good, 'extra': torch.zeros(2)}), '1 left over: extra'),
+        (dict(state_dict={**good, 'linear.weight': torch.zeros(2, 3)}), 'size mismatch for linear.weight'),
+    ]:
         code, errors = test(content)
         assert code == 2 and errors.count('\n') == 1 and message in errors, errors
         assert ('--allow-missing' in errors) == ('linear.weight' in str(content)), errors
@@ -87,17 +117,45 @@ def test_the_config_of_a_resumed_run_scores_too(run_tool, toy_config, tmp_path):
     """mmengine writes resume=True into the work folder's config; bare weights have no state to resume."""
     toy_config.write_text(toy.CONFIG + 'resume = True\n')
     torch.save({'linear.weight': torch.zeros(1, 3), 'linear.bias': torch.zeros(1)}, tmp_path / 'bare.pth')
-    assert run_tool('test', toy_config, tmp_path / 'bare.pth', '--work-dir', tmp_path / 'test', '--cfg-options',
-                    'experiment_name=resumed_config', 'train_dataloader.batch_size=3')[0] == 0
+    assert (
+        run_tool(
+            'test',
+            toy_config,
+            tmp_path / 'bare.pth',
+            '--work-dir',
+            tmp_path / 'test',
+            '--cfg-options',
+            'experiment_name=resumed_config',
+            'train_dataloader.batch_size=3',
+        )[0]
+        == 0
+    )
     torch.save({'linear.weight': torch.zeros(1, 3), 'extra': torch.zeros(1)}, tmp_path / 'bare.pth')
-    assert run_tool('test', toy_config, tmp_path / 'bare.pth', '--work-dir', tmp_path / 'test', '--cfg-options',
-                    'experiment_name=resumed_config2')[0] == 2
+    assert (
+        run_tool(
+            'test',
+            toy_config,
+            tmp_path / 'bare.pth',
+            '--work-dir',
+            tmp_path / 'test',
+            '--cfg-options',
+            'experiment_name=resumed_config2',
+        )[0]
+        == 2
+    )
 
 
 def test_load_from_a_file_without_the_model_is_refused(run_tool, toy_config, tmp_path):
     torch.save({}, tmp_path / 'empty.pth')
-    code, errors = run_tool('train', toy_config, '--work-dir', tmp_path / 'run', '--cfg-options',
-                            f'load_from={tmp_path}/empty.pth', 'experiment_name=from_empty')
+    code, errors = run_tool(
+        'train',
+        toy_config,
+        '--work-dir',
+        tmp_path / 'run',
+        '--cfg-options',
+        f'load_from={tmp_path}/empty.pth',
+        'experiment_name=from_empty',
+    )
     assert code == 2 and '2 missing: linear.bias, linear.weight' in errors
 
 
@@ -107,38 +165,57 @@ def test_resuming_from_another_model_is_refused(run_tool, toy_config, tmp_path):
     content = torch.load(file, weights_only=False)
     content['state_dict'] = {'backbone.weight': torch.zeros(2)}
     torch.save(content, file)
-    code, errors = run_tool('train', toy_config, '--work-dir', tmp_path / 'run', '--resume', file, '--cfg-options',
-                            'experiment_name=resumed_from_other')
+    code, errors = run_tool(
+        'train',
+        toy_config,
+        '--work-dir',
+        tmp_path / 'run',
+        '--resume',
+        file,
+        '--cfg-options',
+        'experiment_name=resumed_from_other',
+    )
     assert code == 2 and '2 missing: linear.bias, linear.weight; 1 left over: backbone.weight' in errors
 
 
 def test_two_cpu_processes_equal_one(run_tool, toy_config, tmp_path):
     run_tool('train', toy_config, '--work-dir', tmp_path / 'one', '--cfg-options', 'experiment_name=one_process')
     done = subprocess.run(
-        ['bash', ROOT / 'tools/dist_train.sh', toy_config, '2', '--work-dir', tmp_path / 'two'], cwd=tmp_path,
-        env=dict(os.environ, PYTHON=sys.executable, PORT=str(free_port()), CUDA_VISIBLE_DEVICES='-1',
-                 OMP_NUM_THREADS='1'),
-        capture_output=True, text=True)
+        ['bash', ROOT / 'tools/dist_train.sh', toy_config, '2', '--work-dir', tmp_path / 'two'],
+        cwd=tmp_path,
+        env=dict(
+            os.environ, PYTHON=sys.executable, PORT=str(free_port()), CUDA_VISIBLE_DEVICES='-1', OMP_NUM_THREADS='1'
+        ),
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert 'batch 8 = 2 samples x 2 devices x 2 accumulated' in done.stdout
     torch.testing.assert_close(weights(tmp_path / 'two'), weights(tmp_path / 'one'), rtol=1e-6, atol=1e-7)
 
 
 def test_an_error_is_one_line_and_an_exit_code_without_traceback(tmp_path):
-    done = subprocess.run([sys.executable, ROOT / 'tools/train.py', 'configs/mask_rcnn_nfnet_f9_fpn.py'], cwd=ROOT,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, ROOT / 'tools/train.py', 'configs/mask_rcnn_nfnet_f9_fpn.py'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 2 and done.stdout == ''
     assert done.stderr.count('\n') == 1 and done.stderr.startswith("error: config 'configs/mask_rcnn_nfnet_f9_fpn.py'")
     assert "did you mean 'mask_rcnn_nfnet_f" in done.stderr
 
 
-@pytest.mark.parametrize('args,message', [
-    (['--amp', '--cfg-options', 'optim_wrapper.type=ApexOptimWrapper'], "wrapper 'ApexOptimWrapper'"),
-    (['--resume', 'none.pth'], "checkpoint 'none.pth' does not exist"),
-    (['--amp'], "'AmpOptimWrapper' needs an accelerator"),
-    (['--cfg-options', 'train_cfg.total_batch=9'], 'a total batch of 9 is not a multiple of 2 samples x 1 devices'),
-    (['--launcher', 'slurm'], "launcher 'slurm' needs an accelerator"),
-])
+@pytest.mark.parametrize(
+    'args,message',
+    [
+        (['--amp', '--cfg-options', 'optim_wrapper.type=ApexOptimWrapper'], "wrapper 'ApexOptimWrapper'"),
+        (['--resume', 'none.pth'], "checkpoint 'none.pth' does not exist"),
+        (['--amp'], "'AmpOptimWrapper' needs an accelerator"),
+        (['--cfg-options', 'train_cfg.total_batch=9'], 'a total batch of 9 is not a multiple of 2 samples x 1 devices'),
+        (['--launcher', 'slurm'], "launcher 'slurm' needs an accelerator"),
+    ],
+)
 def test_bad_arguments(run_tool, toy_config, monkeypatch, args, message):
     if args[-1] in ('slurm', '--amp') and torch.cuda.is_available():
         pytest.skip('has an accelerator')
@@ -159,8 +236,9 @@ def test_bad_annotation_file_stops_before_anything_is_built(run_tool, tmp_path, 
     (tmp_path / 'annotations').mkdir()
     if content:
         (tmp_path / 'annotations/train.json').write_text(content)
-    code, errors = run_tool('train', DEMO, '--work-dir', tmp_path / 'run', '--cfg-options',
-                            f'train_dataloader.dataset.data_root={tmp_path}')
+    code, errors = run_tool(
+        'train', DEMO, '--work-dir', tmp_path / 'run', '--cfg-options', f'train_dataloader.dataset.data_root={tmp_path}'
+    )
     assert code == 2 and errors.count('\n') == 1 and message in errors
     assert str(tmp_path / 'annotations/train.json') in errors and 'images, annotations, categories' in errors
     assert not (tmp_path / 'run').exists()

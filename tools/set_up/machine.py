@@ -1,4 +1,5 @@
 """What the machine must have: an interpreter, a C++ compiler, disk. Each lack is one line that says what to do."""
+
 import glob
 import json
 import os
@@ -18,8 +19,14 @@ class SetupError(Exception):
 def ask(python, code, timeout=120):
     """Run `code` with `python`; what it prints as JSON, or None if it does not run."""
     try:
-        out = subprocess.run([str(python), '-c', code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                             timeout=timeout, cwd='/', check=True).stdout
+        out = subprocess.run(
+            [str(python), '-c', code],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=timeout,
+            cwd='/',
+            check=True,
+        ).stdout
         return json.loads(out.decode().strip().splitlines()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
@@ -29,15 +36,15 @@ def how_to_install(apt, dnf):
     for tool, names in (('apt-get', apt), ('dnf', dnf)):
         if shutil.which(tool):
             return f'run `sudo {tool} install {names}`'
-    return f'install it with the system\'s package manager (Debian, Ubuntu: {apt}; Fedora: {dnf})'
+    return f"install it with the system's package manager (Debian, Ubuntu: {apt}; Fedora: {dnf})"
 
 
-PROBE = '''
+PROBE = """
 import importlib.util, json, os, sys, sysconfig
 print(json.dumps(dict(version='%d.%d' % sys.version_info[:2], exe=sys.executable,
     headers=os.path.exists(os.path.join(sysconfig.get_paths()['include'], 'Python.h')),
     venv=all(importlib.util.find_spec(m) for m in ('venv', 'ensurepip')))))
-'''
+"""
 
 
 def find_python(explicit=None):
@@ -51,8 +58,10 @@ def find_python(explicit=None):
         info = ask(os.path.abspath(found) if found else explicit, PROBE)  # `ask` runs it in another folder
         if not info or info['version'] not in PYTHONS:
             is_ = f'is Python {info["version"]}' if info else 'does not run'
-            raise SetupError(f'PYTHON={explicit} {is_}, and Python 3.10, 3.11 or 3.12 is needed: name one, or leave '
-                             'PYTHON away to have one looked for.')
+            raise SetupError(
+                f'PYTHON={explicit} {is_}, and Python 3.10, 3.11 or 3.12 is needed: name one, or leave '
+                'PYTHON away to have one looked for.'
+            )
         found = [info]
     else:
         folders = os.environ.get('PATH', '').split(os.pathsep)
@@ -73,13 +82,18 @@ def find_python(explicit=None):
         found = [i for i in found if i['version'] in PYTHONS]
         if not found:
             how = how_to_install('python3.11 python3.11-venv python3.11-dev', 'python3.11 python3.11-devel')
-            raise SetupError(f'Python 3.10, 3.11 or 3.12 is needed and only {", ".join(other) or "none"} was found: '
-                             f'{how}, or name one: make PYTHON=/path/to/python3.11')
+            raise SetupError(
+                f'Python 3.10, 3.11 or 3.12 is needed and only {", ".join(other) or "none"} was found: '
+                f'{how}, or name one: make PYTHON=/path/to/python3.11'
+            )
     best = min(found, key=lambda i: (not i['venv'], not i['headers'], PYTHONS.index(i['version'])))
     if not best['venv']:
         v = best['version']
-        raise SetupError(f'{best["exe"]} cannot make virtual environments (its venv or ensurepip is missing): '
-                         + how_to_install(f'python{v}-venv', f'python{v}') + '.')
+        raise SetupError(
+            f'{best["exe"]} cannot make virtual environments (its venv or ensurepip is missing): '
+            + how_to_install(f'python{v}-venv', f'python{v}')
+            + '.'
+        )
     return best
 
 
@@ -88,15 +102,22 @@ def find_compiler():
     given = os.environ.get('CXX')
     for cxx in [given] if given else ['g++', 'c++', 'clang++']:
         try:
-            done = subprocess.run([*shlex.split(cxx), '-std=c++17', '-fsyntax-only', '-x', 'c++', '-'],
-                                  input=b'#include <optional>\n', stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            done = subprocess.run(
+                [*shlex.split(cxx), '-std=c++17', '-fsyntax-only', '-x', 'c++', '-'],
+                input=b'#include <optional>\n',
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
             if done.returncode == 0:
                 return cxx
         except OSError:
             pass
     what = f'CXX={given} is no' if given else 'there is no'
-    raise SetupError(f'mmcv\'s operators must be compiled and {what} working C++17 compiler: '
-                     + how_to_install('g++', 'gcc-c++') + '.')
+    raise SetupError(
+        f"mmcv's operators must be compiled and {what} working C++17 compiler: "
+        + how_to_install('g++', 'gcc-c++')
+        + '.'
+    )
 
 
 def check_disk(folder, need_gb):
@@ -106,13 +127,18 @@ def check_disk(folder, need_gb):
         folder = folder.parent
     free = shutil.disk_usage(folder).free / 1e9
     if free < need_gb:
-        raise SetupError(f'the disk of {folder} has {free:.1f} GB free and the set-up needs {need_gb:.1f} GB: free '
-                         'some space, or make .venv a link to a folder on a larger disk.')
+        raise SetupError(
+            f'the disk of {folder} has {free:.1f} GB free and the set-up needs {need_gb:.1f} GB: free '
+            'some space, or make .venv a link to a folder on a larger disk.'
+        )
     return free
 
 
 def find_nvcc():
     """The path of nvcc where torch looks for it, or None."""
     home = os.environ.get('CUDA_HOME') or os.environ.get('CUDA_PATH') or ''
-    return shutil.which(os.path.join(home, 'bin', 'nvcc')) if home else \
-        shutil.which('nvcc') or shutil.which('/usr/local/cuda/bin/nvcc')
+    return (
+        shutil.which(os.path.join(home, 'bin', 'nvcc'))
+        if home
+        else shutil.which('nvcc') or shutil.which('/usr/local/cuda/bin/nvcc')
+    )

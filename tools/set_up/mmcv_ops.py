@@ -1,4 +1,5 @@
 """mmcv's compiled operators: built once from source, in sight of the user, and kept for the user's other checkouts."""
+
 import os
 import platform
 import re
@@ -19,10 +20,13 @@ def user_cache():
 
 
 def torch_facts(at):
-    facts = ask(at.python, 'import json, torch; ok = torch.cuda.is_available(); print(json.dumps(dict('
-                           'version=torch.__version__, cuda=torch.version.cuda, gpu=ok, arch=sorted({"sm%d%d" % '
-                           'torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())} if ok '
-                           'else []))))')
+    facts = ask(
+        at.python,
+        'import json, torch; ok = torch.cuda.is_available(); print(json.dumps(dict('
+        'version=torch.__version__, cuda=torch.version.cuda, gpu=ok, arch=sorted({"sm%d%d" % '
+        'torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())} if ok '
+        'else []))))',
+    )
     if not facts:
         raise SetupError(f'torch is installed in {at.venv} but cannot be imported: delete .venv and run make again.')
     return facts
@@ -48,8 +52,14 @@ def cuda_flavour(torch):
 def wheel_folder(at, version, flavour, torch=None):
     """The per-user folder of the compiled wheel: everything its machine code depends on is in the name."""
     libc = ''.join(platform.libc_ver())
-    return user_cache() / 'nfnet_mm' / 'wheels' / (
-        f'mmcv{at.pin(MMCV)}-py{version}-torch{torch or at.pin("torch") + "*"}-{flavour}-{platform.machine()}-{libc}')
+    return (
+        user_cache()
+        / 'nfnet_mm'
+        / 'wheels'
+        / (
+            f'mmcv{at.pin(MMCV)}-py{version}-torch{torch or at.pin("torch") + "*"}-{flavour}-{platform.machine()}-{libc}'
+        )
+    )
 
 
 def ops_problem(at, key):
@@ -80,8 +90,19 @@ def build_wheel(at, flavour, lock=None):
     if not source.is_dir():
         if archive.exists():
             archive.unlink()  # pip would take it as it is, whole or not
-        pip(at, 'fetching the source of mmcv', 'download', '--no-deps', '--no-build-isolation', '--no-binary', ':all:',
-            '-d', str(at.build), f'{MMCV}=={version}', lock=lock)
+        pip(
+            at,
+            'fetching the source of mmcv',
+            'download',
+            '--no-deps',
+            '--no-build-isolation',
+            '--no-binary',
+            ':all:',
+            '-d',
+            str(at.build),
+            f'{MMCV}=={version}',
+            lock=lock,
+        )
         unpacked = at.build / 'unpacked'
         shutil.rmtree(unpacked, ignore_errors=True)
         with tarfile.open(archive) as tar:
@@ -103,8 +124,15 @@ def build_wheel(at, flavour, lock=None):
         env.update(CUDA_VISIBLE_DEVICES='', FORCE_CUDA='0')  # a GPU without a usable nvcc must not be seen
     log.write_bytes(b'')
     try:
-        run([str(at.python), '-m', 'pip', 'wheel', '-v', '.', '--no-deps', '--no-build-isolation', '-w', str(wheels)],
-            log, 'compiling the operators of mmcv', compile_news, lock, cwd=str(source), env=env)
+        run(
+            [str(at.python), '-m', 'pip', 'wheel', '-v', '.', '--no-deps', '--no-build-isolation', '-w', str(wheels)],
+            log,
+            'compiling the operators of mmcv',
+            compile_news,
+            lock,
+            cwd=str(source),
+            env=env,
+        )
     except SetupError as error:
         say('\n'.join(line[:300] for line in log.read_text(errors='replace').splitlines()[-25:]))
         without = ' To do without CUDA in mmcv, set MMCV_OPS=cpu in the environment.' if flavour != 'cpu' else ''
@@ -140,8 +168,9 @@ def ensure_ops(at, flavour, version, torch, lock=None):
             keep(wheel, folder)
     if problem:
         at.built_for.unlink()
-        raise SetupError(f'mmcv was compiled, yet {problem}: read {at.build / "mmcv.log"}, delete {at.build} and run '
-                         'make again.')
+        raise SetupError(
+            f'mmcv was compiled, yet {problem}: read {at.build / "mmcv.log"}, delete {at.build} and run make again.'
+        )
 
 
 def keep(wheel, folder):

@@ -1,4 +1,5 @@
 """Run a slow command in the user's sight, so that a kill leaves nothing behind but what it has finished."""
+
 import os
 import re
 import signal
@@ -8,8 +9,10 @@ import time
 from set_up.machine import SetupError
 
 BEAT = 5.0  # seconds: the longest silence
-NETWORK = (r'^(ERROR|WARNING|pip\._vendor).*'
-           r'(No matching|Could not find a version|Connection|resolution|[Tt]imed ?out|Timeout|SSL|Proxy|HTTP)')
+NETWORK = (
+    r'^(ERROR|WARNING|pip\._vendor).*'
+    r'(No matching|Could not find a version|Connection|resolution|[Tt]imed ?out|Timeout|SSL|Proxy|HTTP)'
+)
 
 
 def say(text):
@@ -27,8 +30,15 @@ def run(cmd, log, what, news, lock=None, **kwargs):
     with open(log, 'ab') as sink, open(log, 'rb') as source:
         source.seek(0, os.SEEK_END)
         begin = source.tell()
-        proc = subprocess.Popen(cmd, stdout=sink, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                                start_new_session=True, pass_fds=[lock] if lock else [], **kwargs)
+        proc = subprocess.Popen(
+            cmd,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=[lock] if lock else [],
+            **kwargs,
+        )
         try:
             while True:
                 ended = proc.poll() is not None
@@ -82,5 +92,11 @@ def pip_news(line):
 def pip(at, what, *args, lock=None):
     """Run pip in .venv, its output in .venv/build/pip.log."""
     say(f'- {what}')
-    run([str(at.python), '-m', 'pip', *args, '--no-input', '--disable-pip-version-check'], at.build / 'pip.log', what,
-        pip_news, lock, cwd=str(at.root))
+    run(
+        [str(at.python), '-m', 'pip', *args, '--no-input', '--disable-pip-version-check'],
+        at.build / 'pip.log',
+        what,
+        pip_news,
+        lock,
+        cwd=str(at.root),
+    )

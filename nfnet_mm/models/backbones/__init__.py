@@ -1,6 +1,6 @@
 from .nf_regnet import NFRegNet
 from .nf_resnet import NFResNet
-from .nf_stage import NFStage
 from .nfnet import NFNet
+from .stage import NFStage
 
 __all__ = ['NFNet', 'NFRegNet', 'NFResNet', 'NFStage']

@@ -4,10 +4,12 @@ Sources: NFNets = Brock et al. 2021, "High-Performance Large-Scale Image Recogni
 = Brock et al. 2021, "Characterizing signal propagation ..."; the authors' released code where it differs; timm 1.0.31
 (timm/models/nfnet.py) for the variants named as timm names them.
 """
+
 import dataclasses
 import difflib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple, Union
+from typing import Any
 
 from ..layers import round_to_multiple
 from ..layers.ws_conv import DIALECTS, PADDINGS
@@ -21,18 +23,19 @@ class NFArch:
 
     The bottleneck (see :meth:`bottleneck`) is ``group_width`` channels wide per group, or dense where that is None.
     """
-    widths: Tuple[int, ...]  # final output channels of the four stages
-    depths: Tuple[int, ...]  # blocks of the four stages
-    stem_channels: Tuple[int, ...]  # of the stem's convs, in order
-    stem_strides: Tuple[int, ...]
+
+    widths: tuple[int, ...]  # final output channels of the four stages
+    depths: tuple[int, ...]  # blocks of the four stages
+    stem_channels: tuple[int, ...]  # of the stem's convs, in order
+    stem_strides: tuple[int, ...]
     stem_kernel: int
-    stem_pool: Optional[str]  # 3x3 stride-2 max pooling after the stem: 'same', 'symmetric' (padding) or None
-    strides: Tuple[int, ...]  # of the stages
+    stem_pool: str | None  # 3x3 stride-2 max pooling after the stem: 'same', 'symmetric' (padding) or None
+    strides: tuple[int, ...]  # of the stages
     bottleneck_ratio: float
-    group_width: Union[int, Tuple[int, ...], None]  # one for all stages, or one each
-    final_channels: Optional[int]  # of the conv before the classifier, None where there is none
+    group_width: int | tuple[int, ...] | None  # one for all stages, or one each
+    final_channels: int | None  # of the conv before the classifier, None where there is none
     act: str
-    attention: Optional[str] = None  # 'se', 'eca' or None
+    attention: str | None = None  # 'se', 'eca' or None
     se_ratio: float = 0.5  # hidden / input width of Squeeze-Excite
     se_divisor: int = 1  # the hidden width is a multiple of it
     width_divisor: int = 1  # the bottleneck's width, before groups, is a multiple of it
@@ -45,10 +48,10 @@ class NFArch:
     gain_in_conv: bool = False  # the gain is in the conv before an activation (timm) or after the activation (authors)
     # Not of the network but of its recipe (NFNets, Table 1 and Appendix A): image sizes in pixels, dropout before the
     # classifier, RandAugment's magnitude.
-    train_size: Optional[int] = None
-    test_size: Optional[int] = None
+    train_size: int | None = None
+    test_size: int | None = None
     dropout: float = 0.0
-    randaugment: Optional[int] = None
+    randaugment: int | None = None
 
     def __post_init__(self):
         for name in ('widths', 'depths', 'strides'):
@@ -61,13 +64,18 @@ class NFArch:
             self._check(name, _is_count(getattr(self, name)), 'a positive integer')
         for name in ('group_width', 'final_channels'):
             value = getattr(self, name)
-            self._check(name, value is None or isinstance(value, tuple) or _is_count(value),
-                        'a positive integer or None')
+            self._check(
+                name, value is None or isinstance(value, tuple) or _is_count(value), 'a positive integer or None'
+            )
         for name in ('bottleneck_ratio', 'se_ratio'):
             value = getattr(self, name)
             self._check(name, isinstance(value, (int, float)) and 0 < value < 100, 'a positive number')
-        for name, choices in (('attention', ('se', 'eca', None)), ('stem_pool', (*PADDINGS, None)),
-                              ('dialect', DIALECTS), ('padding', PADDINGS)):
+        for name, choices in (
+            ('attention', ('se', 'eca', None)),
+            ('stem_pool', (*PADDINGS, None)),
+            ('dialect', DIALECTS),
+            ('padding', PADDINGS),
+        ):
             self._check(name, getattr(self, name) in choices, f'one of {choices}')
         for name in ('regnet', 'extra_conv', 'shortcut_pool', 'skip_init', 'gain_in_conv'):
             self._check(name, isinstance(getattr(self, name), bool), 'True or False')
@@ -75,16 +83,18 @@ class NFArch:
         for stage, (width, depth) in enumerate(zip(self.widths, self.depths)):
             for block in range(min(depth, 2)):
                 if self.bottleneck(stage, in_channels, width, stage == block == 0)[0] < 1:
-                    raise ValueError(f'arch field group_width={self.group_width} is wider than the bottleneck of stage '
-                                     f'{stage}: with widths={self.widths} and bottleneck_ratio={self.bottleneck_ratio} '
-                                     'it must be smaller')
+                    raise ValueError(
+                        f'arch field group_width={self.group_width} is wider than the bottleneck of stage '
+                        f'{stage}: with widths={self.widths} and bottleneck_ratio={self.bottleneck_ratio} '
+                        'it must be smaller'
+                    )
                 in_channels = width
 
     def _check(self, name: str, good: bool, what: str) -> None:
         if not good:
             raise ValueError(f'arch field {name}={getattr(self, name)!r} must be {what}')
 
-    def _tuple_of_ints(self, name: str, length: Optional[int] = None) -> None:
+    def _tuple_of_ints(self, name: str, length: int | None = None) -> None:
         value = getattr(self, name)
         what = f'{length or "one or more"} positive integers'
         self._check(name, isinstance(value, (tuple, list)) and len(value) == (length or len(value)) > 0, what)
@@ -103,7 +113,7 @@ class NFArch:
         """Whether attention comes before the last conv of the bottleneck rather than after it."""
         return self.regnet
 
-    def bottleneck(self, stage: int, in_channels: int, out_channels: int, first: bool) -> Tuple[int, int]:
+    def bottleneck(self, stage: int, in_channels: int, out_channels: int, first: bool) -> tuple[int, int]:
         """(width, groups) of the 3x3 convs of a block; ``first`` marks the network's very first block."""
         if self.regnet:
             width = in_channels * (1 if first else self.bottleneck_ratio)
@@ -127,19 +137,35 @@ def _nfnet(widths=(256, 512, 1536, 1536), depths=(1, 2, 6, 3), stem_channels=Non
     if isinstance(stem_channels, int):
         stem_channels = (16, 32, 64, stem_channels)
     defaults = dict(
-        stem_strides=(2, *[1] * (len(stem_channels) - 2), 2), stem_kernel=3, stem_pool=None, strides=(1, 2, 2, 2),
-        bottleneck_ratio=0.5, group_width=128, final_channels=2 * widths[-1], act='gelu', attention='se',
-        extra_conv=True, shortcut_pool=True)
+        stem_strides=(2, *[1] * (len(stem_channels) - 2), 2),
+        stem_kernel=3,
+        stem_pool=None,
+        strides=(1, 2, 2, 2),
+        bottleneck_ratio=0.5,
+        group_width=128,
+        final_channels=2 * widths[-1],
+        act='gelu',
+        attention='se',
+        extra_conv=True,
+        shortcut_pool=True,
+    )
     return NFArch(widths, depths, stem_channels, **{**defaults, **fields})
 
 
 def _nf_resnet(widths=(256, 512, 1024, 2048), depths=(3, 4, 6, 3), stem_channels=64, **fields) -> NFArch:
     """NF-ResNets, section 5.1 and Appendix A: a pre-activation ResNet; 50 unless told otherwise."""
     if isinstance(stem_channels, int):
-        stem_channels = (stem_channels, )
+        stem_channels = (stem_channels,)
     defaults = dict(
-        stem_strides=(2, *[1] * (len(stem_channels) - 1)), stem_kernel=7, stem_pool='same', strides=(1, 2, 2, 2),
-        bottleneck_ratio=0.25, group_width=None, final_channels=None, act='relu')
+        stem_strides=(2, *[1] * (len(stem_channels) - 1)),
+        stem_kernel=7,
+        stem_pool='same',
+        strides=(1, 2, 2, 2),
+        bottleneck_ratio=0.25,
+        group_width=None,
+        final_channels=None,
+        act='relu',
+    )
     return NFArch(widths, depths, stem_channels, **{**defaults, **fields})
 
 
@@ -148,11 +174,20 @@ def _nf_regnet(widths=(36, 78, 156, 330), depths=(1, 3, 6, 6), stem_channels=Non
     if stem_channels is None:
         stem_channels = widths[0]
     if isinstance(stem_channels, int):
-        stem_channels = (stem_channels, )
+        stem_channels = (stem_channels,)
     defaults = dict(
-        stem_strides=(2, *[1] * (len(stem_channels) - 1)), stem_kernel=3, stem_pool=None, strides=(2, 2, 2, 2),
-        bottleneck_ratio=2.25, group_width=8, final_channels=1280 * widths[-1] // 440, act='silu', attention='se',
-        regnet=True, shortcut_pool=True)
+        stem_strides=(2, *[1] * (len(stem_channels) - 1)),
+        stem_kernel=3,
+        stem_pool=None,
+        strides=(2, 2, 2, 2),
+        bottleneck_ratio=2.25,
+        group_width=8,
+        final_channels=1280 * widths[-1] // 440,
+        act='silu',
+        attention='se',
+        regnet=True,
+        shortcut_pool=True,
+    )
     return NFArch(widths, depths, stem_channels, **{**defaults, **fields})
 
 
@@ -168,16 +203,17 @@ _LIGHT = dict(bottleneck_ratio=0.25, group_width=64, act='silu', **_TIMM)
 _PLUS = dict(widths=(384, 768, 2048, 2048), group_width=(192, 128, 128, 128))
 _TRAIN_SIZES = (192, 224, 256, 320, 384, 416, 448, 480)
 _TEST_SIZES = (256, 320, 352, 416, 512, 544, 576, 608)
-_DROPOUT = (.2, .3, .4, .4, .5, .5, .5, .5)
+_DROPOUT = (0.2, 0.3, 0.4, 0.4, 0.5, 0.5, 0.5, 0.5)
 _RANDAUGMENT = (5, 10, 10, 15, 15, 15, 15, 15)
 
 
-def _nfnet_rows() -> Dict[str, NFArch]:
+def _nfnet_rows() -> dict[str, NFArch]:
     rows = {}
     for n in range(8):
         depths = tuple(d * (n + 1) for d in (1, 2, 6, 3))
-        recipe = dict(train_size=_TRAIN_SIZES[n], test_size=_TEST_SIZES[n], dropout=_DROPOUT[n],
-                      randaugment=_RANDAUGMENT[n])
+        recipe = dict(
+            train_size=_TRAIN_SIZES[n], test_size=_TEST_SIZES[n], dropout=_DROPOUT[n], randaugment=_RANDAUGMENT[n]
+        )
         rows[f'F{n}'] = _nfnet(depths=depths, **recipe)
         rows[f'F{n}+'] = _nfnet(depths=depths, **_PLUS, **recipe)
         rows[f'nfnet_f{n}'] = _nfnet(depths=depths, **{**_TIMM, 'act': 'gelu_exact'}, **recipe, stem_channels=128)
@@ -186,42 +222,64 @@ def _nfnet_rows() -> Dict[str, NFArch]:
     rows['L0'] = _nfnet(se_ratio=0.25, final_channels=2304, **_LIGHT, train_size=224, test_size=288)
     for n, sizes in enumerate(((224, 288), (256, 320), (320, 384), (352, 448))):
         rows[f'ECA-L{n}'] = _nfnet(
-            depths=rows[f'F{n}'].depths, attention='eca', final_channels=3072 if n else 2304, **_LIGHT,
-            train_size=sizes[0], test_size=sizes[1])
+            depths=rows[f'F{n}'].depths,
+            attention='eca',
+            final_channels=3072 if n else 2304,
+            **_LIGHT,
+            train_size=sizes[0],
+            test_size=sizes[1],
+        )
     for name in ('L0', *(f'ECA-L{n}' for n in range(4))):  # by timm's names too, as all of timm's models
         rows[name.replace('ECA-L', 'eca_nfnet_l').replace('L0', 'nfnet_l0')] = rows[name]
-    rows['test_nfnet'] = _nfnet((32, 64, 96, 128), (1, 1, 1, 1), 128, se_ratio=0.25, final_channels=192,
-                                **{**_LIGHT, 'group_width': 8}, train_size=160, test_size=160)
+    rows['test_nfnet'] = _nfnet(
+        (32, 64, 96, 128),
+        (1, 1, 1, 1),
+        128,
+        se_ratio=0.25,
+        final_channels=192,
+        **{**_LIGHT, 'group_width': 8},
+        train_size=160,
+        test_size=160,
+    )
     # Ours, for demos and quick tests on a CPU.
-    rows['nano'] = _nfnet((32, 64, 96, 128), (1, 1, 1, 1), (8, 16, 16, 32), group_width=16, train_size=128,
-                          test_size=128)
+    rows['nano'] = _nfnet(
+        (32, 64, 96, 128), (1, 1, 1, 1), (8, 16, 16, 32), group_width=16, train_size=128, test_size=128
+    )
     return rows
 
 
-def _nf_resnet_rows() -> Dict[str, NFArch]:
-    depths = {'26': (2, 2, 2, 2), '50': (3, 4, 6, 3), '101': (3, 4, 23, 3), '152': (3, 8, 36, 3), '200': (3, 24, 36, 3),
-              '288': (24, 24, 24, 24), '600': (50, 50, 50, 50)}
+def _nf_resnet_rows() -> dict[str, NFArch]:
+    depths = {
+        '26': (2, 2, 2, 2),
+        '50': (3, 4, 6, 3),
+        '101': (3, 4, 23, 3),
+        '152': (3, 8, 36, 3),
+        '200': (3, 24, 36, 3),
+        '288': (24, 24, 24, 24),
+        '600': (50, 50, 50, 50),
+    }
     rows = {name: _nf_resnet(depths=d, dropout=0.25, train_size=224, test_size=256) for name, d in depths.items()}
     timm = dict(stem_pool='symmetric', shortcut_pool=True, **_TIMM)
     for name in ('26', '50', '101'):
         for prefix, attention in (('', None), ('se', 'se'), ('eca', 'eca')):
-            rows[f'nf_{prefix}resnet{name}'] = _nf_resnet(depths=depths[name], attention=attention, se_ratio=1 / 16,
-                                                          **timm, train_size=256, test_size=288)
+            rows[f'nf_{prefix}resnet{name}'] = _nf_resnet(
+                depths=depths[name], attention=attention, se_ratio=1 / 16, **timm, train_size=256, test_size=288
+            )
     return rows
 
 
-def _nf_regnet_rows() -> Dict[str, NFArch]:
+def _nf_regnet_rows() -> dict[str, NFArch]:
     # NF-ResNets, Appendix E: widths before the factor 0.75, depths, train and test pixels, dropout
     table = (
-        ((48, 104, 208, 440), (1, 3, 6, 6), 192, 224, .2),
-        ((48, 104, 208, 440), (2, 4, 7, 7), 224, 256, .2),
-        ((56, 112, 232, 488), (2, 4, 8, 8), 240, 272, .3),
-        ((56, 128, 248, 528), (2, 5, 9, 9), 288, 320, .3),
-        ((64, 144, 288, 616), (2, 6, 11, 11), 320, 384, .4),
-        ((80, 168, 336, 704), (3, 7, 14, 14), 384, 456, .4),
-        ((88, 184, 376, 792), (3, 8, 16, 16), 448, 528, .5),
-        ((96, 208, 416, 880), (4, 10, 19, 19), 512, 600, .5),
-        ((104, 232, 456, 968), (4, 11, 22, 22), 600, 672, .5),
+        ((48, 104, 208, 440), (1, 3, 6, 6), 192, 224, 0.2),
+        ((48, 104, 208, 440), (2, 4, 7, 7), 224, 256, 0.2),
+        ((56, 112, 232, 488), (2, 4, 8, 8), 240, 272, 0.3),
+        ((56, 128, 248, 528), (2, 5, 9, 9), 288, 320, 0.3),
+        ((64, 144, 288, 616), (2, 6, 11, 11), 320, 384, 0.4),
+        ((80, 168, 336, 704), (3, 7, 14, 14), 384, 456, 0.4),
+        ((88, 184, 376, 792), (3, 8, 16, 16), 448, 528, 0.5),
+        ((96, 208, 416, 880), (4, 10, 19, 19), 512, 600, 0.5),
+        ((104, 232, 456, 968), (4, 11, 22, 22), 600, 672, 0.5),
     )
     rows = {}
     for n, (widths, depths, train, test, dropout) in enumerate(table):
@@ -229,13 +287,17 @@ def _nf_regnet_rows() -> Dict[str, NFArch]:
         rows[f'B{n}'] = _nf_regnet(tuple(int(w * 0.75) for w in widths), depths, **recipe)
         if n < 6:
             rows[f'nf_regnet_b{n}'] = _nf_regnet(
-                tuple(round_to_multiple(w * 0.75, 8) for w in widths), depths,
-                final_channels=round_to_multiple(1280 * widths[-1] // 440 * 0.75, 8), **_TIMM, **recipe)
+                tuple(round_to_multiple(w * 0.75, 8) for w in widths),
+                depths,
+                final_channels=round_to_multiple(1280 * widths[-1] // 440 * 0.75, 8),
+                **_TIMM,
+                **recipe,
+            )
     return rows
 
 
 Builder = Callable[..., NFArch]
-FAMILIES: Mapping[str, Tuple[Builder, Dict[str, NFArch]]] = {
+FAMILIES: Mapping[str, tuple[Builder, dict[str, NFArch]]] = {
     'NFNet': (_nfnet, _nfnet_rows()),
     'NFResNet': (_nf_resnet, _nf_resnet_rows()),
     'NFRegNet': (_nf_regnet, _nf_regnet_rows()),
@@ -243,7 +305,7 @@ FAMILIES: Mapping[str, Tuple[Builder, Dict[str, NFArch]]] = {
 _FIELDS = tuple(field.name for field in dataclasses.fields(NFArch))
 
 
-def resolve_arch(family: str, arch: Union[str, Mapping[str, Any], NFArch]) -> NFArch:
+def resolve_arch(family: str, arch: str | Mapping[str, Any] | NFArch) -> NFArch:
     """The variant of ``family`` that ``arch`` names or describes.
 
     Args:
@@ -275,8 +337,9 @@ def resolve_arch(family: str, arch: Union[str, Mapping[str, Any], NFArch]) -> NF
             raise ValueError(_unknown('arch field', field, _FIELDS))
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in arch.items()}
     widths = fields.get('widths')  # the builders derive defaults from them, so they come first
-    if widths is not None and not (isinstance(widths, tuple) and len(widths) == NUM_STAGES
-                                   and all(map(_is_count, widths))):
+    if widths is not None and not (
+        isinstance(widths, tuple) and len(widths) == NUM_STAGES and all(map(_is_count, widths))
+    ):
         raise ValueError(f'arch field widths={widths!r} must be {NUM_STAGES} positive integers')
     stem = fields.get('stem_channels', 1)
     if not _is_count(stem) and not (isinstance(stem, tuple) and stem and all(map(_is_count, stem))):

@@ -1,7 +1,8 @@
 """What all normalizer-free backbones share: stem, stages, outputs, freezing, checkpointing."""
+
 import logging
 import numbers
-from typing import Any, Callable, Optional, Sequence, Tuple, Union
+from collections.abc import Callable, Sequence
 
 import torch
 from mmengine.logging import print_log
@@ -9,10 +10,12 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..layers import (WSConv2d, activation_gain, drop_path_rates, get_activation, max_pool2d_same)
+from nfnet_mm.errors import check_positive, is_integer
+
+from ..layers import WSConv2d, activation_gain, drop_path_rates, get_activation, max_pool2d_same
 from .arch import NUM_STAGES, NFArch
-from .nf_block import NFBlock
-from .variance import plan_betas
+from .block import NFBlock
+from .plan import plan_betas
 
 
 class Stem(nn.Module):
@@ -27,8 +30,19 @@ class Stem(nn.Module):
         for i, (channels, stride) in enumerate(zip(arch.stem_channels, arch.stem_strides)):
             # the image is at unit variance as it comes; timm's dialect scales every conv all the same
             scale = gain if i > 0 or arch.gain_in_conv else 1.0
-            setattr(self, f'conv{i}', WSConv2d(in_channels, channels, arch.stem_kernel, stride, input_scale=scale,
-                                               dialect=arch.dialect, padding=arch.padding))
+            setattr(
+                self,
+                f'conv{i}',
+                WSConv2d(
+                    in_channels,
+                    channels,
+                    arch.stem_kernel,
+                    stride,
+                    input_scale=scale,
+                    dialect=arch.dialect,
+                    padding=arch.padding,
+                ),
+            )
             in_channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,19 +53,41 @@ class Stem(nn.Module):
         return max_pool2d_same(x, 3, 2) if self.pool == 'same' else nn.functional.max_pool2d(x, 3, 2, 1)
 
 
-def build_stage(arch: NFArch, stage: int, stride: int, dilation: int, act: Callable[[Tensor], Tensor], gain: float,
-                alpha: float, drop_path_rate: float) -> nn.Sequential:
+def build_stage(
+    arch: NFArch,
+    stage: int,
+    stride: int,
+    dilation: int,
+    act: Callable[[Tensor], Tensor],
+    gain: float,
+    alpha: float,
+    drop_path_rate: float,
+) -> nn.Sequential:
     """The blocks of one stage, with the betas and the drop rates that they have in the whole network.
 
     Arguments as in :class:`NFBlock`, but ``drop_path_rate``: the whole network's.
     """
-    channels, width = (arch.stem_channels[-1], *arch.widths)[stage:stage + 2]
+    channels, width = (arch.stem_channels[-1], *arch.widths)[stage : stage + 2]
     betas, rates = plan_betas(arch.depths, alpha)[stage], drop_path_rates(drop_path_rate, arch.depths)[stage]
     blocks = nn.Sequential()
     for i, (beta, rate) in enumerate(zip(betas, rates)):
         blocks.append(
-            NFBlock(arch, stage, channels, width, transition=i == 0, stride=stride if i == 0 else 1, dilation=dilation,
-                    first=stage == i == 0, act=act, gain=gain, alpha=alpha, beta=beta, drop_path_rate=rate))
+            NFBlock(
+                arch,
+                stage,
+                channels,
+                width,
+                transition=i == 0,
+                stride=stride if i == 0 else 1,
+                dilation=dilation,
+                first=stage == i == 0,
+                act=act,
+                gain=gain,
+                alpha=alpha,
+                beta=beta,
+                drop_path_rate=rate,
+            )
+        )
         channels = width
     return blocks
 
@@ -89,18 +125,20 @@ class NFBackbone(BaseModule):
         ValueError: an argument is out of range; the message quotes it.
     """
 
-    def __init__(self,
-                 arch: NFArch,
-                 in_channels: int = 3,
-                 out_indices: Sequence[int] = (0, 1, 2, 3),
-                 frozen_stages: int = -1,
-                 strides: Optional[Sequence[int]] = None,
-                 dilations: Sequence[int] = (1, 1, 1, 1),
-                 with_cp: bool = False,
-                 act: Union[str, Callable[[Tensor], Tensor], None] = None,
-                 alpha: float = 0.2,
-                 drop_path_rate: float = 0.0,
-                 init_cfg: Union[dict, list, None] = None):
+    def __init__(
+        self,
+        arch: NFArch,
+        in_channels: int = 3,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        strides: Sequence[int] | None = None,
+        dilations: Sequence[int] = (1, 1, 1, 1),
+        with_cp: bool = False,
+        act: str | Callable[[Tensor], Tensor] | None = None,
+        alpha: float = 0.2,
+        drop_path_rate: float = 0.0,
+        init_cfg: dict | list | None = None,
+    ):
         super().__init__(init_cfg=init_cfg)
         strides = arch.strides if strides is None else strides
         self.arch = arch
@@ -120,17 +158,23 @@ class NFBackbone(BaseModule):
         stride, stage_strides = arch.stem_stride, []
         # stages past the last output would only be parameters without gradients, which DDP refuses
         for i in range(min(max(self.out_indices) + 1, NUM_STAGES)):
-            self.stages.append(build_stage(arch, i, self.strides[i], self.dilations[i], self.act, gain, alpha,
-                                           drop_path_rate))
+            self.stages.append(
+                build_stage(arch, i, self.strides[i], self.dilations[i], self.act, gain, alpha, drop_path_rate)
+            )
             stride *= self.strides[i]
             stage_strides.append(stride)
 
         feature_channels = arch.widths[-1]
         if NUM_STAGES in self.out_indices and arch.final_channels:
             feature_channels = arch.final_channels
-            self.final_conv = WSConv2d(arch.widths[-1], feature_channels, 1,
-                                       input_scale=gain if arch.gain_in_conv else 1.0, dialect=arch.dialect,
-                                       padding=arch.padding)
+            self.final_conv = WSConv2d(
+                arch.widths[-1],
+                feature_channels,
+                1,
+                input_scale=gain if arch.gain_in_conv else 1.0,
+                dialect=arch.dialect,
+                padding=arch.padding,
+            )
         else:
             self.final_conv = None
         # timm's dialect has the gain before the last activation, the authors' after it
@@ -139,11 +183,13 @@ class NFBackbone(BaseModule):
         self.out_strides = tuple([*stage_strides, stride][i] for i in self.out_indices)
         self._freeze()
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(N, in_channels, H, W) images -> one (N, C_i, ceil(H / s_i), ceil(W / s_i)) feature per out index."""
         if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f'{type(self).__name__} takes images of shape (N, {self.in_channels}, H, W) '
-                             f'(in_channels={self.in_channels}), got {tuple(x.shape)}')
+            raise ValueError(
+                f'{type(self).__name__} takes images of shape (N, {self.in_channels}, H, W) '
+                f'(in_channels={self.in_channels}), got {tuple(x.shape)}'
+            )
         x = self.stem(x)
         outs = {}
         for i, stage in enumerate(self.stages):
@@ -157,10 +203,15 @@ class NFBackbone(BaseModule):
         """As ``init_cfg`` says; frozen random weights, which nothing would ever train, are warned of."""
         if self.frozen_stages >= 0 and self.init_cfg is None and not self.is_init:
             what = ('the stem', 'the stem and the first stage', f'the stem and the first {self.frozen_stages} stages')[
-                min(self.frozen_stages, 2)]
-            print_log(f'{type(self).__name__}: frozen_stages={self.frozen_stages} freezes {what} with random weights, '
-                      'unless a checkpoint is loaded after this. Set init_cfg=dict(type=\'nfnet_mm.NFPretrained\', '
-                      'checkpoint=...) on the backbone, or frozen_stages=-1', logger='current', level=logging.WARNING)
+                min(self.frozen_stages, 2)
+            ]
+            print_log(
+                f'{type(self).__name__}: frozen_stages={self.frozen_stages} freezes {what} with random weights, '
+                "unless a checkpoint is loaded after this. Set init_cfg=dict(type='nfnet_mm.NFPretrained', "
+                'checkpoint=...) on the backbone, or frozen_stages=-1',
+                logger='current',
+                level=logging.WARNING,
+            )
         super().init_weights()
 
     def train(self, mode: bool = True) -> 'NFBackbone':
@@ -170,30 +221,19 @@ class NFBackbone(BaseModule):
         return self
 
     def _freeze(self) -> None:
-        for part in [self.stem, *self.stages][:self.frozen_stages + 1]:
+        for part in [self.stem, *self.stages][: self.frozen_stages + 1]:
             part.eval()
             part.requires_grad_(False)
 
 
-def is_integer(value: Any) -> bool:
-    """Whether a value is an integer, numpy's too, and not True or False."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def check_positive(name: str, value: int) -> int:
-    if not is_integer(value) or value < 1:
-        raise ValueError(f'{name}={value!r} must be a positive integer')
-    return int(value)
-
-
-def _per_stage(name: str, values: Sequence[int]) -> Tuple[int, ...]:
+def _per_stage(name: str, values: Sequence[int]) -> tuple[int, ...]:
     values = tuple(values)
     if len(values) != NUM_STAGES:
         raise ValueError(f'{name}={values} must have one entry for each of the {NUM_STAGES} stages')
     return tuple(check_positive(f'{name}[{i}]', v) for i, v in enumerate(values))
 
 
-def _check_out_indices(indices: Sequence[int]) -> Tuple[int, ...]:
+def _check_out_indices(indices: Sequence[int]) -> tuple[int, ...]:
     known = f'0-{NUM_STAGES - 1} are the stages, {NUM_STAGES} the classification feature'
     if is_integer(indices):
         raise ValueError(f'out_indices={indices} must be a sequence of integers ({known}), e.g. ({indices},)')
@@ -208,6 +248,8 @@ def _check_out_indices(indices: Sequence[int]) -> Tuple[int, ...]:
 
 def _check_frozen_stages(value: int) -> int:
     if not is_integer(value) or not -1 <= value <= NUM_STAGES:
-        raise ValueError(f'frozen_stages={value!r} is out of range: -1 freezes nothing, 0 the stem, '
-                         f'1-{NUM_STAGES} the stem and so many stages')
+        raise ValueError(
+            f'frozen_stages={value!r} is out of range: -1 freezes nothing, 0 the stem, '
+            f'1-{NUM_STAGES} the stem and so many stages'
+        )
     return int(value)

@@ -1,4 +1,5 @@
-from typing import Any, Mapping, Union
+from collections.abc import Mapping
+from typing import Any
 
 from nfnet_mm.registry import MODELS
 
@@ -25,5 +26,5 @@ class NFRegNet(NFBackbone):
         ((36, 78, 156, 330), (4, 8, 16, 32))
     """
 
-    def __init__(self, arch: Union[str, Mapping[str, Any]] = 'B0', **kwargs):
+    def __init__(self, arch: str | Mapping[str, Any] = 'B0', **kwargs):
         super().__init__(resolve_arch('NFRegNet', arch), **kwargs)

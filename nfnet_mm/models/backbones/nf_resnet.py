@@ -1,4 +1,5 @@
-from typing import Any, Mapping, Union
+from collections.abc import Mapping
+from typing import Any
 
 from nfnet_mm.registry import MODELS
 
@@ -27,11 +28,13 @@ class NFResNet(NFBackbone):
         ((2048,), (32,))
     """
 
-    def __init__(self,
-                 depth: Union[int, str, Mapping[str, Any]] = 50,
-                 arch: Union[str, Mapping[str, Any], None] = None,
-                 attention: Union[str, None] = None,
-                 **kwargs):
+    def __init__(
+        self,
+        depth: int | str | Mapping[str, Any] = 50,
+        arch: str | Mapping[str, Any] | None = None,
+        attention: str | None = None,
+        **kwargs,
+    ):
         if arch is None and isinstance(depth, Mapping):
             arch = depth
         if arch is None:

@@ -1,4 +1,5 @@
-from typing import Any, Mapping, Union
+from collections.abc import Mapping
+from typing import Any
 
 from nfnet_mm.registry import MODELS
 
@@ -29,5 +30,5 @@ class NFNet(NFBackbone):
         (1, 128, 2, 3)
     """
 
-    def __init__(self, arch: Union[str, Mapping[str, Any]] = 'F0', **kwargs):
+    def __init__(self, arch: str | Mapping[str, Any] = 'F0', **kwargs):
         super().__init__(resolve_arch('NFNet', arch), **kwargs)

@@ -1,8 +1,9 @@
 """Activations and the gains that keep their output at unit variance."""
+
 import difflib
 import math
+from collections.abc import Callable
 from functools import partial
-from typing import Callable, Union
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +47,7 @@ _FUNCTIONS = {  # importable by name, each of them, so that a network that holds
 _OTHERS = ('hardswish', 'hardsigmoid', 'hardtanh', 'mish')  # of torch.nn.functional; their gains are computed
 
 
-def get_activation(act: Union[str, Activation]) -> Activation:
+def get_activation(act: str | Activation) -> Activation:
     """The elementwise function of that name, without gain.
 
     Args:
@@ -80,11 +81,13 @@ def _refuse_in_place(act: Activation) -> None:
         except (RuntimeError, TypeError):  # of another dtype, or on the meta device: nothing can be seen here
             return
     if not torch.equal(x, before):
-        raise ValueError(f'act={act!r} overwrites its input, which is read again as the shortcut: give one that does '
-                         'not (inplace=False)')
+        raise ValueError(
+            f'act={act!r} overwrites its input, which is read again as the shortcut: give one that does '
+            'not (inplace=False)'
+        )
 
 
-def activation_gain(act: Union[str, Activation]) -> float:
+def activation_gain(act: str | Activation) -> float:
     """The gain gamma for which gamma * act(x) has unit variance when x ~ N(0, 1) (NF-ResNets, Appendix D.1).
 
     The authors' own figure where they published one, else computed to about 1e-6 by numerical integration.
@@ -109,7 +112,7 @@ def activation_gain(act: Union[str, Activation]) -> float:
             y = fn(x)
         except RuntimeError:  # a callable with float32 parameters of its own
             y = fn(x.float()).double()
-    variance = float((density * y * y).sum() - (density * y).sum()**2)
+    variance = float((density * y * y).sum() - (density * y).sum() ** 2)
     if not (math.isfinite(variance) and variance > 1e-12):
         raise ValueError(f'act={act!r} has variance {variance} on N(0, 1) inputs, so no gain can scale it to 1.')
     return variance**-0.5
@@ -127,7 +130,7 @@ class ScaledActivation(nn.Module):
     Shape: any, kept.
     """
 
-    def __init__(self, act: Union[str, Activation] = 'gelu'):
+    def __init__(self, act: str | Activation = 'gelu'):
         super().__init__()
         self.act = get_activation(act)
         self.gain = activation_gain(act)

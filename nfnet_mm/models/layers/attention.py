@@ -1,6 +1,6 @@
 """Channel attention. The modules return the gate, not the gated features: scalars fold into it for free."""
+
 import math
-from typing import Optional
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,7 @@ class EfficientChannelAttention(nn.Module):
         return torch.sigmoid(gate).transpose(1, 2)[..., None]
 
 
-def build_attention(kind: Optional[str], channels: int, se_ratio: float, se_divisor: int) -> Optional[nn.Module]:
+def build_attention(kind: str | None, channels: int, se_ratio: float, se_divisor: int) -> nn.Module | None:
     """The gate module for ``channels`` channels: ``'se'``, ``'eca'`` or None for none."""
     if kind is None:
         return None

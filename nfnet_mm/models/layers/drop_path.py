@@ -1,12 +1,13 @@
 """Stochastic depth as the authors' code has it: a linear schedule, and no rescaling of the kept branches."""
+
 import numbers
-from typing import List, Optional, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 
-def drop_path_rates(rate: float, depths: Sequence[int]) -> List[List[float]]:
+def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
     """The drop rate of every block, stage by stage: ``rate * index / num_blocks`` (0 first, never ``rate`` itself).
 
     Example:
@@ -25,7 +26,7 @@ def drop_path_rates(rate: float, depths: Sequence[int]) -> List[List[float]]:
     return rates
 
 
-def drop_path_mask(x: Tensor, rate: float, training: bool) -> Optional[Tensor]:
+def drop_path_mask(x: Tensor, rate: float, training: bool) -> Tensor | None:
     """(N, 1, 1, 1) of zeros and ones for a batch (N, C, H, W), each sample dropped with probability ``rate``.
 
     None where nothing can be dropped. A mask is a few numbers: it goes into the branch's gate, never over the

@@ -1,11 +1,10 @@
 """TensorFlow's 'SAME' padding, which the public weights were trained with."""
-from typing import Tuple
 
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> Tuple[int, int]:
+def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tuple[int, int]:
     """(before, after) padding of one axis so that the output has ceil(size / stride) places.
 
     The odd one goes after, i.e. to the bottom or right.

@@ -1,5 +1,4 @@
 """Scaled weight standardisation, in both dialects in which public weights exist."""
-from typing import Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ _AUTHORS_FLOOR = 1e-4
 _TIMM_EPS = 1e-5
 
 
-def _standardize(weight: Tensor, gain: Tensor, dialect: str) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _standardize(weight: Tensor, gain: Tensor, dialect: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(O, N) weights and (O,) gains -> centred (O, N) and their scale (O, 1), whose product is standardised.
 
     Then the (O, 1) numbers that the gradient of that product is made of: mean, inverse norm, and shrink.
@@ -51,7 +50,7 @@ class _Standardize(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> Tuple[Tensor, Tensor, None]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         weight, gain, mean, inverse, shrink = ctx.saved_tensors
         total = grad.sum(1, keepdim=True)
         # <grad, weight - mean> of each row, reduced without writing a product as large as the weights
@@ -116,40 +115,43 @@ class WSConv2d(nn.Conv2d):
     Shape: (N, I, H, W) -> (N, O, ceil(H / stride), ceil(W / stride)).
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 out_channels: int,
-                 kernel_size: int,
-                 stride: int = 1,
-                 dilation: int = 1,
-                 groups: int = 1,
-                 input_scale: float = 1.0,
-                 dialect: str = 'authors',
-                 padding: str = 'same',
-                 gain_init: float = 1.0):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        input_scale: float = 1.0,
+        dialect: str = 'authors',
+        padding: str = 'same',
+        gain_init: float = 1.0,
+    ):
         if dialect not in DIALECTS:
             raise ValueError(f'dialect={dialect!r} is not one of {DIALECTS}')
         if padding not in PADDINGS:
             raise ValueError(f'padding={padding!r} is not one of {PADDINGS}')
         # With stride 1 and an odd kernel both rules are the same fixed padding, known here and now.
-        super().__init__(in_channels, out_channels, kernel_size, stride, dilation * (kernel_size - 1) // 2, dilation,
-                         groups)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, dilation * (kernel_size - 1) // 2, dilation, groups
+        )
         self.pad_same = padding == 'same' and (stride > 1 or kernel_size % 2 == 0)
         self.dialect = dialect
         self.input_scale = input_scale
-        self.gain = nn.Parameter(torch.full((out_channels, ), float(gain_init)))
+        self.gain = nn.Parameter(torch.full((out_channels,), float(gain_init)))
 
     def reset_parameters(self) -> None:
         """Weights from N(0, 1 / fan-in), bias zero (authors' code)."""
-        nn.init.normal_(self.weight, std=self.weight[0].numel()**-0.5)
+        nn.init.normal_(self.weight, std=self.weight[0].numel() ** -0.5)
         nn.init.zeros_(self.bias)
 
-    def standardized_weight(self, scale: Optional[Tensor] = None) -> Tensor:
+    def standardized_weight(self, scale: Tensor | None = None) -> Tensor:
         """The (O, I / groups, k, k) weight that the conv really applies; ``scale`` multiplies it for free."""
         gain = self.gain * self.input_scale
         return standardize_weight(self.weight, gain if scale is None else gain * scale, self.dialect)
 
-    def forward(self, x: Tensor, scale: Optional[Tensor] = None) -> Tensor:
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         """The conv of ``x``; ``scale``, a 0-d tensor, multiplies the whole output through weight and bias."""
         padding = self.padding
         if self.pad_same:

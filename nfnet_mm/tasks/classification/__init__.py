@@ -1,5 +1,6 @@
 """The mmpretrain room."""
-from nfnet_mm.utils.dependencies import require
+
+from nfnet_mm.dependencies import require
 
 require('mmpretrain')
 

@@ -20,6 +20,7 @@ class BNResNet(ResNet):
         >>> BNResNet(depth=200, out_indices=(3,)).stage_blocks
         (3, 24, 36, 3)
     """
+
     arch_settings = {**ResNet.arch_settings, 200: (Bottleneck, (3, 24, 36, 3)), 288: (Bottleneck, (24, 24, 24, 24))}
 
     def train(self, mode: bool = True) -> 'BNResNet':

@@ -1,5 +1,3 @@
-from typing import Tuple, Union
-
 from mmpretrain.models.heads import LinearClsHead
 from torch import Tensor, nn
 
@@ -24,12 +22,14 @@ class NFClsHead(LinearClsHead):
         ValueError: ``dropout`` out of range, or features that are not (N, C).
     """
 
-    def __init__(self,
-                 num_classes: int,
-                 in_channels: int,
-                 dropout: float = 0.0,
-                 init_cfg: Union[dict, list, None] = dict(type='Normal', layer='Linear', std=0.01),
-                 **kwargs):
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        dropout: float = 0.0,
+        init_cfg: dict | list | None = dict(type='Normal', layer='Linear', std=0.01),
+        **kwargs,
+    ):
         if not 0 <= dropout < 1:
             raise ValueError(f'dropout={dropout!r} must lie in [0, 1)')
         super().__init__(num_classes, in_channels, init_cfg=init_cfg, **kwargs)
@@ -38,11 +38,13 @@ class NFClsHead(LinearClsHead):
         nn.init.normal_(self.fc.weight, std=0.01)
         nn.init.zeros_(self.fc.bias)
 
-    def pre_logits(self, feats: Tuple[Tensor]) -> Tensor:
+    def pre_logits(self, feats: tuple[Tensor]) -> Tensor:
         """(N, C) after dropout."""
         x = feats[-1] if isinstance(feats, (tuple, list)) else feats
         if x.dim() != 2 or x.shape[1] != self.in_channels:
-            raise ValueError(f'NFClsHead(in_channels={self.in_channels}) takes pooled features '
-                             f'(N, {self.in_channels}), got {tuple(x.shape)}: use '
-                             "neck=dict(type='GlobalAveragePooling') and a backbone with out_indices=(4,)")
+            raise ValueError(
+                f'NFClsHead(in_channels={self.in_channels}) takes pooled features '
+                f'(N, {self.in_channels}), got {tuple(x.shape)}: use '
+                "neck=dict(type='GlobalAveragePooling') and a backbone with out_indices=(4,)"
+            )
         return self.dropout(x)

@@ -1,7 +1,8 @@
 """MixUp and CutMix in the data workers, on uint8 images, so that RandAugment can follow (NFNets, Appendix A.3)."""
+
 import warnings
-from functools import lru_cache
-from typing import List, Optional, Sequence, Tuple
+from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ def mix_up(a: np.ndarray, b: np.ndarray, weight: float) -> np.ndarray:
     return np.rint(mixed, out=mixed).astype(np.uint8)
 
 
-def cut_mix(a: np.ndarray, b: np.ndarray, weight: float, center: Tuple[int, int]) -> Tuple[np.ndarray, float]:
+def cut_mix(a: np.ndarray, b: np.ndarray, weight: float, center: tuple[int, int]) -> tuple[np.ndarray, float]:
     """``a`` with a box of ``b`` of area share ``1 - weight`` around ``center`` (y, x), cut off at the border.
 
     Returns:
@@ -32,17 +33,16 @@ def cut_mix(a: np.ndarray, b: np.ndarray, weight: float, center: Tuple[int, int]
     height, width = a.shape[:2]
     side = np.sqrt(1 - weight)
     half_y, half_x = int(side * height) // 2, int(side * width) // 2
-    box = np.s_[max(center[0] - half_y, 0):center[0] + half_y, max(center[1] - half_x, 0):center[1] + half_x]
+    box = np.s_[max(center[0] - half_y, 0) : center[0] + half_y, max(center[1] - half_x, 0) : center[1] + half_x]
     mixed = a.copy()
     mixed[box] = b[box]
     return mixed, 1 - mixed[box][..., 0].size / (height * width)
 
 
 @FUNCTIONS.register_module()
-def mixing_collate(batch: Sequence[dict],
-                   num_classes: int,
-                   mixup_alpha: float = 0.2,
-                   randaugment: Optional[dict] = None) -> dict:
+def mixing_collate(
+    batch: Sequence[dict], num_classes: int, mixup_alpha: float = 0.2, randaugment: dict | None = None
+) -> dict:
     """A ``collate_fn`` that mixes the images and labels of a batch, then augments the mixed images.
 
     The first half of the batch gets MixUp, the second CutMix (of an odd number, MixUp one more). Each image draws its
@@ -86,11 +86,11 @@ def mixing_collate(batch: Sequence[dict],
     targets = [_one_hot(sample['data_samples'].gt_label, num_classes) for sample in batch]
     if len(batch) == 1:
         _warn_of_one_image()
-    mixed: List[dict] = []
+    mixed: list[dict] = []
     for i, sample in enumerate(batch):
         j = (i + 1) % len(batch)
         if len(batch) == 1:
-            img, weight = arrays[i].copy(), 1.
+            img, weight = arrays[i].copy(), 1.0
         elif 2 * i < len(batch):
             weight = np.random.beta(mixup_alpha, mixup_alpha)
             img = mix_up(arrays[i], arrays[j], weight)
@@ -107,11 +107,13 @@ def mixing_collate(batch: Sequence[dict],
     return default_collate(mixed)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _warn_of_one_image() -> None:
     """Once per process, whatever filters are set meanwhile."""
-    warnings.warn('a batch of one image is not mixed, for want of a partner. For the last batch of an epoch that does '
-                  'no harm; train_dataloader.batch_size=1 would mean no MixUp and no CutMix at all')
+    warnings.warn(
+        'a batch of one image is not mixed, for want of a partner. For the last batch of an epoch that does '
+        'no harm; train_dataloader.batch_size=1 would mean no MixUp and no CutMix at all'
+    )
 
 
 def _one_hot(label: Tensor, num_classes: int) -> Tensor:

@@ -3,8 +3,9 @@
 The operations are pure functions of an RGB uint8 image (H, W, 3) and a level, 1 being full scale, to a new image. The
 colour operations give Pillow's numbers.
 """
+
 import math
-from typing import Callable, Dict, Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -50,7 +51,7 @@ def posterize(img: np.ndarray, level: float) -> np.ndarray:
 
 def solarize(img: np.ndarray, level: float) -> np.ndarray:
     """Invert what is at or above ``256 * level``: nothing from level 1 on."""
-    return _look_up(img, np.where(_IDENTITY < int(256 * level), _IDENTITY, 255 - _IDENTITY))
+    return _look_up(img, np.where(int(256 * level) > _IDENTITY, _IDENTITY, 255 - _IDENTITY))
 
 
 def solarize_add(img: np.ndarray, level: float) -> np.ndarray:
@@ -106,14 +107,28 @@ def cutout(img: np.ndarray, level: float) -> np.ndarray:
     half = int(40 * level)
     y, x = np.random.randint(img.shape[0]), np.random.randint(img.shape[1])
     img = img.copy()
-    img[max(y - half, 0):y + half, max(x - half, 0):x + half] = FILL
+    img[max(y - half, 0) : y + half, max(x - half, 0) : x + half] = FILL
     return img
 
 
-OPERATIONS: Dict[str, Callable[[np.ndarray, float], np.ndarray]] = dict(
-    AutoContrast=auto_contrast, Equalize=equalize, Invert=invert, Rotate=rotate, Posterize=posterize,
-    Solarize=solarize, Color=color, Contrast=contrast, Brightness=brightness, Sharpness=sharpness, ShearX=shear_x,
-    ShearY=shear_y, TranslateX=translate_x, TranslateY=translate_y, Cutout=cutout, SolarizeAdd=solarize_add)
+OPERATIONS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = dict(
+    AutoContrast=auto_contrast,
+    Equalize=equalize,
+    Invert=invert,
+    Rotate=rotate,
+    Posterize=posterize,
+    Solarize=solarize,
+    Color=color,
+    Contrast=contrast,
+    Brightness=brightness,
+    Sharpness=sharpness,
+    ShearX=shear_x,
+    ShearY=shear_y,
+    TranslateX=translate_x,
+    TranslateY=translate_y,
+    Cutout=cutout,
+    SolarizeAdd=solarize_add,
+)
 
 
 @TRANSFORMS.register_module()
@@ -139,11 +154,13 @@ class NFRandAugment(BaseTransform):
         [[[255, 255, 255]]]
     """
 
-    def __init__(self,
-                 magnitude: float,
-                 num_ops: int = 4,
-                 prob: Sequence[float] = (0.2, 0.8),
-                 operations: Sequence[str] = tuple(OPERATIONS)):
+    def __init__(
+        self,
+        magnitude: float,
+        num_ops: int = 4,
+        prob: Sequence[float] = (0.2, 0.8),
+        operations: Sequence[str] = tuple(OPERATIONS),
+    ):
         if isinstance(magnitude, bool) or not isinstance(magnitude, (int, float)) or not 0 <= magnitude < math.inf:
             raise ValueError(f'magnitude={magnitude!r} must be a number of at least 0 (10 is full scale)')
         if isinstance(num_ops, bool) or not isinstance(num_ops, int) or num_ops < 0:
@@ -152,8 +169,10 @@ class NFRandAugment(BaseTransform):
             raise ValueError(f'prob={prob!r} must be two increasing probabilities')
         unknown = [name for name in operations if name not in OPERATIONS]
         if unknown or not operations:
-            raise ValueError(f'operations={operations!r} must be some of {", ".join(OPERATIONS)}'
-                             + (f'; unknown: {", ".join(map(str, unknown))}' if unknown else ''))
+            raise ValueError(
+                f'operations={operations!r} must be some of {", ".join(OPERATIONS)}'
+                + (f'; unknown: {", ".join(map(str, unknown))}' if unknown else '')
+            )
         self.magnitude, self.num_ops, self.prob, self.operations = magnitude, num_ops, tuple(prob), tuple(operations)
 
     def augment(self, img: np.ndarray) -> np.ndarray:
@@ -167,14 +186,18 @@ class NFRandAugment(BaseTransform):
     def transform(self, results: dict) -> dict:
         img = results['img']
         if img.dtype != np.uint8 or img.ndim != 3 or img.shape[2] != 3:
-            raise ValueError(f'NFRandAugment takes uint8 images (H, W, 3), got {img.dtype} {img.shape}: '
-                             'it comes before normalisation')
+            raise ValueError(
+                f'NFRandAugment takes uint8 images (H, W, 3), got {img.dtype} {img.shape}: '
+                'it comes before normalisation'
+            )
         results['img'] = np.ascontiguousarray(self.augment(np.ascontiguousarray(img[..., ::-1]))[..., ::-1])
         return results
 
     def __repr__(self) -> str:
-        return (f'{type(self).__name__}(magnitude={self.magnitude}, num_ops={self.num_ops}, prob={self.prob}, '
-                f'operations={self.operations})')
+        return (
+            f'{type(self).__name__}(magnitude={self.magnitude}, num_ops={self.num_ops}, prob={self.prob}, '
+            f'operations={self.operations})'
+        )
 
 
 def _look_up(img: np.ndarray, *tables: np.ndarray) -> np.ndarray:
@@ -201,5 +224,11 @@ def _signed(level: float) -> float:
 
 def _warp(img: np.ndarray, to_source) -> np.ndarray:
     """Nearest-neighbour affine map; ``to_source`` takes an output pixel's (x, y, 1) to where it comes from."""
-    return cv2.warpAffine(img, np.array(to_source, np.float64), img.shape[1::-1], borderValue=(FILL, ) * 3,
-                          flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT)
+    return cv2.warpAffine(
+        img,
+        np.array(to_source, np.float64),
+        img.shape[1::-1],
+        borderValue=(FILL,) * 3,
+        flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+    )

@@ -1,5 +1,6 @@
 """The mmseg room: depth from one image on NYU Depth v2 (NF-ResNets, Appendix H.2; Laina et al. 2016)."""
-from nfnet_mm.utils.dependencies import require
+
+from nfnet_mm.dependencies import require
 
 require('mmseg')
 
@@ -8,5 +9,14 @@ from .metric import PixelDepthMetric  # noqa: E402
 from .transforms import DepthColorJitter, DownsampleCrop  # noqa: E402
 from .up_projection import UpProjection, UpProjectionHead, interleave, unpool  # noqa: E402
 
-__all__ = ['BerHuLoss', 'DepthColorJitter', 'DownsampleCrop', 'PixelDepthMetric', 'UpProjection', 'UpProjectionHead',
-           'berhu', 'interleave', 'unpool']
+__all__ = [
+    'BerHuLoss',
+    'DepthColorJitter',
+    'DownsampleCrop',
+    'PixelDepthMetric',
+    'UpProjection',
+    'UpProjectionHead',
+    'berhu',
+    'interleave',
+    'unpool',
+]

@@ -1,5 +1,6 @@
 """The reverse Huber loss."""
-from typing import Callable, Optional
+
+from collections.abc import Callable
 
 import torch
 from mmengine.dist import all_reduce
@@ -8,10 +9,9 @@ from torch import Tensor, nn
 from nfnet_mm.registry import MODELS
 
 
-def berhu(error: Tensor,
-          valid: Tensor,
-          fraction: float = 0.2,
-          reduce: Optional[Callable[[Tensor, str], None]] = None) -> Tensor:
+def berhu(
+    error: Tensor, valid: Tensor, fraction: float = 0.2, reduce: Callable[[Tensor, str], None] | None = None
+) -> Tensor:
     """Mean reverse Huber loss: |e| up to a threshold c, (e^2 + c^2) / 2c above it (Laina et al. 2016, section 3.2).
 
     c is ``fraction`` of the largest valid error and is a constant to the gradient. No value is read back to the host.
@@ -39,7 +39,7 @@ def berhu(error: Tensor,
         reduce(threshold, 'max')
         reduce(count, 'mean')
     # with c = 0 every error is 0 and the first branch is taken; the second must still be finite in the backward pass
-    c = threshold.clamp(min=torch.finfo(size.dtype).tiny**0.5)
+    c = threshold.clamp(min=torch.finfo(size.dtype).tiny ** 0.5)
     return torch.where(size <= threshold, size, (size * size + c * c) / (2 * c)).sum() / count.clamp(min=1)
 
 
@@ -62,12 +62,14 @@ class BerHuLoss(nn.Module):
         ValueError: ``fraction`` out of range, or shapes that differ.
     """
 
-    def __init__(self,
-                 fraction: float = 0.2,
-                 min_depth: float = 0.0,
-                 max_depth: float = float('inf'),
-                 loss_weight: float = 1.0,
-                 loss_name: str = 'loss_berhu'):
+    def __init__(
+        self,
+        fraction: float = 0.2,
+        min_depth: float = 0.0,
+        max_depth: float = float('inf'),
+        loss_weight: float = 1.0,
+        loss_name: str = 'loss_berhu',
+    ):
         super().__init__()
         if not 0 < fraction <= 1:
             raise ValueError(f'fraction={fraction!r} must lie in (0, 1]')
@@ -77,8 +79,10 @@ class BerHuLoss(nn.Module):
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         """The weighted mean loss."""
         if pred.shape != target.shape:
-            raise ValueError(f'BerHuLoss compares maps of one shape, got a prediction {tuple(pred.shape)} and a '
-                             f'target {tuple(target.shape)}')
+            raise ValueError(
+                f'BerHuLoss compares maps of one shape, got a prediction {tuple(pred.shape)} and a '
+                f'target {tuple(target.shape)}'
+            )
         target = target.float()
         valid = target.isfinite() & (target > self.min_depth) & (target <= self.max_depth)
         return self.loss_weight * berhu(pred.float() - target, valid, self.fraction, all_reduce)

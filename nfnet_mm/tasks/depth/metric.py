@@ -1,5 +1,6 @@
 """Depth errors over all pixels."""
-from typing import Dict, Sequence
+
+from collections.abc import Sequence
 
 import torch
 from mmengine.evaluator import BaseMetric
@@ -57,16 +58,23 @@ class PixelDepthMetric(BaseMetric):
         for sample in data_samples:
             pred, target = (sample[key]['data'].squeeze() for key in ('pred_depth_map', 'gt_depth_map'))
             if pred.shape != target.shape:
-                raise ValueError(f'{sample.get("img_path")}: the prediction is {tuple(pred.shape)}, the depth map '
-                                 f'{tuple(target.shape)}')
+                raise ValueError(
+                    f'{sample.get("img_path")}: the prediction is {tuple(pred.shape)}, the depth map '
+                    f'{tuple(target.shape)}'
+                )
             target = target.to(pred.device)
             self.results.append(depth_error_sums(pred, target, self.min_depth, self.max_depth).cpu())
 
-    def compute_metrics(self, results: list) -> Dict[str, float]:
+    def compute_metrics(self, results: list) -> dict[str, float]:
         """The five figures from all images' sums."""
         count, *near, square, relative = sum(results, torch.zeros(6, dtype=torch.float64)).tolist()
         if not count:
-            raise ValueError(f'no pixel of {len(results)} images has a depth in [{self.min_depth}, {self.max_depth}] '
-                             'metres: is depth_rescale_factor that of the annotations (1e-3 for millimetres)?')
-        return {**{f'delta{i}': 100 * part / count for i, part in enumerate(near, 1)},
-                'rms': (square / count)**0.5, 'rel': relative / count}
+            raise ValueError(
+                f'no pixel of {len(results)} images has a depth in [{self.min_depth}, {self.max_depth}] '
+                'metres: is depth_rescale_factor that of the annotations (1e-3 for millimetres)?'
+            )
+        return {
+            **{f'delta{i}': 100 * part / count for i, part in enumerate(near, 1)},
+            'rms': (square / count) ** 0.5,
+            'rel': relative / count,
+        }

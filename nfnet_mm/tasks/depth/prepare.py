@@ -1,14 +1,16 @@
 """From the public labelled NYU Depth v2 file to the folders that mmseg's ``NYUDataset`` reads."""
+
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Dict, Iterator, Sequence, Tuple, Union
+from typing import Union
 
 import cv2
 import numpy as np
 from mmengine.utils import ProgressBar
 
-from nfnet_mm.utils.running import UserError
+from nfnet_mm.run import UserError
 
 __all__ = ['STANDARD_SPLIT', 'depth_to_millimetres', 'prepare_nyu', 'read_splits']
 
@@ -31,8 +33,10 @@ def depth_to_millimetres(depth: np.ndarray) -> np.ndarray:
     """
     bad = ~(np.isfinite(depth) & (depth >= 0) & (depth <= 65.535))
     if bad.any():
-        raise ValueError(f'depth {depth[bad][0]} m at (row, column) {tuple(int(i) for i in np.argwhere(bad)[0])} is '
-                         'outside 0 to 65.535 m, what 16 bits of millimetres hold')
+        raise ValueError(
+            f'depth {depth[bad][0]} m at (row, column) {tuple(int(i) for i in np.argwhere(bad)[0])} is '
+            'outside 0 to 65.535 m, what 16 bits of millimetres hold'
+        )
     return np.rint(depth * 1000).astype(np.uint16)
 
 
@@ -42,8 +46,10 @@ def _damaged(path: PathLike, error: OSError) -> UserError:
     if 'truncated' in str(error):
         return UserError(f'{what} is truncated, download it again: {error}')
     if 'signature' in str(error):
-        return UserError(f'{what} is no HDF5 (MATLAB 7.3) file: is it the labelled data set itself, and was it '
-                         'downloaded to the end?')
+        return UserError(
+            f'{what} is no HDF5 (MATLAB 7.3) file: is it the labelled data set itself, and was it '
+            'downloaded to the end?'
+        )
     return UserError(f'{what} cannot be read, download it again: {error}')
 
 
@@ -61,7 +67,7 @@ def _open_hdf5(path: PathLike):
         raise _damaged(path, error) from error
 
 
-def read_splits(path: PathLike) -> Dict[str, np.ndarray]:
+def read_splits(path: PathLike) -> dict[str, np.ndarray]:
     """The 1-based image numbers of ``splits.mat``: {'train': (n,), 'test': (m,)}, of MATLAB's format 5 or 7.3.
 
     Raises:
@@ -86,11 +92,13 @@ def read_splits(path: PathLike) -> Dict[str, np.ndarray]:
     return {split: np.asarray(content[name]).ravel().astype(int) for split, name in names.items()}
 
 
-def _check_split(splits: Dict[str, np.ndarray], images: int, expected: Sequence[int], mat: PathLike) -> None:
+def _check_split(splits: dict[str, np.ndarray], images: int, expected: Sequence[int], mat: PathLike) -> None:
     counts = tuple(len(splits[split]) for split in ('train', 'test'))
     if counts != tuple(expected):
-        raise UserError(f'the split has {counts[0]} training and {counts[1]} test images, the standard one has '
-                        f'{expected[0]} and {expected[1]}')
+        raise UserError(
+            f'the split has {counts[0]} training and {counts[1]} test images, the standard one has '
+            f'{expected[0]} and {expected[1]}'
+        )
     if images != sum(counts):
         raise UserError(f'{str(mat)!r} holds {images} images, but the split is of {sum(counts)}')
     numbers = np.concatenate((splits['train'], splits['test']))
@@ -100,7 +108,7 @@ def _check_split(splits: Dict[str, np.ndarray], images: int, expected: Sequence[
         raise UserError(f'the split does not name each of the images 1 to {images} once: see {wrong[:5]}')
 
 
-def _write(path: Path, suffix: str, array: np.ndarray, options: Tuple[int, ...] = ()) -> None:
+def _write(path: Path, suffix: str, array: np.ndarray, options: tuple[int, ...] = ()) -> None:
     """Write an image so that ``path`` exists either whole or not at all."""
     done, data = cv2.imencode(suffix, array, options)
     if not done:
@@ -110,7 +118,7 @@ def _write(path: Path, suffix: str, array: np.ndarray, options: Tuple[int, ...] 
     os.replace(part, path)
 
 
-def _jobs(splits: Dict[str, np.ndarray], out: Path) -> Iterator[Tuple[int, Path, Path]]:
+def _jobs(splits: dict[str, np.ndarray], out: Path) -> Iterator[tuple[int, Path, Path]]:
     """(0-based place in the file, image path, depth path), in the file's order, which reads fastest."""
     split_of = {int(number): split for split, numbers in splits.items() for number in numbers}
     for number, split in sorted(split_of.items()):
@@ -140,10 +148,16 @@ def prepare_nyu(mat: PathLike, splits: PathLike, out: PathLike, expected: Sequen
         if missing := [key for key in ('images', 'depths') if key not in file]:
             raise UserError(f'{str(mat)!r} lacks {", ".join(missing)}: it is not the labelled data set')
         images, depths = file['images'], file['depths']
-        if (images.ndim != 4 or images.shape[1] != 3 or images.dtype != np.uint8
-                or depths.shape != (images.shape[0], *images.shape[2:])):
-            raise UserError(f'{str(mat)!r}: images {images.shape} {images.dtype} and depths {depths.shape} should be '
-                            '(N, 3, W, H) uint8 and (N, W, H)')
+        if (
+            images.ndim != 4
+            or images.shape[1] != 3
+            or images.dtype != np.uint8
+            or depths.shape != (images.shape[0], *images.shape[2:])
+        ):
+            raise UserError(
+                f'{str(mat)!r}: images {images.shape} {images.dtype} and depths {depths.shape} should be '
+                '(N, 3, W, H) uint8 and (N, W, H)'
+            )
         _check_split(numbers, len(images), expected, mat)
         for kind in ('images', 'annotations'):
             for split in numbers:

@@ -1,5 +1,6 @@
 """What NF-ResNets, Appendix H.2 does to NYU's images and depth maps."""
-from typing import Sequence, Tuple
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -34,13 +35,13 @@ class DownsampleCrop(BaseTransform):
         ((228, 304, 3), (456, 608))
     """
 
-    def __init__(self,
-                 scale: Sequence[int] = (320, 240),
-                 size: Sequence[int] = (304, 228),
-                 full_depth: bool = False):
+    def __init__(self, scale: Sequence[int] = (320, 240), size: Sequence[int] = (304, 228), full_depth: bool = False):
         self.scale, self.size, self.full_depth = tuple(scale), tuple(size), full_depth
-        if not (len(self.scale) == len(self.size) == 2 and 0 < self.size[0] <= self.scale[0]
-                and 0 < self.size[1] <= self.scale[1]):
+        if not (
+            len(self.scale) == len(self.size) == 2
+            and 0 < self.size[0] <= self.scale[0]
+            and 0 < self.size[1] <= self.scale[1]
+        ):
             raise ValueError(f'size={self.size} must fit into scale={self.scale}, both (width, height)')
 
     def transform(self, results: dict) -> dict:
@@ -51,21 +52,31 @@ class DownsampleCrop(BaseTransform):
         factor = (self.scale[0] / width, self.scale[1] / height)
         full_box = tuple(round(edge / factor[i % 2]) for i, edge in enumerate(box))
 
-        def crop(array: np.ndarray, box: Tuple[int, ...]) -> np.ndarray:
-            return np.ascontiguousarray(array[box[1]:box[3], box[0]:box[2]])
+        def crop(array: np.ndarray, box: tuple[int, ...]) -> np.ndarray:
+            return np.ascontiguousarray(array[box[1] : box[3], box[0] : box[2]])
 
         results['img'] = crop(cv2.resize(results['img'], self.scale, interpolation=cv2.INTER_AREA), box)
         depth = results.get('gt_depth_map')
         if depth is not None:
             if depth.shape[:2] != (height, width):
-                raise ValueError(f'{results.get("img_path")}: the image is {height} x {width} pixels, its depth map '
-                                 f'{depth.shape[0]} x {depth.shape[1]}')
-            results['gt_depth_map'] = crop(depth, full_box) if self.full_depth else crop(
-                cv2.resize(depth, self.scale, interpolation=cv2.INTER_NEAREST), box)
+                raise ValueError(
+                    f'{results.get("img_path")}: the image is {height} x {width} pixels, its depth map '
+                    f'{depth.shape[0]} x {depth.shape[1]}'
+                )
+            results['gt_depth_map'] = (
+                crop(depth, full_box)
+                if self.full_depth
+                else crop(cv2.resize(depth, self.scale, interpolation=cv2.INTER_NEAREST), box)
+            )
         shape = results['img'].shape[:2]
         full_shape = (full_box[3] - full_box[1], full_box[2] - full_box[0])
-        return dict(results, img_shape=shape, pad_shape=shape, scale_factor=factor,
-                    ori_shape=full_shape if self.full_depth else shape)
+        return dict(
+            results,
+            img_shape=shape,
+            pad_shape=shape,
+            scale_factor=factor,
+            ori_shape=full_shape if self.full_depth else shape,
+        )
 
     def __repr__(self) -> str:
         return f'DownsampleCrop(scale={self.scale}, size={self.size}, full_depth={self.full_depth})'
@@ -117,11 +128,13 @@ class DepthColorJitter(BaseTransform):
         ValueError: a probability or range that is none, or an image that is not (H, W, 3) uint8.
     """
 
-    def __init__(self,
-                 gray_prob: float = 0.3,
-                 brightness: float = 0.1255,
-                 saturation: Sequence[float] = (0.5, 1.5),
-                 hue: float = 0.2):
+    def __init__(
+        self,
+        gray_prob: float = 0.3,
+        brightness: float = 0.1255,
+        saturation: Sequence[float] = (0.5, 1.5),
+        hue: float = 0.2,
+    ):
         if not 0 <= gray_prob <= 1:
             raise ValueError(f'gray_prob={gray_prob!r} must lie in [0, 1]')
         if not (0 <= brightness <= 1 and 0 <= hue <= 0.5):
@@ -134,13 +147,22 @@ class DepthColorJitter(BaseTransform):
         """See the class."""
         image = results['img']
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f'{results.get("img_path")}: DepthColorJitter takes (H, W, 3) uint8 images, got '
-                             f'{image.shape} {image.dtype}')
+            raise ValueError(
+                f'{results.get("img_path")}: DepthColorJitter takes (H, W, 3) uint8 images, got '
+                f'{image.shape} {image.dtype}'
+            )
         uniform = np.random.uniform
-        results['img'] = jitter_color(image, uniform() < self.gray_prob, uniform(-self.brightness, self.brightness),
-                                      uniform(*self.saturation), uniform(-self.hue, self.hue))
+        results['img'] = jitter_color(
+            image,
+            uniform() < self.gray_prob,
+            uniform(-self.brightness, self.brightness),
+            uniform(*self.saturation),
+            uniform(-self.hue, self.hue),
+        )
         return results
 
     def __repr__(self) -> str:
-        return (f'DepthColorJitter(gray_prob={self.gray_prob}, brightness={self.brightness}, '
-                f'saturation={self.saturation}, hue={self.hue})')
+        return (
+            f'DepthColorJitter(gray_prob={self.gray_prob}, brightness={self.brightness}, '
+            f'saturation={self.saturation}, hue={self.hue})'
+        )

@@ -1,5 +1,6 @@
 """The up-projection decoder of Laina et al. 2016, in its fast form."""
-from typing import Dict, Optional, Sequence, Union
+
+from collections.abc import Sequence
 
 import torch
 from mmcv.cnn import build_norm_layer
@@ -44,7 +45,7 @@ class _WSConv(WSConv2d):
         self.reset_parameters()
 
 
-def _conv(in_channels: int, out_channels: int, kernel: Sequence[int], input_scale: Optional[float]) -> nn.Conv2d:
+def _conv(in_channels: int, out_channels: int, kernel: Sequence[int], input_scale: float | None) -> nn.Conv2d:
     """A weight-standardised conv, or (``input_scale`` None) a plain one for a normalisation to follow."""
     if input_scale is not None:
         return _WSConv(in_channels, out_channels, kernel, input_scale)
@@ -61,7 +62,7 @@ class _OutputConv(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.weight * self.weight[0].numel()**-0.5, self.bias)
+        return self._conv_forward(x, self.weight * self.weight[0].numel() ** -0.5, self.bias)
 
 
 class UpConv(nn.Module):
@@ -80,16 +81,18 @@ class UpConv(nn.Module):
     Shape: (N, in_channels, H, W) -> (N, out_channels, 2H, 2W).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, input_scale: Optional[float] = None):
+    def __init__(self, in_channels: int, out_channels: int, input_scale: float | None = None):
         super().__init__()
         self.even_even, self.even_odd, self.odd_even, self.odd_odd = (
-            _conv(in_channels, out_channels, (height, width), input_scale) for height in (3, 2) for width in (3, 2))
+            _conv(in_channels, out_channels, (height, width), input_scale) for height in (3, 2) for width in (3, 2)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         # an odd row (column) reads the pixel at its own place and the next one, which past the border is zero
         padded = F.pad(x, (0, 1, 0, 1))
-        return interleave(self.even_even(x), self.even_odd(padded[:, :, :-1]), self.odd_even(padded[..., :-1]),
-                          self.odd_odd(padded))
+        return interleave(
+            self.even_even(x), self.even_odd(padded[:, :, :-1]), self.odd_even(padded[..., :-1]), self.odd_odd(padded)
+        )
 
     def kernel(self) -> Tensor:
         """The (out_channels, in_channels, 5, 5) kernel of the one conv that this is after unpooling."""
@@ -120,14 +123,16 @@ class UpProjection(nn.Module):
     Shape: (N, in_channels, H, W) -> (N, out_channels, 2H, 2W).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, norm_cfg: Optional[dict] = None, input_scale: float = 1.0):
+    def __init__(self, in_channels: int, out_channels: int, norm_cfg: dict | None = None, input_scale: float = 1.0):
         super().__init__()
         free = norm_cfg is None
         # both branches' up-convolutions read the same input: one of twice the width
         self.up = UpConv(in_channels, 2 * out_channels, input_scale if free else None)
         self.conv = _conv(out_channels, out_channels, (3, 3), RELU_GAIN if free else None)
-        self.up_norm, self.norm = (nn.Identity() if free else build_norm_layer(norm_cfg, width)[1]
-                                   for width in (2 * out_channels, out_channels))
+        self.up_norm, self.norm = (
+            nn.Identity() if free else build_norm_layer(norm_cfg, width)[1]
+            for width in (2 * out_channels, out_channels)
+        )
 
     def forward(self, x: Tensor, plain: bool = False) -> Tensor:
         """``plain`` computes the same the slow way, with :meth:`UpConv.plain`."""
@@ -156,27 +161,38 @@ class UpProjectionHead(BaseDecodeHead):
         ValueError: channels that cannot be halved so often, or a feature of other channels.
     """
 
-    def __init__(self,
-                 in_channels: int,
-                 channels: int = 1024,
-                 num_blocks: int = 4,
-                 norm_cfg: Optional[dict] = None,
-                 loss_decode: Union[dict, Sequence[dict]] = dict(type='nfnet_mm.BerHuLoss'),
-                 init_cfg: Union[dict, list, None] = None,
-                 **kwargs):
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int = 1024,
+        num_blocks: int = 4,
+        norm_cfg: dict | None = None,
+        loss_decode: dict | Sequence[dict] = dict(type='nfnet_mm.BerHuLoss'),
+        init_cfg: dict | list | None = None,
+        **kwargs,
+    ):
         if num_blocks < 1 or channels < 1 or channels % 2**num_blocks:
-            raise ValueError(f'channels={channels} must be a positive multiple of 2^{num_blocks}: each of the '
-                             f'num_blocks={num_blocks} up-projections halves them')
+            raise ValueError(
+                f'channels={channels} must be a positive multiple of 2^{num_blocks}: each of the '
+                f'num_blocks={num_blocks} up-projections halves them'
+            )
         kwargs = dict(num_classes=1, out_channels=1, threshold=0.0, dropout_ratio=0, **kwargs)
-        super().__init__(in_channels, channels // 2**num_blocks, norm_cfg=norm_cfg, loss_decode=loss_decode,
-                         init_cfg=init_cfg, **kwargs)
+        super().__init__(
+            in_channels,
+            channels // 2**num_blocks,
+            norm_cfg=norm_cfg,
+            loss_decode=loss_decode,
+            init_cfg=init_cfg,
+            **kwargs,
+        )
         free = norm_cfg is None
         self.reduce = _conv(in_channels, channels, (1, 1), 1.0 if free else None)
         self.reduce_norm = nn.Identity() if free else build_norm_layer(norm_cfg, channels)[1]
         # a block's output is the ReLU of a sum of two unit-variance branches
         self.blocks = nn.ModuleList(
             UpProjection(channels >> i, channels >> i + 1, norm_cfg, RELU_GAIN * 0.5**0.5 if i else 1.0)
-            for i in range(num_blocks))
+            for i in range(num_blocks)
+        )
         self.conv_seg = _OutputConv(self.channels, 1, 3, padding=1)
         nn.init.normal_(self.conv_seg.weight, std=0.1)
         nn.init.zeros_(self.conv_seg.bias)
@@ -184,21 +200,25 @@ class UpProjectionHead(BaseDecodeHead):
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         x = self._transform_inputs(inputs)
         if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(f'UpProjectionHead(in_channels={self.in_channels}) takes a feature '
-                             f'(N, {self.in_channels}, H, W), got {tuple(x.shape)}')
+            raise ValueError(
+                f'UpProjectionHead(in_channels={self.in_channels}) takes a feature '
+                f'(N, {self.in_channels}, H, W), got {tuple(x.shape)}'
+            )
         x = self.reduce_norm(self.reduce(x))
         for block in self.blocks:
             x = block(x)
         return self.conv_seg(x)
 
-    def loss_by_feat(self, pred: Tensor, batch_data_samples: Sequence) -> Dict[str, Tensor]:
+    def loss_by_feat(self, pred: Tensor, batch_data_samples: Sequence) -> dict[str, Tensor]:
         """Every loss by its name, on the prediction resized to the depth maps; equal names add up."""
         if missing := [i for i, sample in enumerate(batch_data_samples) if 'gt_depth_map' not in sample]:
-            raise ValueError(f'the data samples {missing} have no gt_depth_map: the pipeline needs '
-                             "dict(type='LoadDepthAnnotation', depth_rescale_factor=1e-3)")
+            raise ValueError(
+                f'the data samples {missing} have no gt_depth_map: the pipeline needs '
+                "dict(type='LoadDepthAnnotation', depth_rescale_factor=1e-3)"
+            )
         target = torch.stack([sample.gt_depth_map.data for sample in batch_data_samples])
         pred = resize(pred, size=target.shape[2:], mode='bilinear', align_corners=self.align_corners)
-        losses: Dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = {}
         for loss in self.loss_decode if isinstance(self.loss_decode, nn.ModuleList) else [self.loss_decode]:
             losses[loss.loss_name] = losses.get(loss.loss_name, 0) + loss(pred, target)
         return losses

@@ -1,5 +1,6 @@
 """Pascal VOC with an FCN (NF-ResNets, Appendix H.1): what mmsegmentation's transforms lack; needs mmcv alone."""
-from nfnet_mm.utils.dependencies import require
+
+from nfnet_mm.dependencies import require
 
 require('mmcv')
 

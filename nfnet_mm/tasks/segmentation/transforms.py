@@ -1,5 +1,6 @@
 """What NF-ResNets, Appendix H.1 does to Pascal VOC's images."""
-from typing import Sequence, Tuple, Union
+
+from collections.abc import Sequence
 
 import mmcv
 import numpy as np
@@ -29,7 +30,7 @@ class RandomScale(BaseTransform):
         ((6, 8, 3), (2.0, 2.0))
     """
 
-    def __init__(self, scales: Tuple[float, float] = (0.5, 2.0)):
+    def __init__(self, scales: tuple[float, float] = (0.5, 2.0)):
         if len(scales) != 2 or not 0 < scales[0] <= scales[1]:
             raise ValueError(f'scales={scales!r} must be two positive numbers, the lower first')
         self.scales = tuple(scales)
@@ -41,8 +42,9 @@ class RandomScale(BaseTransform):
         results['img'] = mmcv.imresize(results['img'], size)
         if 'gt_seg_map' in results:
             results['gt_seg_map'] = mmcv.imresize(results['gt_seg_map'], size, interpolation='nearest')
-        results.update(img_shape=results['img'].shape[:2], scale_factor=(size[0] / width, size[1] / height),
-                       keep_ratio=True)
+        results.update(
+            img_shape=results['img'].shape[:2], scale_factor=(size[0] / width, size[1] / height), keep_ratio=True
+        )
         return results
 
 
@@ -70,10 +72,9 @@ class CenterCropPad(BaseTransform):
         [[255, 255, 255, 255], [0, 0, 0, 0], [0, 0, 0, 0], [255, 255, 255, 255]]
     """
 
-    def __init__(self,
-                 size: Union[int, Sequence[int]] = 513,
-                 fill: Sequence[float] = (103.53, 116.28, 123.675),
-                 ignore: int = 255):
+    def __init__(
+        self, size: int | Sequence[int] = 513, fill: Sequence[float] = (103.53, 116.28, 123.675), ignore: int = 255
+    ):
         self.size = (size, size) if isinstance(size, int) else tuple(size)
         if len(self.size) != 2 or min(self.size) < 1:
             raise ValueError(f'size={size!r} must be a positive integer, or (height, width)')

@@ -1,0 +1,197 @@
+"""What stands in for the names that a pickled tree of arrays holds: functions of ours on arrays and mappings.
+
+Each takes the pickle machine (which counts the bytes made), then what the pickle calls the original with.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..errors import ReadError, short
+
+_MAX_RANK = 8
+
+
+@dataclass(frozen=True)
+class PickledName:
+    """A global of the pickle: its name, nothing more."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class PickledModule:
+    """A module that dill would import: its name, nothing more."""
+
+    path: str
+
+
+@dataclass
+class PickledDType:
+    """A NumPy type: a kind and a size, then its byte order."""
+
+    code: str
+    order: str = '='
+
+
+@dataclass
+class PickledArray:
+    """An array that has yet to be given its state."""
+
+    value: np.ndarray | None = None
+
+
+def set_dtype(dtype: PickledDType, state: Any) -> None:
+    # (version, byte order, and for structured types: subarray, names, fields, ...)
+    if type(state) is not tuple or len(state) < 5 or state[1] not in ('<', '>', '|', '=') or any(state[2:5]):
+        raise ReadError('the pickle has an array type other than plain numbers')
+    dtype.order = state[1]
+
+
+def set_array(array: PickledArray, state: Any) -> None:
+    if array.value is not None or type(state) is not tuple or len(state) not in (4, 5):
+        raise ReadError('the pickle has an array with a malformed state')
+    shape, dtype, fortran, data = state[-4:]  # a version comes before
+    array.value = _array(shape, dtype, 'F' if fortran else 'C', data)
+
+
+def _array(shape: Any, dtype: Any, order: str, data: Any) -> np.ndarray:
+    if type(data) is list:
+        raise ReadError('the pickle has an array of Python objects, not of numbers')
+    if (
+        not isinstance(dtype, PickledDType)
+        or type(data) not in (bytes, bytearray)
+        or type(shape) is not tuple
+        or (len(shape) > _MAX_RANK)
+        or not all(type(d) is int and d >= 0 for d in shape)
+    ):
+        raise ReadError('the pickle has an array with a malformed state')
+    kind = np.dtype(dtype.code).newbyteorder(dtype.order)
+    if prod(shape) * kind.itemsize != len(data):
+        raise ReadError(f'the pickle has an array of shape {short(shape)} and type {kind} in {len(data)} bytes')
+    return np.frombuffer(data, kind).reshape(shape, order=order)
+
+
+def _empty_array(machine, kind, shape, code) -> PickledArray:
+    if kind != PickledName('numpy.ndarray') or shape != (0,) or code not in (b'b', 'b'):
+        raise ReadError('the pickle builds an array in an unknown way')
+    return PickledArray()
+
+
+def _dtype(machine, code, align=False, copy=True) -> PickledDType:
+    if type(code) is str and code[:1] in ('O', '|'):
+        raise ReadError('the pickle has an array of Python objects, not of numbers')
+    if type(code) is not str or code not in _NUMBERS:
+        raise ReadError(f'the pickle has an array of type {show(code)}, not of plain numbers')
+    return PickledDType(code)
+
+
+def _scalar(machine, dtype, data) -> np.ndarray:
+    return _array((), dtype, 'C', data)
+
+
+def _from_buffer(machine, data, dtype, shape, order) -> np.ndarray:
+    if order not in ('C', 'F'):
+        raise ReadError('the pickle has an array with a malformed state')
+    return _array(shape, dtype, order, data)
+
+
+def _rebuild(machine, function, arguments, state, extra=None) -> PickledArray:
+    # JAX: extra says whether a type is weak. dill: attributes of a subclass of arrays, which have no place here.
+    if (
+        function not in map(PickledName, _RECONSTRUCT)
+        or type(arguments) is not tuple
+        or not (extra is None or _flags(extra))
+    ):
+        raise ReadError('the pickle builds an array in an unknown way')
+    array = _empty_array(machine, *arguments)
+    set_array(array, state)
+    return array
+
+
+def _flags(extra: Any) -> bool:
+    known = ('weak_type', 'named_shape')
+    return type(extra) is dict and all(key in known and value in (True, False, {}) for key, value in extra.items())
+
+
+def _mapping(machine, mapping=None) -> dict:
+    if mapping is None:
+        return {}
+    if type(mapping) is not dict:
+        raise ReadError(f'the pickle makes a mapping of {kind_of(mapping)}')
+    return mapping
+
+
+def _encode(machine, text, encoding) -> bytes:
+    """Bytes, as protocols 0 to 2 write them."""
+    if type(text) is not str or encoding != 'latin1':
+        raise ReadError('the pickle encodes text in an unknown way')
+    machine.spare -= len(text)
+    if machine.spare < 0:
+        raise ReadError('the pickle makes more bytes than the file has')
+    return text.encode('latin1')
+
+
+def _module(machine, path) -> PickledModule:
+    if type(path) is not str or path not in _MODULES:
+        raise ReadError(f'the pickle asks for the module {show(path)}, which arrays do not need')
+    return PickledModule(path)
+
+
+def _attribute(machine, module, name) -> PickledName:
+    if not isinstance(module, PickledModule) or type(name) is not str:
+        raise ReadError(f'the pickle asks for an attribute of {kind_of(module)}')
+    return known_name(f'{module.path}.{name}')
+
+
+def known_name(path: str) -> PickledName:
+    if path not in CALLS and path not in ('numpy.ndarray',):
+        raise ReadError(f'the pickle asks for {show(path)}, which is neither an array nor a mapping')
+    return PickledName(path)
+
+
+_NUMBERS = frozenset(f'{kind}{size}' for kind in 'fiu' for size in (1, 2, 4, 8)) - {'f1'} | {'b1'}
+_CORES = tuple(f'numpy.{core}.{module}' for core in ('core', '_core') for module in ('multiarray', '_multiarray_umath'))
+_MODULES = frozenset((*_CORES, '_codecs'))
+_RECONSTRUCT = tuple(f'{core}._reconstruct' for core in _CORES)
+_HAIKU = 'haiku._src.data_structures'
+CALLS: dict[str, Callable] = {
+    'numpy.dtype': _dtype,
+    **dict.fromkeys(_RECONSTRUCT, _empty_array),
+    **{f'{core}.scalar': _scalar for core in _CORES},
+    'numpy.core.numeric._frombuffer': _from_buffer,
+    'numpy._core.numeric._frombuffer': _from_buffer,
+    'collections.OrderedDict': _mapping,
+    **{f'{_HAIKU}.{name}': _mapping for name in ('FlatMapping', 'FlatMap', 'frozendict')},
+    'jax._src.array._reconstruct_array': _rebuild,
+    'jax._src.device_array.reconstruct_device_array': _rebuild,
+    'dill._dill._create_array': _rebuild,
+    'dill._dill._import_module': _module,
+    'dill._dill._get_attr': _attribute,
+    '_codecs.encode': _encode,
+}
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, without showing it: it may be endless or deeply nested."""
+    if isinstance(value, PickledName):
+        return f'a reference to {short(value.path)}'
+    if value is None:
+        return 'None'
+    name = type(value).__name__
+    name = {
+        'PickledArray': 'array',
+        'ndarray': 'array',
+        'PickledDType': 'array type',
+        'PickledModule': 'module',
+        'object': 'mark',
+    }.get(name, name)
+    return f'an {name}' if name[0] in 'aeiou' else f'a {name}'
+
+
+def show(value: Any) -> str:
+    """A text in one line, and of anything else what it is."""
+    return short(value) if type(value) is str else kind_of(value)

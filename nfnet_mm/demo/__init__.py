@@ -1,1 +1,0 @@
-"""Data of the digits demo and the pictures it ends with."""

@@ -1,0 +1,187 @@
+"""Whether the OpenMMLab packages that a part of this one is built on are there and can work together.
+
+Two distributions share their import names: the originals, and their maintained successors named ``onedl-*``. This reads
+the installed packages' metadata and imports none of them, so that it costs milliseconds and can speak before they fail.
+"""
+
+import importlib.metadata
+import importlib.util
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ['require']
+
+
+@dataclass(frozen=True)
+class _Package:
+    """One import name: its distributions, the versions known to work together, and what it imports itself."""
+
+    original: str
+    onedl: str
+    minimum: str  # of the originals, as in setup.cfg
+    original_pin: str
+    onedl_pin: str
+    needs: tuple[str, ...] = ()
+
+
+_PACKAGES = {
+    'mmengine': _Package('mmengine', 'onedl-mmengine', '0.10.7', '0.10.7', '0.10.12'),
+    'mmcv': _Package('mmcv', 'onedl-mmcv', '2.1', '2.1.0', '2.3.6', ('mmengine',)),
+    'mmdet': _Package('mmdet', 'onedl-mmdetection', '3.3', '3.3.0', '3.5.1', ('mmengine', 'mmcv')),
+    'mmseg': _Package('mmsegmentation', 'onedl-mmsegmentation', '1.2.2', '1.2.2', '1.4.2', ('mmengine', 'mmcv')),
+    'mmpretrain': _Package('mmpretrain', 'onedl-mmpretrain', '1.2', '1.2.0', '1.3.6', ('mmengine', 'mmcv')),
+}
+_BELOW_MMCV_2_2 = ('mmdet', 'mmseg')  # the originals assert it as they are imported
+_NEEDS_OPERATORS = ('mmdet',)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is installed under one import name; ``version`` is None if nothing is, '?' if it has no metadata."""
+
+    version: str | None
+    distributions: tuple[str, ...] = ()
+    operators: bool = True
+
+    @property
+    def onedl(self):
+        return any(name.startswith('onedl-') for name in self.distributions)
+
+    @property
+    def original(self):
+        return any(not name.startswith('onedl-') for name in self.distributions)
+
+
+def _version(distribution):
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _number(version):
+    """'2.6.0+cu124' as (2, 6, 0), to compare; an unknown version compares as the newest."""
+    return tuple(int(part) for part in re.findall(r'\d+', version.split('+')[0])[:3]) or (999,)
+
+
+def _look(name):
+    package = _PACKAGES[name]
+    versions = {d: _version(d) for d in (package.onedl, package.original)}
+    there = tuple(d for d, version in versions.items() if version)
+    try:
+        spec = importlib.util.find_spec(name)
+    except ImportError:  # an import hook that hides it
+        spec = None
+    if spec is None:  # metadata without the files is what an uninstall of one distribution leaves of the other
+        return _Found(None, there)
+    folders = list(spec.submodule_search_locations or [])
+    operators = name != 'mmcv' or any(any(Path(folder).glob('_ext*')) for folder in folders)
+    return _Found(versions[there[0]] if there else '?', there, operators)
+
+
+def _problems(names, found, torch):
+    """One phrase for everything in ``names`` that cannot work."""
+    for name in names:
+        package, it = _PACKAGES[name], found[name]
+        if it.onedl and it.original:
+            yield (
+                f"{package.original} and {package.onedl} are both installed and overwrite each other's files ({name})"
+            )
+        elif it.version is None:
+            yield f'{name} is missing'
+        else:
+            minimum = package.onedl_pin if it.onedl else package.minimum
+            if _number(it.version) < _number(minimum):
+                yield f'{name} {it.version} is older than {minimum}'
+            if name in _BELOW_MMCV_2_2 and it.original and _number(found['mmcv'].version or '0') >= (2, 2):
+                yield f'{name} {it.version} demands mmcv < 2.2 and mmcv is {found["mmcv"].version}'
+            if name == 'mmengine' and it.original and torch and _number(torch) >= (2, 6):
+                yield f'mmengine {it.version} cannot load a checkpoint with torch {torch} (2.6 and later)'
+            if name in _NEEDS_OPERATORS and found['mmcv'].version and not found['mmcv'].operators:
+                yield f"{name} needs mmcv's compiled operators (mmcv._ext) and mmcv has none"
+
+
+def _commands(names, found, torch):
+    """The shell command that brings ``names`` to a state that works, in one family of distributions."""
+    pip = f'{sys.executable} -m pip'
+    steps = []
+    if not torch or _number(torch) >= (2, 14):  # its headers refuse mmcv's C++17
+        torch = '2.11.0'
+        steps.append(f'{pip} install torch==2.11.0 torchvision==0.26.0')
+    originals = any(it.original for it in found.values()) and not any(it.onedl for it in found.values())
+    onedl = _number(torch) >= (2, 6) or not (originals or _number(torch) < (2, 4))
+    # What stays from the other family would overwrite, or be overwritten by, what is installed now.
+    leave = [
+        d
+        for it in found.values()
+        for d in it.distributions
+        if d.startswith('onedl-') != onedl or (it.onedl and it.original)
+    ]
+    if leave:
+        steps.append(f'{pip} uninstall -y {" ".join(leave)}')
+
+    def good(name):
+        it = found[name]
+        pin = _PACKAGES[name].onedl_pin if onedl else _PACKAGES[name].minimum
+        return (
+            it.version
+            and not set(it.distributions) & set(leave)
+            and _number(it.version) >= _number(pin)
+            and it.operators
+            and (onedl or name != 'mmcv' or _number(it.version) < (2, 2))
+        )
+
+    wanted = set(names) | {name for name, it in found.items() if set(it.distributions) & set(leave)}
+    pins = {
+        name: f'{p.onedl}=={p.onedl_pin}' if onedl else f'{p.original}=={p.original_pin}'
+        for name, p in _PACKAGES.items()
+        if name in wanted and not good(name)
+    }
+    if pins:
+        build = '"setuptools>=80,<82"' if onedl else '"setuptools<80" "numpy<2" "opencv-python<4.11"'
+        steps.append(f'{pip} install {build} wheel ninja psutil')
+    if 'mmcv' in pins:
+        # pip's cache may hold a wheel without operators, under the same name.
+        again = '--force-reinstall --no-deps ' if found['mmcv'].version else ''
+        steps.append(f'MMCV_WITH_OPS=1 {pip} install --no-build-isolation --no-cache-dir {again}{pins.pop("mmcv")}')
+    if pins:
+        extra = '' if onedl else ' ftfy regex'
+        steps.append(f'{pip} install --no-build-isolation {" ".join(pins.values())}{extra}')
+    return ' && '.join(steps)
+
+
+def _describe(name, it):
+    if it.version is None and not it.distributions:
+        return f'{name} missing'
+    operators = '' if name != 'mmcv' or it.version is None else ' with' + ('' if it.operators else 'out') + ' operators'
+    source = ' and '.join(it.distributions) or 'no metadata'
+    return f'{name} {it.version or "without its files"}{operators} ({source})'
+
+
+def require(*names: str) -> None:
+    """Check that the packages of these import names, and what they need, are installed in versions that can work.
+
+    Args:
+        names: of 'mmengine', 'mmcv', 'mmdet', 'mmseg' and 'mmpretrain'.
+
+    Raises:
+        ImportError: one message with what is wrong, what was found, and the command that installs what is needed.
+        ValueError: a name that is none of the five.
+
+    Example:
+        >>> require('mmengine')
+    """
+    unknown = [name for name in names if name not in _PACKAGES]
+    if unknown:
+        raise ValueError(f'unknown package {unknown[0]!r}: expected one of {", ".join(_PACKAGES)}')
+    closure = [name for name in _PACKAGES if name in names or any(name in _PACKAGES[n].needs for n in names)]
+    found, torch = {name: _look(name) for name in _PACKAGES}, _version('torch')
+    problems = ([] if torch else ['torch is missing']) + list(_problems(closure, found, torch))
+    if problems:
+        listing = ', '.join([f'torch {torch or "missing"}', *(_describe(name, it) for name, it in found.items())])
+        raise ImportError(
+            f'nfnet_mm needs {", ".join(names)} here: {"; ".join(problems)}.\nFound: {listing}.\n'
+            f'Run: {_commands(closure, found, torch)}'
+        )

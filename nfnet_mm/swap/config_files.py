@@ -1,0 +1,199 @@
+"""Read a config by path or by ``scope::path``, and write one that inherits another and states what differs."""
+
+import keyword
+import math
+import os
+import re
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nfnet_mm.errors import UserError
+from nfnet_mm.run import check_exists
+
+__all__ = ['Source', 'config_text', 'default_name', 'difference', 'find_config', 'read_config', 'write_config']
+
+# The depth in a file's name, as the frameworks write it: r50, x101-32x4d, resnet50, resnetv1d101, s50, r50-caffe.
+_DEPTH = re.compile(
+    r'(?<![A-Za-z0-9])(?:(?:se-?)?resne[xs]?t(?:v1[bcd])?|res2net|r2|[rxs])-?(?:18|34|50|101|152)'
+    r'(?:-(?:caffe|\d+x\d+d|32x4d|64x4d))?',
+    re.I,
+)
+
+
+class Source(NamedTuple):
+    """A config file: where it is, and the expression by which another config inherits it (None: by its path)."""
+
+    path: Path
+    base: str = None
+
+
+def find_config(name: str) -> Source:
+    """The file of ``name``, a path or ``mmdet::...``, ``mmseg::...``, ``mmpretrain::...``.
+
+    Raises:
+        UserError: there is no such package or file; near names are suggested.
+    """
+    scope, colons, inside = str(name).partition('::')
+    if not colons:
+        check_exists(name, 'config')
+        return Source(Path(name))
+    spec = find_spec(scope) if scope.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f'config {name!r}: no package {scope!r} is installed')
+    inside = inside if inside.endswith('.py') else f'{inside}.py'
+    path = Path(spec.submodule_search_locations[0], '.mim', 'configs', inside)
+    check_exists(path, 'config')
+    if scope == 'mmseg':
+        # mmengine looks for mmseg:: by the distribution's name, which its successor does not have
+        return Source(path, f"__import__('mmseg').__path__[0] + {'/.mim/configs/' + inside!r}")
+    return Source(path, repr(f'{scope}::{inside}'))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A config file, as plain dicts, lists and tuples.
+
+    Raises:
+        UserError: it is in the style of mmengine's ``read_base``, or does not load.
+    """
+    from mmengine import Config
+
+    if re.search(r'^\s*with read_base\(\):', path.read_text(encoding='utf-8'), re.M):
+        raise UserError(
+            f'config {str(path)!r} is in the style of read_base, with classes for types; the one in the '
+            'old style, with types as text, can be converted'
+        )
+    try:
+        return _plain(Config.fromfile(str(path))._cfg_dict)
+    except Exception as error:  # a config is a program: anything can go wrong in it
+        reason = ' '.join(str(error).split())
+        raise UserError(f'config {str(path)!r} does not load: {type(error).__name__}: {reason}') from error
+
+
+def _plain(value: Any) -> Any:
+    # mmengine marks the dicts of a config inherited as mmdet::... with their scope, the same one as without
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if key != '_scope_'}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_plain, value))
+    return math.nan if isinstance(value, float) and math.isnan(value) else value  # one object equals itself in dicts
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """What a config that inherits ``old`` has to state to be ``new``.
+
+    Example:
+        >>> difference(dict(a=1, b=dict(c=2, d=3), e=dict(f=4)), dict(a=1, b=dict(c=2, d=5), e=dict(g=6)))
+        {'b': {'d': 5}, 'e': {'_delete_': True, 'g': 6}}
+    """
+    out = {}
+    for key, value in new.items():
+        before = old.get(key)
+        if key in old and (before is value or before == value) and type(before) is type(value):
+            continue
+        if isinstance(value, dict) and isinstance(before, dict):
+            gone = before.keys() - value.keys()
+            value = dict(_delete_=True, **value) if gone else difference(before, value)
+        out[key] = value
+    return out
+
+
+def _literal(value: Any) -> str:
+    """``repr`` as a config file can have it, in which ``inf`` and ``nan`` are no names."""
+    if isinstance(value, dict):
+        return '{' + ', '.join(f'{key!r}: {_literal(item)}' for key, item in value.items()) + '}'
+    if type(value) in (list, tuple):
+        inside = ', '.join(map(_literal, value)) + (',' if type(value) is tuple and len(value) == 1 else '')
+        return f'[{inside}]' if type(value) is list else f'({inside})'
+    return repr(value) if not isinstance(value, float) or math.isfinite(value) else f"float('{value}')"
+
+
+def config_text(value: Any, indent: int = 0, room: int = 120) -> str:
+    """A value as Python in the style of config files, at most 120 columns where that is possible.
+
+    Example:
+        >>> print(config_text(dict(type='FPN', in_channels=[256, 512], a_b={'x.y': 1})))
+        dict(type='FPN', in_channels=[256, 512], a_b={'x.y': 1})
+    """
+    if not isinstance(value, dict) or not value:
+        return _literal(value) if value != {} else 'dict()'
+    named = all(isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key) for key in value)
+    opening, closing = ('dict(', ')') if named else ('{', '}')
+    pairs = [(f'{key}=' if named else f'{key!r}: ', item) for key, item in value.items()]
+    line = opening + ', '.join(key + config_text(item, 0, 10**9) for key, item in pairs) + closing
+    if len(line) + indent < room - 20:
+        return line
+    inner = indent + 4
+    lines = [
+        ' ' * inner + key + config_text(item, inner + len(key) - 4 if not isinstance(item, dict) else inner, room)
+        for key, item in pairs
+    ]
+    return opening + '\n' + ',\n'.join(lines) + closing
+
+
+def default_name(source: Path, backbone: str) -> str:
+    """The name of a config file with another backbone in it.
+
+    Example:
+        >>> default_name(Path('a/faster-rcnn_r50-caffe_fpn_1x_coco.py'), 'nfnet_f0+')
+        'faster-rcnn_nfnet_f0plus_fpn_1x_coco.py'
+        >>> default_name(Path('resnet50_8xb32_in1k.py'), 'timm/nf_resnet50')
+        'timm_nf_resnet50_8xb32_in1k.py'
+    """
+    backbone = backbone.replace('+', 'plus').replace('/', '_')
+    stem, found = _DEPTH.subn(backbone, source.stem, count=1)
+    return f'{stem if found else f"{stem}_{backbone}"}.py'
+
+
+def write_config(
+    target: Path,
+    source: Source,
+    old: dict[str, Any],
+    new: dict[str, Any],
+    title: str,
+    comments: Sequence[str] = (),
+    force: bool = False,
+) -> tuple[Path, str]:
+    """Write a config that inherits ``source`` and loads as ``new``; it is read back and compared.
+
+    Args:
+        target: the file to write.
+        source: what it inherits, and ``old`` its content.
+        new: what it shall be.
+        title: its first line.
+        comments: more lines under it.
+        force: replace an existing file.
+
+    Returns: the file and its text.
+
+    Raises:
+        UserError: the file exists, its folder does not, or it would replace what it inherits.
+    """
+    if target.suffix != '.py':
+        raise UserError(f'output {str(target)!r} must end in .py')
+    if not target.parent.is_dir():
+        raise UserError(f'output {str(target)!r}: the folder {str(target.parent)!r} does not exist')
+    if target.exists() and (not force or target.samefile(source.path)):
+        same = target.samefile(source.path)
+        raise UserError(
+            f'output {str(target)!r} ' + ('is the config itself' if same else 'exists; --force replaces it')
+        )
+    base = source.base or repr(os.path.relpath(source.path.resolve(), target.parent.resolve()))
+    lines = [f'"""{title}"""', *(f'# {line}' for line in comments), f'_base_ = {base}']
+    lines += [f'{key} = {config_text(value)}' for key, value in difference(old, new).items()]
+    text = '\n'.join(lines) + '\n'
+    part = target.with_name(f'.{target.stem}.part.py')  # beside it, so that the relative base holds
+    try:
+        part.write_text(text, encoding='utf-8')
+        try:
+            again = read_config(part)
+        except UserError as error:  # which names a file that is gone then
+            raise UserError(str(error).replace(str(part), f'{target} (inheriting {source.path})')) from error
+        if again != new:
+            keys = [key for key in {**again, **new} if again.get(key) != new.get(key)]
+            raise UserError(f'config {str(source.path)!r} cannot be inherited: read back, {", ".join(keys)} differ')
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    return target, text

@@ -1,1 +1,0 @@
-"""What the tools share: reading configs, checking what they name, starting runs."""

@@ -1,0 +1,279 @@
+import json
+
+import mmengine.optim
+import pytest
+from mmengine import Config
+
+from nfnet_mm import run
+from nfnet_mm.engine import AGCOptimWrapper
+from nfnet_mm.run import UserError
+
+COCO = dict(images=[], annotations=[], categories=[])
+
+
+def test_config_gets_work_dir_options_and_launcher(tmp_path):
+    file = tmp_path / 'some_model.py'
+    file.write_text('a = dict(b=1)\n')
+    cfg = run.load_config(str(file), {'a.b': 2})
+    assert (cfg.a.b, cfg.work_dir, cfg.launcher) == (2, 'work_dirs/some_model', 'none')
+    file.write_text("work_dir = 'own'\n")
+    assert run.load_config(str(file)).work_dir == 'own'
+    assert run.load_config(str(file), work_dir='cli', launcher='pytorch').work_dir == 'cli'
+
+
+def test_missing_config_suggests_near_names(tmp_path):
+    (tmp_path / 'mask_rcnn_nfnet_f0_fpn.py').write_text('')
+    (tmp_path / 'other.py').write_text('')
+    with pytest.raises(UserError) as error:
+        run.load_config(str(tmp_path / 'mask_rcnn_nfnet_f1_fpn.py'))
+    assert "mask_rcnn_nfnet_f1_fpn.py' does not exist" in str(error.value)
+    assert "did you mean 'mask_rcnn_nfnet_f0_fpn.py'?" in str(error.value) and 'other' not in str(error.value)
+    with pytest.raises(UserError, match='is a folder'):
+        run.load_config(str(tmp_path))
+    with pytest.raises(UserError, match='no_such_folder.*does not exist.*nothing there has a like name'):
+        run.load_config(str(tmp_path / 'no_such_folder' / 'deeper' / 'x.py'))
+
+
+@pytest.mark.parametrize(
+    'kind,twin',
+    [
+        ('OptimWrapper', 'AmpOptimWrapper'),
+        ('mmengine.OptimWrapper', 'AmpOptimWrapper'),
+        ('AmpOptimWrapper', 'AmpOptimWrapper'),
+        ('nfnet_mm.AGCOptimWrapper', 'nfnet_mm.AmpAGCOptimWrapper'),
+        ('AGCOptimWrapper', 'nfnet_mm.AmpAGCOptimWrapper'),
+        ('nfnet_mm.AmpAGCOptimWrapper', 'nfnet_mm.AmpAGCOptimWrapper'),
+        (None, 'AmpOptimWrapper'),
+    ],
+)
+def test_amp_picks_the_twin_and_keeps_the_rest(kind, twin):
+    keys = dict(
+        optimizer=dict(type='SGD', lr=0.1),
+        agc=dict(clipping=0.02),
+        constructor='nfnet_mm.X',
+        dtype='bfloat16',
+        accumulative_counts=3,
+    )
+    cfg = Config(dict(optim_wrapper=dict(keys, type=kind) if kind else dict(keys)))
+    run.use_amp(cfg)
+    assert cfg.optim_wrapper.to_dict() == dict(keys, type=twin)
+
+
+def test_amp_twins_are_registered_and_take_what_the_plain_ones_take():
+    from mmengine.registry import OPTIM_WRAPPERS
+
+    for plain, twin in run.AMP_TWINS.items():
+        assert OPTIM_WRAPPERS.get(twin).__name__ == 'Amp' + OPTIM_WRAPPERS.get(plain).__name__
+
+
+def test_amp_does_not_take_another_class_of_the_same_name():
+    class OptimWrapper(mmengine.optim.OptimWrapper):
+        """Does something else."""
+
+    cfg = Config(dict(optim_wrapper=dict(type=OptimWrapper)))
+    with pytest.raises(UserError, match='does not know the optimizer wrapper .*test_run.OptimWrapper'):
+        run.use_amp(cfg)
+    with pytest.raises(UserError, match='optim_wrapper=None'):
+        run.use_amp(Config(dict(model=dict())))
+
+
+def test_amp_takes_a_class():
+    from mmengine.optim import OptimWrapper
+
+    cfg = Config(dict(optim_wrapper=dict(type=OptimWrapper)))
+    run.use_amp(cfg)
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    cfg = Config(dict(optim_wrapper=dict(type=AGCOptimWrapper)))
+    run.use_amp(cfg)
+    assert cfg.optim_wrapper.type == 'nfnet_mm.AmpAGCOptimWrapper'
+
+
+@pytest.mark.parametrize('kind', ['ApexOptimWrapper', 'mmdet.OptimWrapper2', 'other.AGCOptimWrapper'])
+def test_amp_refuses_a_wrapper_it_does_not_know(kind):
+    cfg = Config(dict(optim_wrapper=dict(type=kind)))
+    with pytest.raises(UserError) as error:
+        run.use_amp(cfg)
+    for name in (kind, 'OptimWrapper', 'AmpOptimWrapper', 'nfnet_mm.AGCOptimWrapper', 'nfnet_mm.AmpAGCOptimWrapper'):
+        assert name in str(error.value)
+    assert cfg.optim_wrapper.type == kind
+
+
+@pytest.fixture(params=['parsed', 'searched'])
+def how(request, monkeypatch):
+    if request.param == 'searched':  # as a file too large to parse first
+        monkeypatch.setattr(run, 'PARSE_LIMIT', -1)
+    return request.param
+
+
+@pytest.mark.parametrize(
+    'content,message',
+    [
+        ('{"images": [], "annot', 'is not JSON|is cut off'),
+        ('{"images": [], "categories": []}', 'lacks annotations; a COCO file'),
+        ('{"version": "1.0", "shapes": []}', 'lacks images, annotations, categories'),
+        ('[1, 2]', 'lacks images|is cut off'),
+        ('{"images": {}, "annotations": [], "categories": []}', 'lacks images;'),
+    ],
+)
+def test_what_is_not_coco(tmp_path, how, content, message):
+    file = tmp_path / 'train.json'
+    file.write_text(content)
+    with pytest.raises(UserError, match=message) as error:
+        run.check_coco_file(str(file))
+    assert str(file) in str(error.value) and 'images, annotations, categories' in str(error.value)
+
+
+def test_what_is_coco(tmp_path, how):
+    file = tmp_path / 'train.json'
+    file.write_text(json.dumps(COCO, indent=2) + '\n')
+    run.check_coco_file(str(file))
+
+
+def coco_config(root, **test_evaluator):
+    """A dataset inside two wrappers, a plain one, and a metric."""
+    data = dict(type='CocoDataset', data_root=str(root), ann_file='train.json')
+    wrapped = dict(type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[data]))
+    return Config(
+        dict(
+            default_scope='mmdet',
+            train_dataloader=dict(dataset=wrapped),
+            val_dataloader=dict(dataset=dict(data, ann_file='val.json')),
+            val_evaluator=[dict(type='CocoMetric', ann_file=str(root / 'metric.json'))],
+            test_dataloader=dict(dataset=dict(data, ann_file='test.json')),
+            test_evaluator=dict(type='CocoMetric', **test_evaluator),
+        )
+    )
+
+
+def test_every_coco_file_of_a_config_is_checked(tmp_path):
+    pytest.importorskip('mmdet')
+    cfg = coco_config(tmp_path)
+    for name in ('train', 'val', 'metric'):
+        with pytest.raises(UserError, match=f"{name}.json' does not exist"):
+            run.check_coco_files(cfg, ('train', 'val'))
+        (tmp_path / f'{name}.json').write_text(json.dumps(COCO))
+    run.check_coco_files(cfg, ('train', 'val'))
+
+
+def test_a_test_set_without_answers_may_only_be_predicted_on(tmp_path):
+    pytest.importorskip('mmdet')
+    (tmp_path / 'test.json').write_text('{"images": [], "categories": []}')
+    with pytest.raises(UserError, match='lacks annotations'):
+        run.check_coco_files(coco_config(tmp_path), ('test',))
+    run.check_coco_files(coco_config(tmp_path, format_only=True), ('test',))
+
+
+def test_other_datasets_are_left_alone():
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(type='ToyNumbers', ann_file='not_there.txt'))))
+    run.check_coco_files(cfg, ('train', 'val', 'test'))
+
+
+@pytest.mark.parametrize(
+    'scope,flag,where',
+    [
+        ('DetVisualizationHook', 'draw', 'test_out_dir'),
+        ('mmpretrain.VisualizationHook', 'enable', 'out_dir'),
+        ('SegVisualizationHook', 'draw', None),
+    ],
+)
+def test_show_predictions_turns_on_the_framework_s_hook(scope, flag, where):
+    cfg = Config(dict(default_hooks=dict(visualization=dict(type=scope)), visualizer=dict(type='V')))
+    run.show_predictions(cfg, directory='out')
+    assert cfg.default_hooks.visualization[flag] is True
+    assert (cfg.default_hooks.visualization[where] if where else cfg.visualizer.save_dir) == 'out'
+    with pytest.raises(UserError, match='nothing can be shown'):
+        run.show_predictions(Config(dict()), show=True)
+
+
+def test_pictures_without_answers_need_none(tmp_path):
+    """Semi-supervised COCO as mmdet ships it: the file of the unlabelled pictures is without annotations."""
+    pytest.importorskip('mmdet')
+    labelled = dict(
+        type='CocoDataset',
+        data_root=str(tmp_path),
+        ann_file='instances_train2017.json',
+        pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)],
+    )
+    unlabelled = dict(
+        labelled,
+        ann_file='instances_unlabeled2017.json',
+        filter_cfg=dict(filter_empty_gt=False),
+        pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadEmptyAnnotations')],
+    )
+    cfg = Config(
+        dict(
+            default_scope='mmdet',
+            train_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=[labelled, unlabelled])),
+        )
+    )
+    (tmp_path / 'instances_train2017.json').write_text(json.dumps(COCO))
+    (tmp_path / 'instances_unlabeled2017.json').write_text('{"images": [], "categories": []}')
+    run.check_coco_files(cfg, ('train',))
+    (tmp_path / 'instances_unlabeled2017.json').write_text('{"images": []}')
+    with pytest.raises(UserError, match='unlabeled2017.json.* lacks categories'):
+        run.check_coco_files(cfg, ('train',))
+    (tmp_path / 'instances_train2017.json').write_text('{"images": [], "categories": []}')
+    with pytest.raises(UserError, match='train2017.json.* lacks annotations'):
+        run.check_coco_files(cfg, ('train',))
+
+
+def test_the_check_for_an_accelerator_knows_the_wrapper_as_a_class_too():
+    from mmengine.device import get_device
+    from mmengine.optim import AmpOptimWrapper, OptimWrapper
+
+    if get_device() != 'cpu':
+        pytest.skip('has an accelerator')
+    with pytest.raises(UserError, match="'AmpOptimWrapper' needs an accelerator"):
+        run.check_amp_device(Config(dict(optim_wrapper=dict(type=AmpOptimWrapper))))
+    run.check_amp_device(Config(dict(optim_wrapper=dict(type=OptimWrapper))))
+
+
+def test_a_first_start_with_resume_begins_from_load_from(tmp_path, capsys):
+    cfg = Config(dict(load_from='start.pth', work_dir=str(tmp_path)))
+    run.use_resume(cfg, 'auto')
+    assert cfg.load_from == 'start.pth' and not cfg.resume
+    assert f"nothing to resume in '{tmp_path}': training starts from load_from='start.pth'" in capsys.readouterr().out
+    (tmp_path / 'last_checkpoint').write_text('/the/folder/was/moved/iter_2.pth')
+    with pytest.raises(UserError, match=r"is '/the/folder/was/moved/iter_2.pth', and '.*/iter_2.pth' does not exist"):
+        run.use_resume(cfg, 'auto')
+    (tmp_path / 'iter_2.pth').touch()
+    run.use_resume(cfg, 'auto')
+    assert cfg.resume and cfg.load_from == str(tmp_path / 'iter_2.pth')
+
+
+@pytest.mark.parametrize('hooks', [None, dict(checkpoint=None), dict(checkpoint=dict(out_dir='elsewhere'))])
+def test_checkpoints_kept_in_another_folder_or_remotely(tmp_path, hooks):
+    work, out = tmp_path / 'work', tmp_path / 'out/work'
+    out.mkdir(parents=True)
+    work.mkdir()
+    (out / 'epoch_2.pth').touch()
+    cfg = Config(dict(work_dir=str(work), default_hooks=hooks))
+    for last in (f'{out}/epoch_2.pth', 's3://bucket/work/epoch_2.pth'):
+        (work / 'last_checkpoint').write_text(last)
+        run.use_resume(cfg, 'auto')
+        assert cfg.resume and cfg.load_from == last
+    (out / 'last_checkpoint').touch()  # so this is a work folder of its own, which ours was copied from
+    (work / 'last_checkpoint').write_text(f'{out}/epoch_2.pth')
+    with pytest.raises(UserError, match="out/work/epoch_2.pth', and '.*work/epoch_2.pth' does not exist"):
+        run.use_resume(cfg, 'auto')
+
+
+def test_resume_and_tta_and_dump_name_what_is_missing(tmp_path):
+    cfg = Config(dict(model=dict(type='M'), load_from='old'))
+    run.use_resume(cfg, None)
+    assert cfg.load_from == 'old' and 'resume' not in cfg
+    with pytest.raises(UserError, match="checkpoint '.*epoch_9.pth' does not exist"):
+        run.use_resume(cfg, str(tmp_path / 'epoch_9.pth'))
+    with pytest.raises(UserError, match='--tta needs tta_model and tta_pipeline'):
+        run.use_tta(cfg)
+    with pytest.raises(UserError, match="--out 'x.json' must end in .pkl"):
+        run.dump_predictions(None, 'x.json')
+
+
+def test_data_root_is_replaced_everywhere():
+    cfg = coco_config(__import__('pathlib').Path('old'))
+    cfg.data_root, cfg.val_evaluator = 'old/', dict(type='CocoMetric', ann_file='old/a/val.json')
+    run.use_data_root(cfg, 'new')
+    assert cfg.train_dataloader.dataset.dataset.datasets[0].data_root == 'new/'
+    assert cfg.val_dataloader.dataset.data_root == cfg.test_dataloader.dataset.data_root == 'new/'
+    assert cfg.val_evaluator.ann_file == 'new/a/val.json'

@@ -1,0 +1,271 @@
+"""Make .venv from nothing: the pinned packages of requirements/ and mmcv's compiled operators.
+
+Every step first looks at what is there, so a second call returns at once and a call after a kill goes on where the
+killed one stopped. `.venv/ready.json` is written last: where it matches, all of it is there. The exit code is 0, 1
+(something is missing: the last line says what to do) or 130 (interrupted). Needs nothing but a Python >= 3.8.
+"""
+
+import argparse
+import glob
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from set_up.machine import (
+    PROBE,
+    PYTHONS,
+    SetupError,
+    ask,
+    check_disk,
+    find_compiler,
+    find_nvcc,
+    find_python,
+    how_to_install,
+)
+from set_up.mmcv_ops import MMCV, cuda_flavour, ensure_ops, torch_facts, wheel_folder
+from set_up.process import BEAT, explain, pip, say
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: two set-ups at once are then not kept apart
+    fcntl = None
+
+DISK_GB = 8.0  # .venv ends at 6.2 GB and peaks at 6.8 while pip unpacks torch and its CUDA libraries
+DISK_GB_LATER = 1.5  # once torch is installed
+CACHE_GB = 3.0  # what pip keeps of its downloads
+
+
+class Places:
+    """Where everything lies in one checkout."""
+
+    def __init__(self, root):
+        self.root = Path(root).resolve()
+        self.venv = self.root / '.venv'
+        self.python = self.venv / 'bin' / 'python'
+        self.build = self.venv / 'build'  # outlives a broken venv, for it holds what the compiler has done so far
+        self.stamp = self.venv / 'ready.json'
+        self.built_for = self.venv / 'mmcv_built_for.txt'  # the key of the wheel that is installed
+        self.base = self.root / 'requirements' / 'base.txt'
+        self.pins = self.root / 'requirements' / 'known_good.txt'
+
+    def site(self):
+        return next(iter(self.venv.glob('lib/python3*/site-packages')), self.venv / 'none')
+
+    def pin(self, name):
+        """The version that the pins name for `name`, or None."""
+        for file in (self.base, self.pins):
+            found = re.search(rf'^{re.escape(name)}==([^\s;]+)', file.read_text(), re.M)
+            if found:
+                return found.group(1)
+        return None
+
+
+def preflight(at, python, fresh):
+    """Raise SetupError for what the machine lacks, before anything is downloaded. `fresh`: .venv is made anew."""
+    if (fresh or not at.built_for.exists()) and not glob.glob(str(wheel_folder(at, python['version'], '*') / '*.whl')):
+        find_compiler()
+        if not python['headers']:
+            v = python['version']
+            raise SetupError(
+                f"mmcv's operators must be compiled and {python['exe']} has no headers (Python.h): "
+                + how_to_install(f'python{v}-dev', f'python{v}-devel')
+                + '.'
+            )
+    need = DISK_GB if fresh or not glob.glob(str(at.site() / 'torch-*.dist-info')) else DISK_GB_LATER
+    if check_disk(at.venv, need) < need + CACHE_GB:
+        os.environ['PIP_NO_CACHE_DIR'] = '1'  # the downloads fit once, not twice
+
+
+def venv_problem(at, version=None):
+    """Why .venv cannot be used as it is, or None. `version`: the Python version it must have, if not any good one."""
+    if not at.venv.is_dir() or not any(p.name != 'build' for p in at.venv.iterdir()):
+        return 'it does not exist'
+    info = ask(at.python, PROBE)
+    if not info:
+        return 'its Python does not run'
+    if info['version'] not in ([version] if version else PYTHONS):
+        return f'it has Python {info["version"]}'
+    if not ask(at.python, 'import pip._internal.cli.main, sys; print(int(sys.prefix != sys.base_prefix))'):
+        return 'its pip does not run'
+    return None
+
+
+def make_venv(at, python):
+    """Create .venv, over a broken one too; .venv/build is kept."""
+    for path in at.venv.iterdir():
+        if path != at.build:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    done = subprocess.run([python['exe'], '-m', 'venv', str(at.venv)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode or venv_problem(at):
+        raise SetupError(explain(done.stdout.decode(errors='replace'), f'{python["exe"]} -m venv', at.venv))
+
+
+def drop_half_installed(site):
+    """Remove what a killed pip left in `site`, which pip itself would take for installed; return the names.
+
+    pip writes a package's INSTALLER and RECORD last, and renames what it replaces to a name that begins with '~'.
+    """
+    dropped = [p for p in site.glob('*.dist-info') if not ((p / 'INSTALLER').exists() and (p / 'RECORD').exists())]
+    dropped += site.glob('~*')
+    for path in dropped:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return [p.name for p in dropped]
+
+
+def wanted(at):
+    """What the stamp must say for this checkout: pins, metadata, place, and whether there is a GPU to build for."""
+    digest = hashlib.sha256()
+    for path in [at.base, at.pins, at.root / 'setup.cfg', at.root / 'pyproject.toml']:
+        digest.update(path.read_bytes() if path.exists() else b'-')
+    gpu = os.path.exists('/proc/driver/nvidia/version') and os.environ.get('MMCV_OPS') != 'cpu' and find_nvcc()
+    return dict(requirements=digest.hexdigest(), root=str(at.root), gpu=bool(gpu))
+
+
+def contents(at):
+    """What .venv holds, in a tenth of a second: its Python, every installed package's version, mmcv's operators."""
+    names = [p.name for pattern in ('*.dist-info', 'mmcv/_ext*') for p in at.site().glob(pattern)]
+    return [ask(at.python, 'import json, sys; print(json.dumps(sys.version.split()[0]))'), *sorted(names)]
+
+
+def is_ready(at, version=None):
+    """Whether .venv is what the stamp says. `version`: the Python version asked for, if any."""
+    try:
+        stamp = json.loads(at.stamp.read_text())
+    except (OSError, ValueError):
+        return False
+    found = stamp.pop('contents', None)
+    return stamp == wanted(at) and found == contents(at) and (not version or found[0].startswith(version + '.'))
+
+
+def take_lock(at):
+    """Wait until no other set-up works in this .venv; return the lock's file descriptor (None where there are none)."""
+    at.build.mkdir(parents=True, exist_ok=True)
+    if not fcntl:
+        return None
+    lock = os.open(at.build / 'lock', os.O_RDWR | os.O_CREAT)
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            pid = os.pread(lock, 20, 0).decode() or '?'
+            say(f'  another set-up is at work in {at.venv} (started by process {pid}): waiting for it')
+            for _ in range(int(BEAT)):
+                time.sleep(1)
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    return lock
+
+
+def set_up(at, explicit=None):
+    """Bring .venv to the state that the pins describe. Raises SetupError, KeyboardInterrupt."""
+    asked = find_python(explicit)['version'] if explicit else None
+    if is_ready(at, asked):
+        return
+    lock = take_lock(at)
+    if is_ready(at, asked):
+        return
+    start = time.monotonic()
+    problem = venv_problem(at, asked)
+    python = find_python(explicit) if problem else ask(at.python, PROBE)
+    preflight(at, python, bool(problem))
+    if at.stamp.exists():
+        at.stamp.unlink()
+    (at.build / 'pip.log').write_bytes(b'')
+    temp = at.build / 'tmp'  # pip unpacks gigabytes, more than many a /tmp has
+    shutil.rmtree(temp, ignore_errors=True)
+    temp.mkdir()
+    os.environ['TMPDIR'] = str(temp)
+    try:
+        if problem:
+            say(f'- making {at.venv} with {python["exe"]} ({problem})')
+            make_venv(at, python)
+        for name in drop_half_installed(at.site()):
+            say(f'  removed {name}, left half-installed by an interrupted run')
+        rest = at.build / 'rest.txt'  # all but mmcv, which is compiled below, in sight of the user
+        rest.write_text(
+            ''.join(line for line in at.pins.read_text().splitlines(True) if not line.startswith(('-r', MMCV + '==')))
+        )
+        pip(
+            at,
+            'installing torch and what mmcv is compiled with',
+            'install',
+            '-r',
+            str(at.base),
+            '-c',
+            str(rest),
+            lock=lock,
+        )
+        pip(
+            at,
+            'installing the other packages',
+            'install',
+            '--no-build-isolation',
+            '-r',
+            str(at.base),
+            '-r',
+            str(rest),
+            lock=lock,
+        )
+        headless = at.pin('opencv-python-headless')
+        if headless and not ask(at.python, 'import cv2; print(1)'):
+            # Two of the packages bring OpenCV, and the one with windows does not load on a machine without libGL.
+            pip(
+                at,
+                'taking the OpenCV that needs no display',
+                'install',
+                '--no-deps',
+                '--force-reinstall',
+                f'opencv-python-headless=={headless}',
+                lock=lock,
+            )
+        torch = torch_facts(at)
+        ensure_ops(at, cuda_flavour(torch), python['version'], torch['version'], lock)
+        pip(
+            at,
+            'installing nfnet_mm itself, editable',
+            'install',
+            '--no-build-isolation',
+            '--no-deps',
+            '-e',
+            '.',
+            lock=lock,
+        )
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+    part = at.stamp.with_suffix('.part')
+    part.write_text(json.dumps(dict(wanted(at), contents=contents(at))))
+    os.replace(part, at.stamp)
+    say(f'- {at.venv} is ready ({time.monotonic() - start:.0f} s)')
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--python', help='the interpreter to make .venv with (default: looked for)')
+    parser.add_argument('--root', default=Path(__file__).resolve().parents[2], help='the checkout (default: this one)')
+    args = parser.parse_args(argv)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    for sig in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sig, stop)
+    try:
+        set_up(Places(args.root), args.python or None)
+    except SetupError as error:
+        print(f'set-up stopped: {error}', file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f'set-up stopped: {error}: mend this and run make again; what is done is kept.', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('set-up interrupted: run make again to go on from here.', file=sys.stderr)
+        return 130
+    return 0
