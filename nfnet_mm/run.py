@@ -33,10 +33,7 @@ __all__ = [
 ]
 
 # The wrapper that trains in mixed precision as this one does in float32.
-AMP_TWINS = {
-    'OptimWrapper': 'AmpOptimWrapper',
-    'nfnet_mm.AGCOptimWrapper': 'nfnet_mm.AmpAGCOptimWrapper',
-}
+AMP_TWINS = {'OptimWrapper': 'AmpOptimWrapper', 'nfnet_mm.AGCOptimWrapper': 'nfnet_mm.AmpAGCOptimWrapper'}
 COCO_KEYS = ('images', 'annotations', 'categories')
 COCO_IMAGES = ('images', 'categories')  # without answers
 # Parsing more than this (in bytes) only to check it would delay the start by seconds.

@@ -63,10 +63,7 @@ MOOT = ('norm_cfg', 'norm_eval', 'style', 'conv_cfg', 'act_cfg', 'zero_init_resi
 # What a conv is there does not matter here, where every weight is standardised.
 PLAIN_CONVS = (None, 'Conv', 'Conv2d', 'ConvWS')
 # What the ResNet computed besides: left out with a warning, or refused if the user is strict.
-EXTRAS = {
-    'dcn': 'deformable convs in its stages',
-    'plugins': 'modules inside its blocks',
-}
+EXTRAS = {'dcn': 'deformable convs in its stages', 'plugins': 'modules inside its blocks'}
 NEAREST = {
     'contract_dilation': 'the first block of a dilated stage dilates as much as the others',
     'multi_grid': "the last stage's blocks all dilate alike",
