@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from nfnet_mm.errors import UserError
+from nfnet_mm.models.backbones.arch import find_network
 
 from .parameter_names import swapped_parts
 from .rewire import assign, mapped, modules, rewire_bisenet, rewire_head
 from .settings import set_agc, set_module_names, set_normalisation, set_parameter_names
-from .variants import find_variant
 
 __all__ = ['backbone_hosts', 'is_resnet', 'swap_config']
 
@@ -80,7 +80,7 @@ def swap_config(
 
     Args:
         cfg: the whole config, of plain dicts; not changed.
-        backbone: a name, see :func:`~.variants.find_variant`.
+        backbone: a name, see :func:`~nfnet_mm.models.backbones.arch.find_network`.
         weights: file of weights to start the backbone from; random without.
         clipping: of AGC.
         strict: refuse what the ResNet computed besides (``dcn``, ``plugins``) instead of leaving it out with a warning.
@@ -101,7 +101,7 @@ def swap_config(
         >>> notes[2]
         'model.neck.in_channels: [512, 1024, 2048] -> [512, 1536, 1536]'
     """
-    variant, notes = find_variant(backbone), []
+    variant, notes = find_network(backbone), []
     if not isinstance(cfg.get('model'), dict):
         raise UserError(f'the config has no model to change (model={cfg.get("model")!r})')
     cfg = copy.deepcopy(cfg)

@@ -107,7 +107,7 @@ def test_output_shapes_are_what_the_backbone_says(family, arch, size):
         (NFNet, dict(TINY, depths=(1, 1, 2, 1))),
         (NFRegNet, dict(widths=(16, 24, 32, 48), depths=(1, 1, 2, 1))),
         (NFResNet, dict(widths=(16, 32, 64, 64), depths=(1, 2, 1, 1))),
-        (NFNet, 'test_nfnet'),
+        (NFNet, 'timm/test_nfnet'),
         (
             NFResNet,
             dict(
@@ -168,7 +168,7 @@ def test_dilation_keeps_the_resolution():
     assert [m.dilation for m in (net.stages[3][0].conv1, net.stages[3][0].conv1b)] == [(2, 2), (2, 2)]
     a, b = net(torch.randn(1, 3, 65, 64))
     assert a.shape[-2:] == b.shape[-2:] == (5, 4)
-    assert net.state_dict().keys() == NFNet(TINY).state_dict().keys() | {k for k in net.state_dict()}
+    assert net.state_dict().keys() == NFNet(TINY).state_dict().keys() | set(net.state_dict())
     assert {k: v.shape for k, v in net.state_dict().items()} == {
         k: v.shape for k, v in NFNet(TINY).state_dict().items()
     }

@@ -15,7 +15,7 @@ NETWORKS = {
     'nfnet': dict(type='nfnet_mm.NFNet', arch=dict(widths=(16, 32, 48, 48), depths=(1, 2, 1, 2), group_width=8)),
     'nf_resnet': dict(type='nfnet_mm.NFResNet', arch=dict(widths=(16, 32, 64, 64), depths=(1, 2, 1, 3))),
     'nf_regnet': dict(type='nfnet_mm.NFRegNet', arch=dict(widths=(16, 24, 32, 48), depths=(1, 1, 2, 2))),
-    'timm': dict(type='nfnet_mm.NFNet', arch='test_nfnet'),
+    'timm': dict(type='nfnet_mm.NFNet', arch='timm/test_nfnet'),
 }
 
 

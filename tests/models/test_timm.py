@@ -26,7 +26,7 @@ ONE_OF_EACH_KIND = (
 
 def ours(name):
     family = NFResNet if 'resnet' in name else NFRegNet if 'regnet' in name else NFNet
-    return family(arch=name, out_indices=(4,)).eval()
+    return family(arch=f'timm/{name}', out_indices=(4,)).eval()
 
 
 def randomize(model):

@@ -6,12 +6,11 @@ import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 
-from nfnet_mm.models.backbones.arch import FAMILIES
+from nfnet_mm.models.backbones.arch import FAMILIES, find_network, network_names
 from nfnet_mm.registry import MODELS
 from nfnet_mm.run import UserError
 from nfnet_mm.swap.settings import MEAN, STD
 from nfnet_mm.swap.swap import backbone_hosts, swap_config
-from nfnet_mm.swap.variants import find_variant, variant_names
 
 
 def detector(backbone=(), **model):
@@ -78,8 +77,8 @@ def segmentor(backbone=(), **model):
 
 
 def test_names_build():
-    for name in variant_names():
-        variant = find_variant(name)
+    for name in network_names():
+        variant = find_network(name)
         with torch.device('meta'):
             net = MODELS.build(dict(variant.cfg, out_indices=(0, 1, 2, 3, 4)))
         assert tuple(map(variant.channels, range(5))) == net.out_channels, name
@@ -92,18 +91,18 @@ def test_names_build():
         ('NFNet_F0+', dict(type='nfnet_mm.NFNet', arch='F0+')),
         ('eca_nfnet_l0', dict(type='nfnet_mm.NFNet', arch='ECA-L0')),
         ('nf_resnet200', dict(type='nfnet_mm.NFResNet', depth=200)),
-        ('nf_seresnet50', dict(type='nfnet_mm.NFResNet', arch='nf_seresnet50')),
-        ('timm/nf_resnet50', dict(type='nfnet_mm.NFResNet', arch='nf_resnet50')),
-        ('timm/nfnet_f0', dict(type='nfnet_mm.NFNet', arch='nfnet_f0')),
+        ('nf_seresnet50', dict(type='nfnet_mm.NFResNet', arch='timm/nf_seresnet50')),
+        ('timm/nf_resnet50', dict(type='nfnet_mm.NFResNet', arch='timm/nf_resnet50')),
+        ('timm/nfnet_f0', dict(type='nfnet_mm.NFNet', arch='timm/nfnet_f0')),
         ('nf_regnet_b1', dict(type='nfnet_mm.NFRegNet', arch='B1')),
     ],
 )
 def test_names(name, cfg):
-    assert find_variant(name).cfg == cfg
+    assert find_network(name).cfg == cfg
 
 
 def test_every_variant_has_a_name():
-    shapes = {repr(find_variant(name).arch) for name in variant_names()}
+    shapes = {repr(find_network(name).arch) for name in network_names()}
     assert shapes == {repr(arch) for _, rows in FAMILIES.values() for arch in rows.values()}
 
 

@@ -2,14 +2,15 @@
 
 Sources: NFNets = Brock et al. 2021, "High-Performance Large-Scale Image Recognition Without Normalization"; NF-ResNets
 = Brock et al. 2021, "Characterizing signal propagation ..."; the authors' released code where it differs; timm 1.0.31
-(timm/models/nfnet.py) for the variants named as timm names them.
+(timm/models/nfnet.py) for the variants named ``timm/`` and timm's own name, and for L0 and ECA-L0 to ECA-L3.
 """
 
 import dataclasses
-import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+from nfnet_mm.errors import UserError, did_you_mean
 
 from ..layers import round_to_multiple
 from ..layers.ws_conv import DIALECTS, PADDINGS
@@ -216,9 +217,9 @@ def _nfnet_rows() -> dict[str, NFArch]:
         )
         rows[f'F{n}'] = _nfnet(depths=depths, **recipe)
         rows[f'F{n}+'] = _nfnet(depths=depths, **_PLUS, **recipe)
-        rows[f'nfnet_f{n}'] = _nfnet(depths=depths, **{**_TIMM, 'act': 'gelu_exact'}, **recipe, stem_channels=128)
+        rows[f'timm/nfnet_f{n}'] = _nfnet(depths=depths, **{**_TIMM, 'act': 'gelu_exact'}, **recipe, stem_channels=128)
         if n < 7:
-            rows[f'dm_nfnet_f{n}'] = _nfnet(depths=depths, **_TIMM_PORT, **recipe)
+            rows[f'timm/dm_nfnet_f{n}'] = _nfnet(depths=depths, **_TIMM_PORT, **recipe)
     rows['L0'] = _nfnet(se_ratio=0.25, final_channels=2304, **_LIGHT, train_size=224, test_size=288)
     for n, sizes in enumerate(((224, 288), (256, 320), (320, 384), (352, 448))):
         rows[f'ECA-L{n}'] = _nfnet(
@@ -229,9 +230,7 @@ def _nfnet_rows() -> dict[str, NFArch]:
             train_size=sizes[0],
             test_size=sizes[1],
         )
-    for name in ('L0', *(f'ECA-L{n}' for n in range(4))):  # by timm's names too, as all of timm's models
-        rows[name.replace('ECA-L', 'eca_nfnet_l').replace('L0', 'nfnet_l0')] = rows[name]
-    rows['test_nfnet'] = _nfnet(
+    rows['timm/test_nfnet'] = _nfnet(
         (32, 64, 96, 128),
         (1, 1, 1, 1),
         128,
@@ -262,7 +261,7 @@ def _nf_resnet_rows() -> dict[str, NFArch]:
     timm = dict(stem_pool='symmetric', shortcut_pool=True, **_TIMM)
     for name in ('26', '50', '101'):
         for prefix, attention in (('', None), ('se', 'se'), ('eca', 'eca')):
-            rows[f'nf_{prefix}resnet{name}'] = _nf_resnet(
+            rows[f'timm/nf_{prefix}resnet{name}'] = _nf_resnet(
                 depths=depths[name], attention=attention, se_ratio=1 / 16, **timm, train_size=256, test_size=288
             )
     return rows
@@ -286,7 +285,7 @@ def _nf_regnet_rows() -> dict[str, NFArch]:
         recipe = dict(train_size=train, test_size=test, dropout=dropout)
         rows[f'B{n}'] = _nf_regnet(tuple(int(w * 0.75) for w in widths), depths, **recipe)
         if n < 6:
-            rows[f'nf_regnet_b{n}'] = _nf_regnet(
+            rows[f'timm/nf_regnet_b{n}'] = _nf_regnet(
                 tuple(round_to_multiple(w * 0.75, 8) for w in widths),
                 depths,
                 final_channels=round_to_multiple(1280 * widths[-1] // 440 * 0.75, 8),
@@ -305,17 +304,86 @@ FAMILIES: Mapping[str, tuple[Builder, dict[str, NFArch]]] = {
 _FIELDS = tuple(field.name for field in dataclasses.fields(NFArch))
 
 
+class Network(NamedTuple):
+    """A network of the table: its family and its key there."""
+
+    family: str
+    key: str
+
+    @property
+    def name(self) -> str:
+        """Its full name, for where no type tells the family: ``'nfnet_f0'``, ``'nf_resnet50'``, ``'timm/nfnet_f0'``."""
+        if self.key.startswith('timm/'):
+            return self.key
+        prefix = dict(NFNet='nfnet_', NFResNet='nf_resnet', NFRegNet='nf_regnet_')[self.family]
+        return f'{prefix}{self.key.lower()}'.replace('nfnet_eca-', 'eca_nfnet_')
+
+    @property
+    def old_name(self) -> str | None:
+        """The other spelling of a network of timm, with or without ``timm/``."""
+        if self.key.startswith('timm/'):
+            return self.key.removeprefix('timm/')
+        return f'timm/{self.name}' if self.arch.dialect == 'timm' else None
+
+    @property
+    def arch(self) -> NFArch:
+        return FAMILIES[self.family][1][self.key]
+
+    @property
+    def cfg(self) -> dict[str, Any]:
+        """The config of the backbone."""
+        what = dict(depth=int(self.key)) if self.key.isdecimal() else dict(arch=self.key)
+        return dict(type=f'nfnet_mm.{self.family}', **what)
+
+    def channels(self, index: int) -> int:
+        """The channels of output ``index`` (0-3 the stages, 4 the classification feature)."""
+        return (*self.arch.widths, self.arch.final_channels or self.arch.widths[-1])[index]
+
+
+_NETWORKS = tuple(Network(family, key) for family, (_, rows) in FAMILIES.items() for key in rows)
+
+
+def network_names() -> list[str]:
+    """The full name of every network of the table, which :func:`find_network` knows."""
+    return [network.name for network in _NETWORKS]
+
+
+def find_network(name: str) -> Network:
+    """The network of a full name, as a command line or the name of a config has it.
+
+    ``nfnet_f0``, ``nf_resnet50`` and ``nf_regnet_b1`` are the papers' networks, for the authors' weights;
+    ``timm/nf_resnet50`` is timm's, for timm's. A key of the table (``F0``) does as well, and so does the bare name of a
+    network that only timm has (``nf_seresnet50``). Upper and lower case are the same.
+
+    Raises:
+        UserError: it is unknown; the message suggests the nearest names and lists all.
+
+    Example:
+        >>> find_network('nfnet_f0').cfg, find_network('nf_resnet50').channels(3)
+        ({'type': 'nfnet_mm.NFNet', 'arch': 'F0'}, 2048)
+    """
+    wanted, known = name.lower(), network_names()
+    if wanted in known:
+        return _NETWORKS[known.index(wanted)]
+    for network in _NETWORKS:
+        if wanted in (network.key.lower(), network.old_name):
+            return network
+    hint = did_you_mean(name, known, count=3, cutoff=0.4)
+    raise UserError(f'backbone {name!r} is unknown.{hint} Known: {", ".join(known)}')
+
+
 def resolve_arch(family: str, arch: str | Mapping[str, Any] | NFArch) -> NFArch:
     """The variant of ``family`` that ``arch`` names or describes.
 
     Args:
         family: a key of ``FAMILIES``.
-        arch: a name of the table, or a dict of :class:`NFArch` fields; what it leaves out takes the family's
-            default. ``stem_channels`` may be the last conv's channels alone.
+        arch: a key of its table (or the full name of that network, or timm's name, where only one network is called
+            so); or a dict of :class:`NFArch` fields, where what it leaves out takes the family's default and
+            ``stem_channels`` may be the last conv's channels alone.
 
     Raises:
-        ValueError: unknown name or field (the message suggests the nearest and lists all), or a malformed value (the
-            message names the field).
+        UserError: the name or a field is unknown (the message suggests the nearest and lists all), two networks are
+            called so (it names both), or a value is malformed (it names the field).
 
     Example:
         >>> resolve_arch('NFNet', 'F1').depths
@@ -327,28 +395,33 @@ def resolve_arch(family: str, arch: str | Mapping[str, Any] | NFArch) -> NFArch:
     if isinstance(arch, NFArch):
         return arch
     if isinstance(arch, str):
-        if arch not in rows:
-            raise ValueError(f'{_unknown(f"{family} arch", arch, rows)}; or a dict with fields of NFArch.')
-        return rows[arch]
+        if arch in rows:
+            return rows[arch]
+        called = [n for n in _NETWORKS if n.family == family and arch in (n.name, n.old_name)]
+        if len(called) == 2:
+            raise UserError(
+                f"{family} arch {arch!r} is the name of two networks: {called[0].key!r} for the paper's network, "
+                f"{called[1].key!r} for timm's"
+            )
+        if called:
+            return called[0].arch
+        raise UserError(f'{_unknown(f"{family} arch", arch, rows)}; or a dict with fields of NFArch.')
     if not isinstance(arch, Mapping):
-        raise ValueError(f'{family} arch={arch!r} must be a name or a dict; known names: {", ".join(rows)}')
+        raise UserError(f'{family} arch={arch!r} must be a name or a dict; known names: {", ".join(rows)}')
     for field in arch:
         if field not in _FIELDS:
-            raise ValueError(_unknown('arch field', field, _FIELDS))
+            raise UserError(_unknown('arch field', field, _FIELDS))
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in arch.items()}
     widths = fields.get('widths')  # the builders derive defaults from them, so they come first
     if widths is not None and not (
         isinstance(widths, tuple) and len(widths) == NUM_STAGES and all(map(_is_count, widths))
     ):
-        raise ValueError(f'arch field widths={widths!r} must be {NUM_STAGES} positive integers')
+        raise UserError(f'arch field widths={widths!r} must be {NUM_STAGES} positive integers')
     stem = fields.get('stem_channels', 1)
     if not _is_count(stem) and not (isinstance(stem, tuple) and stem and all(map(_is_count, stem))):
-        raise ValueError(f'arch field stem_channels={stem!r} must be one or more positive integers')
+        raise UserError(f'arch field stem_channels={stem!r} must be one or more positive integers')
     return build(**fields)
 
 
-def _unknown(what: str, value: Any, known) -> str:
-    same = {name.lower(): name for name in known}
-    near = [same[n] for n in difflib.get_close_matches(str(value).lower(), same, n=1, cutoff=0.4)]
-    hint = f' Did you mean {near[0]!r}?' if near else ''
-    return f'{what} {value!r} is unknown.{hint} Known: {", ".join(known)}'
+def _unknown(what: str, value: Any, known: Iterable[str]) -> str:
+    return f'{what} {value!r} is unknown.{did_you_mean(value, known, cutoff=0.4)} Known: {", ".join(known)}'

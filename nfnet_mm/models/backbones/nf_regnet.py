@@ -13,8 +13,8 @@ class NFRegNet(NFBackbone):
     propagation to close the performance gap in unnormalized ResNets", section 6).
 
     Args:
-        arch: ``'B0'``-``'B8'``; a model of timm by timm's name (``'nf_regnet_b0'``-``'nf_regnet_b5'``); or a dict of
-            the fields of ``NFArch``.
+        arch: ``'B0'``-``'B8'``; a network of timm (``'timm/nf_regnet_b0'``-``'timm/nf_regnet_b5'``); or a dict
+            of the fields of ``NFArch``.
         in_channels, out_indices, frozen_stages, strides, dilations, with_cp, act, alpha, drop_path_rate, init_cfg:
             see :class:`NFBackbone`.
 

@@ -14,8 +14,8 @@ class NFResNet(NFBackbone):
 
     Args:
         depth: 26, 50, 101, 152, 200, 288 or 600 (or what ``arch`` takes, given first as in the other families).
-        arch: instead of a depth: a model of timm by timm's name (``'nf_resnet50'``, ``'nf_seresnet50'``,
-            ``'nf_ecaresnet50'``, ...) or a dict of the fields of ``NFArch``.
+        arch: instead of a depth: a network of timm (``'timm/nf_resnet50'``, ``'timm/nf_seresnet50'``,
+            ``'timm/nf_ecaresnet50'``, ...) or a dict of the fields of ``NFArch``.
         attention: ``'se'`` or ``'eca'`` after the last conv of each block; None for none. With ``depth`` only.
         in_channels, out_indices, frozen_stages, strides, dilations, with_cp, act, alpha, drop_path_rate, init_cfg:
             see :class:`NFBackbone`.

@@ -14,8 +14,9 @@ class NFNet(NFBackbone):
 
     Args:
         arch: ``'F0'``-``'F7'``, ``'F0+'``-``'F7+'`` (wider); ``'L0'``, ``'ECA-L0'``-``'ECA-L3'`` and the other
-            models of timm, by timm's names; ``'nano'`` (small, for demos); or a dict of the fields of ``NFArch``
-            (``widths``, ``depths``, ``group_width``, ``stem_channels``, ``attention``, ...).
+            networks of timm (``'timm/nfnet_f0'``, ``'timm/dm_nfnet_f0'``, ...); ``'nano'`` (small, for demos); or a
+            dict of the fields of ``NFArch`` (``widths``, ``depths``, ``group_width``, ``stem_channels``,
+            ``attention``, ...).
         in_channels, out_indices, frozen_stages, strides, dilations, with_cp, act, alpha, drop_path_rate, init_cfg:
             see :class:`NFBackbone`.
 
