@@ -11,7 +11,7 @@ SETUP = @boot=; for p in python3 python3.11 python3.12 python3.10 python $(PYTHO
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-cls demo-seg demo-depth demo-all test test-all clean
+.PHONY: help env demo demo-cls demo-seg demo-depth demo-all test test-all lint clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,11 @@ test: env ## the tests that a change must pass
 
 test-all: env ## all tests, the slow ones too
 	@$(RUN) -m pytest -q --durations=10 -m ""
+
+lint: env ## what every change must be free of: lint, unformatted code, wrong types
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check --quiet
+	@.venv/bin/mypy
 
 clean: ## delete .venv (the compiled operators stay in the user's cache)
 	rm -rf .venv
