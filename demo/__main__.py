@@ -1,4 +1,4 @@
-"""`python demo [TASK]`: generate a task's data, train a small NFNet with AGC on them, evaluate, and draw what it says of new pictures."""
+"""Generate a task's data, train a small NFNet with AGC on them, evaluate, and draw what it says of new pictures."""
 
 import argparse
 import os
@@ -9,10 +9,10 @@ from pathlib import Path
 # became 2.0 s beside one other busy process. Read when torch loads, therefore before it.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
-from mmengine import DictAction  # noqa: E402
+from mmengine import DictAction
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)  # Python puts this folder there when it runs one
+sys.path.insert(0, str(ROOT))  # a clone works without installing
 from demo import report  # noqa: E402
 from demo.tasks import TASKS  # noqa: E402
 from nfnet_mm import run  # noqa: E402

@@ -9,7 +9,7 @@ from mmengine.registry import DefaultScope
 
 @pytest.fixture(autouse=True)
 def default_scope():
-    """Runners set mmengine's global default scope: every test begins and ends with the one before it, none as a rule."""
+    """Runners set mmengine's global default scope: every test begins and ends with the one before it."""
     before = DefaultScope._instance_dict.copy()
     yield
     DefaultScope._instance_dict = before
@@ -25,14 +25,18 @@ def digits_root(tmp_path_factory):
 
 @pytest.fixture
 def run_tool(monkeypatch, capsys):
-    """Call the ``main`` of a file of tools/ in this process: run_tool('train', *args) -> (exit code, stderr)."""
+    """Call the ``main`` of a file of tools/, or of the demo, in this process.
+
+    run_tool('train', *args) -> (exit code, stderr)
+    """
     import logging
     import runpy
     import sys
     from pathlib import Path
 
     def run(name, *args):
-        path = Path(__file__).parent.parent / 'tools' / f'{name}.py'
+        root = Path(__file__).parent.parent
+        path = root / 'demo' / '__main__.py' if name == 'demo' else root / 'tools' / f'{name}.py'
         monkeypatch.setattr(sys, 'argv', [str(path), *map(str, args)])
         # mmengine's loggers of earlier tests still hold those tests' closed streams.
         monkeypatch.setattr(logging, 'raiseExceptions', False)

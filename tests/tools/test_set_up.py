@@ -30,7 +30,7 @@ sys.path.append(str(ROOT / 'tools'))  # last: tools/ has files named as modules 
 from set_up import environment, machine, process  # noqa: E402
 
 PYTHON = os.path.realpath(sys._base_executable)
-VERSION = '%d.%d' % sys.version_info[:2]
+VERSION = f'{sys.version_info[0]}.{sys.version_info[1]}'
 
 TORCH = """
 __version__ = '2.11.0'
@@ -350,7 +350,7 @@ def test_python_may_be_named_by_a_relative_path(tmp_path, monkeypatch):
     (tmp_path / 'bin/python').symlink_to(sys.executable)
     (tmp_path / 'checkout').mkdir()
     monkeypatch.chdir(tmp_path / 'checkout')
-    assert machine.find_python('../bin/python')['version'] == '%d.%d' % sys.version_info[:2]
+    assert machine.find_python('../bin/python')['version'] == f'{sys.version_info[0]}.{sys.version_info[1]}'
 
 
 def test_missing_headers_and_disk(bare, monkeypatch):

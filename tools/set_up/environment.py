@@ -196,23 +196,14 @@ def set_up(at, explicit=None):
         pip(
             at,
             'installing torch and what mmcv is compiled with',
-            'install',
-            '-r',
-            str(at.base),
-            '-c',
-            str(rest),
-            lock=lock,
+            ['install', '-r', str(at.base), '-c', str(rest)],
+            lock,
         )
         pip(
             at,
             'installing the other packages',
-            'install',
-            '--no-build-isolation',
-            '-r',
-            str(at.base),
-            '-r',
-            str(rest),
-            lock=lock,
+            ['install', '--no-build-isolation', '-r', str(at.base), '-r', str(rest)],
+            lock,
         )
         headless = at.pin('opencv-python-headless')
         if headless and not ask(at.python, 'import cv2; print(1)'):
@@ -220,23 +211,16 @@ def set_up(at, explicit=None):
             pip(
                 at,
                 'taking the OpenCV that needs no display',
-                'install',
-                '--no-deps',
-                '--force-reinstall',
-                f'opencv-python-headless=={headless}',
-                lock=lock,
+                ['install', '--no-deps', '--force-reinstall', f'opencv-python-headless=={headless}'],
+                lock,
             )
         torch = torch_facts(at)
         ensure_ops(at, cuda_flavour(torch), python['version'], torch['version'], lock)
         pip(
             at,
             'installing nfnet_mm itself, editable',
-            'install',
-            '--no-build-isolation',
-            '--no-deps',
-            '-e',
-            '.',
-            lock=lock,
+            ['install', '--no-build-isolation', '--no-deps', '-e', '.'],
+            lock,
         )
     finally:
         shutil.rmtree(temp, ignore_errors=True)

@@ -51,15 +51,9 @@ def cuda_flavour(torch):
 
 def wheel_folder(at, version, flavour, torch=None):
     """The per-user folder of the compiled wheel: everything its machine code depends on is in the name."""
-    libc = ''.join(platform.libc_ver())
-    return (
-        user_cache()
-        / 'nfnet_mm'
-        / 'wheels'
-        / (
-            f'mmcv{at.pin(MMCV)}-py{version}-torch{torch or at.pin("torch") + "*"}-{flavour}-{platform.machine()}-{libc}'
-        )
-    )
+    libc, torch = ''.join(platform.libc_ver()), torch or at.pin('torch') + '*'
+    name = f'mmcv{at.pin(MMCV)}-py{version}-torch{torch}-{flavour}-{platform.machine()}-{libc}'
+    return user_cache() / 'nfnet_mm' / 'wheels' / name
 
 
 def ops_problem(at, key):
@@ -93,15 +87,17 @@ def build_wheel(at, flavour, lock=None):
         pip(
             at,
             'fetching the source of mmcv',
-            'download',
-            '--no-deps',
-            '--no-build-isolation',
-            '--no-binary',
-            ':all:',
-            '-d',
-            str(at.build),
-            f'{MMCV}=={version}',
-            lock=lock,
+            [
+                'download',
+                '--no-deps',
+                '--no-build-isolation',
+                '--no-binary',
+                ':all:',
+                '-d',
+                str(at.build),
+                f'{MMCV}=={version}',
+            ],
+            lock,
         )
         unpacked = at.build / 'unpacked'
         shutil.rmtree(unpacked, ignore_errors=True)
@@ -157,7 +153,7 @@ def ensure_ops(at, flavour, version, torch, lock=None):
         if not wheel:
             continue
         try:
-            pip(at, f'installing mmcv ({wheel})', 'install', '--no-deps', '--force-reinstall', str(wheel), lock=lock)
+            pip(at, f'installing mmcv ({wheel})', ['install', '--no-deps', '--force-reinstall', str(wheel)], lock)
         except SetupError:
             if not cached:
                 raise

@@ -89,14 +89,8 @@ def pip_news(line):
     return line if re.match(r'(Downloading|Building wheel|Preparing) ', line) else None
 
 
-def pip(at, what, *args, lock=None):
+def pip(at, what, args, lock=None):
     """Run pip in .venv, its output in .venv/build/pip.log."""
     say(f'- {what}')
-    run(
-        [str(at.python), '-m', 'pip', *args, '--no-input', '--disable-pip-version-check'],
-        at.build / 'pip.log',
-        what,
-        pip_news,
-        lock,
-        cwd=str(at.root),
-    )
+    command = [str(at.python), '-m', 'pip', *args, '--no-input', '--disable-pip-version-check']
+    run(command, at.build / 'pip.log', what, pip_news, lock, cwd=str(at.root))
