@@ -1,4 +1,4 @@
-"""The one-line user error and what it is made of: near names, checked numbers; and files that are written whole."""
+"""The one-line user error and what it is made of: near names, checked numbers and files; files written whole."""
 
 import difflib
 import math
@@ -6,6 +6,7 @@ import numbers
 import os
 import tempfile
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, BinaryIO
 
 
@@ -92,6 +93,26 @@ def check_number(name: str, value: Any, interval: str, hint: str = '') -> float:
         what = 'a positive finite number' if interval == '(0, inf)' else f'a number in {interval}'
         raise UserError(f'{name}={value!r} must be {what}{hint}')
     return value
+
+
+def nearest_files(path: str | os.PathLike) -> tuple[Path, list[str]]:
+    """The existing folder that a missing path points into, and what is there by names like the missing one."""
+    missing = Path(path)
+    while not missing.parent.is_dir():
+        missing = missing.parent
+    names = [entry.name for entry in missing.parent.iterdir()]
+    return missing.parent, difflib.get_close_matches(missing.name, names, n=3, cutoff=0.5)
+
+
+def check_exists(path: str | os.PathLike, what: str) -> None:
+    """Raise a :class:`UserError` that suggests near names when ``path`` (a ``what``) is not a file."""
+    if os.path.isfile(path):
+        return
+    if os.path.isdir(path):
+        raise UserError(f'{what} {str(path)!r} is a folder, not a file')
+    folder, names = nearest_files(path)
+    hint = f'did you mean {", ".join(map(repr, names))}?' if names else 'nothing there has a like name'
+    raise UserError(f'{what} {str(path)!r} does not exist; in {str(folder)!r}: {hint}')
 
 
 def write_atomically(target: str | os.PathLike, write: Callable[[BinaryIO], Any]) -> None:

@@ -3,7 +3,6 @@
 The same for every framework of the stack: the config's ``default_scope`` decides which one is loaded, by mmengine.
 """
 
-import difflib
 import functools
 import gc
 import json
@@ -13,7 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-from nfnet_mm.errors import UserError
+from nfnet_mm.errors import UserError, check_exists, nearest_files
 
 __all__ = [
     'UserError',
@@ -62,26 +61,6 @@ def _leave_process_group():
     if torch and torch.distributed.is_available() and torch.distributed.is_initialized():
         gc.collect()  # the runner and what it holds use the group
         torch.distributed.destroy_process_group()
-
-
-def _nearest(path):
-    """The existing folder ``path`` points into, and the files or folders there whose names look like the missing."""
-    missing = Path(path)
-    while not missing.parent.is_dir():
-        missing = missing.parent
-    names = [entry.name for entry in missing.parent.iterdir()]
-    return missing.parent, difflib.get_close_matches(missing.name, names, n=3, cutoff=0.5)
-
-
-def check_exists(path, what):
-    """Raise a :class:`UserError` that suggests near names when ``path`` (a ``what``) is not a file."""
-    if os.path.isfile(path):
-        return
-    if os.path.isdir(path):
-        raise UserError(f'{what} {str(path)!r} is a folder, not a file')
-    folder, names = _nearest(path)
-    hint = f'did you mean {", ".join(repr(name) for name in names)}?' if names else 'nothing there has a like name'
-    raise UserError(f'{what} {str(path)!r} does not exist; in {str(folder)!r}: {hint}')
 
 
 def load_config(path, options=None, work_dir=None, launcher='none'):
@@ -236,7 +215,7 @@ def check_coco_file(path, needed=COCO_KEYS, used_by=''):
     holds = f'a COCO file is one JSON object with the lists {", ".join(needed)}'
     what = f'annotation file{used_by and f" of {used_by}"}'
     if not os.path.isfile(path):
-        folder, names = _nearest(path)
+        folder, names = nearest_files(path)
         hint = f' (in {str(folder)!r} there is {", ".join(repr(name) for name in names)})' if names else ''
         raise UserError(f'{what} {path!r} does not exist{hint}; {holds}')
     if os.path.getsize(path) > PARSE_LIMIT:

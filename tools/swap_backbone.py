@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
-from nfnet_mm.run import check_exists, one_line_errors
+from nfnet_mm.errors import check_exists
+from nfnet_mm.run import one_line_errors
 from nfnet_mm.swap import config_files, swap
 
 

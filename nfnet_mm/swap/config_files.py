@@ -9,8 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nfnet_mm.errors import UserError
-from nfnet_mm.run import check_exists
+from nfnet_mm.errors import UserError, check_exists
 
 __all__ = ['Source', 'config_text', 'default_name', 'difference', 'find_config', 'read_config', 'write_config']
 
