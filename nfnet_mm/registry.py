@@ -4,7 +4,9 @@ A type written ``nfnet_mm.X`` makes mmengine import this very module (it looks f
 ``type='nfnet_mm.NFNet'`` resolves from a config of any default scope, with no ``custom_imports``.
 """
 
+from collections.abc import Mapping
 from importlib import import_module
+from typing import Any
 
 from mmengine import registry as root
 
@@ -31,6 +33,16 @@ TASK_TYPES = {
     ),
     **dict.fromkeys(('CenterCropPad', 'RandomScale'), 'nfnet_mm.tasks.segmentation'),
 }
+
+
+def type_name(cfg: Mapping[str, Any]) -> str:
+    """The bare name of a config's type, which is given as text or as a class.
+
+    >>> type_name(dict(type='nfnet_mm.NFNet')), type_name(dict(type=dict))
+    ('NFNet', 'dict')
+    """
+    kind = cfg.get('type')
+    return str(getattr(kind, '__name__', kind)).rpartition('.')[2]
 
 
 class Registry(root.Registry):
