@@ -1,8 +1,10 @@
 """Imports run downward only, and the core needs torch and mmengine alone."""
 
 import ast
+import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 import nfnet_mm
 
 PACKAGE = Path(nfnet_mm.__file__).parent
+ROOT = Path(__file__).parents[1]
 HEAVY = ('mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'timm', 'cv2')
 
 CORE = """
@@ -46,34 +49,74 @@ def test_core_without_the_rest_of_the_stack():
     assert 'core works' in run.stdout, run.stderr
 
 
-def imports(path):
-    """The absolute names of what a module imports, its own package resolved."""
-    package = path.relative_to(PACKAGE.parent).with_suffix('').parts
-    package = package[:-1]
+# From the ground up. What stands in one line is side by side: none of it imports another of that line.
+LAYERS = (
+    ('errors', 'dependencies'),
+    ('registry',),
+    ('models.layers', 'engine'),
+    ('models.backbones',),
+    ('recipes', 'models'),
+    ('converters', 'analysis'),
+    ('swap', 'run'),
+    ('tasks.classification', 'tasks.segmentation', 'tasks.depth'),
+    ('tasks',),
+)
+FRAMEWORKS = {  # who may import which
+    'mmdet': (),
+    'mmpretrain': ('tasks.classification',),
+    'mmseg': ('tasks.segmentation', 'tasks.depth'),
+    'mmcv': ('tasks.classification', 'tasks.segmentation', 'tasks.depth'),
+}
+MODULES = {
+    '.'.join(path.relative_to(PACKAGE).with_suffix('').parts).removesuffix('__init__').rstrip('.'): path
+    for path in sorted(PACKAGE.rglob('*.py'))
+}
+
+
+def imports(module):
+    """The absolute names of what a module of the package imports, anywhere in it."""
+    path = MODULES[module]
+    package = path.relative_to(PACKAGE.parent).parts[:-1]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else ()
-            yield '.'.join([*base, *filter(None, [node.module])])
+            base = '.'.join(
+                [*(package[: len(package) - node.level + 1] if node.level else ()), *filter(None, [node.module])]
+            )
+            for alias in node.names:  # a module, or a name in one
+                yield f'{base}.{alias.name}' if f'{base}.{alias.name}'.removeprefix('nfnet_mm.') in MODULES else base
 
 
-MODULES = sorted(PACKAGE.rglob('*.py'))
+def layer(module):
+    """(place from the ground, folder or file) of a module of the package."""
+    found = [(i, name) for i, names in enumerate(LAYERS) for name in names if f'{module}.'.startswith(f'{name}.')]
+    assert found, f'{module} stands in no layer: LAYERS says where a new folder belongs'
+    return max(found, key=lambda entry: len(entry[1]))
 
 
-@pytest.mark.parametrize('path', MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_rooms(path):
-    room = path.relative_to(PACKAGE).parts
-    for name in imports(path):
-        top = name.partition('.')[0]
-        assert top != 'mmdet', f'{path}: no room touches mmdet'
-        if top == 'mmpretrain':
-            assert room[:2] == ('tasks', 'classification'), f'{path} imports {name}'
-        if top == 'mmseg':
-            assert room[:2] in (('tasks', 'depth'), ('tasks', 'segmentation')), f'{path} imports {name}'
-        if room[0] == 'engine':
-            assert not name.startswith('nfnet_mm.models'), f'{path}: the engine never imports models'
-        if room[0] in ('models', 'engine', 'registry.py'):
-            assert not name.startswith(('nfnet_mm.tasks', 'nfnet_mm.analysis', 'nfnet_mm.deploy')), f'{path}: {name}'
-        if room[:2] == ('models', 'layers'):
-            assert not name.startswith('nfnet_mm.models.backbones'), f'{path}: {name}'
+@pytest.mark.parametrize('module', sorted(set(MODULES) - {''}))
+def test_imports_run_downward(module):
+    place, folder = layer(module)
+    for name in imports(module):
+        top, _, inside = name.partition('.')
+        assert folder in FRAMEWORKS.get(top, (folder,)), f'{module} imports {name}'
+        assert top not in ('tools', 'tests', 'demo'), f'{module} imports {name}'
+        if top == 'nfnet_mm' and inside:
+            below, other = layer(inside)
+            assert below < place or other == folder, f'{module} imports {name}, which is not below it'
+
+
+def test_no_module_is_imported_by_what_it_imports():
+    graph = {}
+    for module in set(MODULES) - {''}:
+        names = {name.removeprefix('nfnet_mm.') for name in imports(module) if name.startswith('nfnet_mm.')}
+        # a package's own modules are imported by its __init__ file, and read names from their siblings
+        graph[module] = {name for name in names if name in MODULES and name != module}
+    TopologicalSorter(graph).prepare()  # raises CycleError with the circle
+
+
+def test_the_page_draws_every_layer():
+    drawing = re.search(r'```text\n(.*?)```', (ROOT / 'docs/architecture.md').read_text(), re.S)[1]
+    drawn = [name.replace('/', '.') for name in re.findall(r'^nfnet_mm/([\w/]+?)(?:\.py|/)?\s', drawing, re.M)]
+    assert drawn == [name for names in reversed(LAYERS[:-1]) for name in sorted(names)], 'from the top down'
