@@ -2,7 +2,7 @@
 
 from .convert import Summary, convert_file
 from .errors import ConversionError, ReadError
-from .formats.readers import read_weights
+from .formats.read import read_weights
 from .initializer import NFPretrained
 from .layout import Layout, describe
 from .load import Weights, load_weights

@@ -1,8 +1,10 @@
 """What goes wrong with weights, in one line."""
 
-from nfnet_mm.errors import UserError, short, some
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-__all__ = ['ConversionError', 'ReadError', 'short', 'some']
+from nfnet_mm.errors import UserError
 
 
 class ConversionError(UserError):
@@ -11,3 +13,12 @@ class ConversionError(UserError):
 
 class ReadError(ConversionError):
     """A file cannot be read safely, or is not what it should be; the message is one line."""
+
+
+@contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """Begin the message of what goes wrong inside with the path of the file."""
+    try:
+        yield
+    except ConversionError as error:
+        raise type(error)(f'{os.fspath(path)!r}: {error}') from None

@@ -9,10 +9,11 @@ from mmengine.logging import print_log
 from mmengine.model.weight_init import update_init_info
 from torch import Tensor, nn
 
+from nfnet_mm.errors import some
 from nfnet_mm.models.backbones.stage import NFStage
 from nfnet_mm.registry import WEIGHT_INITIALIZERS
 
-from .errors import ConversionError, some
+from .errors import ConversionError
 from .load import Weights, load_weights
 
 _FIRST = 'stem.conv0.weight'

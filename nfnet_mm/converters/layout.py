@@ -22,7 +22,9 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from .errors import ConversionError, some
+from nfnet_mm.errors import some
+
+from .errors import ConversionError
 
 _BLOCK = re.compile(r'backbone\.stages\.(\d+)\.(\d+)\.(.+)')
 _STAGES = 4

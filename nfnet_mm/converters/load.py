@@ -14,13 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nfnet_mm.errors import some
 from nfnet_mm.models.backbones.arch import FAMILIES, NFArch, resolve_arch
 from nfnet_mm.models.layers import round_to_multiple
 from nfnet_mm.models.layers.ws_conv import DIALECTS
 from nfnet_mm.registry import MODELS
 
-from .errors import ConversionError, some
-from .formats.readers import Content, read_weights
+from .errors import ConversionError
+from .formats.read import Content, read_weights
 from .layout import Layout, check_leaves
 from .names.deepmind import from_deepmind
 from .names.timm import from_timm

@@ -17,7 +17,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ..errors import ReadError, short
+from nfnet_mm.errors import short
+
+from ..errors import ReadError
 from .stand_ins import CALLS, PickledArray, PickledDType, PickledName, kind_of, known_name, set_array, set_dtype
 
 _MAX_INSTRUCTIONS = 2_000_000  # the largest NFNet takes under 100,000
@@ -107,9 +109,7 @@ class _Machine:
             for count, (opcode, argument, _) in enumerate(pickletools.genops(reader)):
                 if count > _MAX_INSTRUCTIONS or len(self.stack) > _MAX_DEPTH:
                     raise ReadError("the pickle is far longer or deeper than a network's weights")
-                if opcode.name in _CONSTANTS:
-                    self.stack.append(argument)
-                elif opcode.name in _STEPS:
+                if opcode.name in _STEPS:
                     _STEPS[opcode.name](self, argument)
                 elif opcode.name not in ('PROTO', 'FRAME', 'STOP'):
                     shown = opcode.name if argument is None else f'{opcode.name} {short(argument)}'
@@ -148,6 +148,10 @@ class _Machine:
                 raise ReadError(f'the pickle sets {short(key)} twice')
             target[key] = value
 
+    def _dict(self, items: list) -> None:
+        self.stack.append({})
+        self._set(items)
+
     def _extend(self, items: list) -> None:
         if type(self.stack[-1]) is not list:
             raise ReadError(f'the pickle appends to {kind_of(self.stack[-1])}')
@@ -180,27 +184,11 @@ class _Machine:
             raise ReadError(f'the pickle sets the state of {kind_of(target)}')
 
 
-_CONSTANTS = frozenset(
-    (
-        'INT',
-        'BININT',
-        'BININT1',
-        'BININT2',
-        'LONG',
-        'LONG1',
-        'FLOAT',
-        'BINFLOAT',
-        'UNICODE',
-        'BINUNICODE',
-        'SHORT_BINUNICODE',
-        'BINUNICODE8',
-        'BINBYTES',
-        'SHORT_BINBYTES',
-        'BINBYTES8',
-        'BYTEARRAY8',
-    )
-)
+_NUMBERS = ('INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'FLOAT', 'BINFLOAT')
+_TEXTS = ('UNICODE', 'BINUNICODE', 'SHORT_BINUNICODE', 'BINUNICODE8')
+_BYTES = ('BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8', 'BYTEARRAY8')
 _STEPS: dict[str, Callable] = {
+    **dict.fromkeys((*_NUMBERS, *_TEXTS, *_BYTES), lambda m, value: m.stack.append(value)),
     'NONE': lambda m, _: m.stack.append(None),
     'NEWTRUE': lambda m, _: m.stack.append(True),
     'NEWFALSE': lambda m, _: m.stack.append(False),
@@ -208,7 +196,7 @@ _STEPS: dict[str, Callable] = {
     'EMPTY_DICT': lambda m, _: m.stack.append({}),
     'EMPTY_LIST': lambda m, _: m.stack.append([]),
     'EMPTY_TUPLE': lambda m, _: m.stack.append(()),
-    'DICT': lambda m, _: m._set((m._since_mark(), m.stack.append({}))[0]),
+    'DICT': lambda m, _: m._dict(m._since_mark()),
     'LIST': lambda m, _: m.stack.append(m._since_mark()),
     'TUPLE': lambda m, _: m.stack.append(tuple(m._since_mark())),
     'TUPLE1': lambda m, _: m._tuple(1),
@@ -218,13 +206,9 @@ _STEPS: dict[str, Callable] = {
     'SETITEMS': lambda m, _: m._set(m._since_mark()),
     'APPEND': lambda m, _: m._extend([m.stack.pop()]),
     'APPENDS': lambda m, _: m._extend(m._since_mark()),
-    'PUT': lambda m, i: m.memo.__setitem__(i, m.stack[-1]),
-    'BINPUT': lambda m, i: m.memo.__setitem__(i, m.stack[-1]),
-    'LONG_BINPUT': lambda m, i: m.memo.__setitem__(i, m.stack[-1]),
+    **dict.fromkeys(('PUT', 'BINPUT', 'LONG_BINPUT'), lambda m, i: m.memo.__setitem__(i, m.stack[-1])),
+    **dict.fromkeys(('GET', 'BINGET', 'LONG_BINGET'), lambda m, i: m.stack.append(m.memo[i])),
     'MEMOIZE': lambda m, _: m.memo.__setitem__(len(m.memo), m.stack[-1]),
-    'GET': lambda m, i: m.stack.append(m.memo[i]),
-    'BINGET': lambda m, i: m.stack.append(m.memo[i]),
-    'LONG_BINGET': lambda m, i: m.stack.append(m.memo[i]),
     'GLOBAL': lambda m, name: m._name('.'.join(name.split(' ', 1))),
     'STACK_GLOBAL': lambda m, _: m._stack_name(),
     'REDUCE': lambda m, _: m._call(),

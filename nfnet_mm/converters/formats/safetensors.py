@@ -13,7 +13,9 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from ..errors import ReadError, short
+from nfnet_mm.errors import short
+
+from ..errors import ReadError
 
 _MAX_HEADER = 16 << 20  # bytes; NFNet-F6 takes 0.2 MB
 _DTYPES = {

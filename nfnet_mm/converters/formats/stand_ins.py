@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ReadError, short
+from nfnet_mm.errors import short
+
+from ..errors import ReadError
 
 _MAX_RANK = 8
 
@@ -175,6 +177,9 @@ CALLS: dict[str, Callable] = {
 }
 
 
+_KINDS = dict(PickledArray='array', ndarray='array', PickledDType='array type', PickledModule='module', object='mark')
+
+
 def kind_of(value: Any) -> str:
     """What a value is, without showing it: it may be endless or deeply nested."""
     if isinstance(value, PickledName):
@@ -182,13 +187,7 @@ def kind_of(value: Any) -> str:
     if value is None:
         return 'None'
     name = type(value).__name__
-    name = {
-        'PickledArray': 'array',
-        'ndarray': 'array',
-        'PickledDType': 'array type',
-        'PickledModule': 'module',
-        'object': 'mark',
-    }.get(name, name)
+    name = _KINDS.get(name, name)
     return f'an {name}' if name[0] in 'aeiou' else f'a {name}'
 
 

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ConversionError, some
+from nfnet_mm.errors import some
+
+from ..errors import ConversionError
 from ..layout import describe, ordered
 
 _MODULE = re.compile(r'(NFNet|NF_ResNet|NF_RegNet)/~/(.+)')

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..errors import ConversionError, some
+from nfnet_mm.errors import some
+
+from ..errors import ConversionError
 from ..layout import describe, ordered
 
 _STEM = {'conv': 'conv0', **{f'conv{s + 1}': f'conv{s}' for s in range(4)}}

@@ -1,0 +1,78 @@
+"""Read a file of weights, knowing it by its content, without running anything in it."""
+
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import numpy as np
+from torch import Tensor
+
+from nfnet_mm.errors import short
+
+from ..errors import ReadError, naming
+from .pickled import read_pickled_tree
+from .pytorch import looks_like_pytorch, read_pytorch
+from .safetensors import looks_like_safetensors, read_safetensors
+
+_PICKLE = re.compile(rb'\x80[\x02-\x05]|\(dp|\}q|chaiku\.|ccollections\n|c__builtin__\n|cbuiltins\n')
+_OTHER = {
+    b'\x1f\x8b': 'gzip',
+    b'BZh': 'bzip2',
+    b'\xfd7zXZ': 'xz',
+    b'7z\xbc': '7-zip',
+    b'\x89HDF': 'HDF5',
+    b'\x93NUMPY': 'NumPy .npy',
+}
+
+
+@dataclass
+class Content:
+    """What a file holds: a tree of arrays (DeepMind's) or a state dict, and what is written about it."""
+
+    kind: str  # 'pickle', 'torch' or 'safetensors'
+    tree: dict[str, dict[str, np.ndarray]] | None = None
+    state_dict: dict[str, Tensor] | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+def read_weights(path: str | os.PathLike) -> Content:
+    """Read DeepMind's pickles, PyTorch's ``.pth`` (both formats) and ``.safetensors``, whatever their suffix.
+
+    Pickles are never unpickled (see :mod:`nfnet_mm.converters.formats.pickled`); ``.pth`` files are loaded with
+    ``weights_only=True``, the training state that mmengine keeps beside the weights read as nothing at all.
+
+    Raises:
+        ReadError: the file cannot be read safely, or holds no weights; one line that begins with the path.
+    """
+    with naming(path):
+        try:
+            if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for ever
+                raise ReadError('a folder' if os.path.isdir(path) else 'not a regular file')
+            with open(path, 'rb') as file:
+                return _read(file, os.fstat(file.fileno()).st_size)
+        except OSError as error:
+            raise ReadError(error.strerror or short(error)) from None
+        except MemoryError:
+            raise ReadError('it asks for more memory than there is') from None
+
+
+def _read(file: BinaryIO, size: int) -> Content:
+    head = file.read(16)
+    file.seek(0)
+    if not head:
+        raise ReadError('the file is empty')
+    if looks_like_pytorch(head):
+        state_dict, meta = read_pytorch(file, size)
+        return Content('torch', state_dict=state_dict, meta=meta)
+    if _PICKLE.match(head):
+        return Content('pickle', tree=read_pickled_tree(file))
+    if looks_like_safetensors(head):
+        state_dict, texts = read_safetensors(file)
+        return Content('safetensors', state_dict=state_dict, meta=dict(texts))
+    name = next((name for magic, name in _OTHER.items() if head.startswith(magic)), None)
+    if name:
+        raise ReadError(f'a {name} file, not a pickle, .pth or .safetensors')
+    if all(c in b'\t\n\r' or 32 <= c < 127 for c in head):
+        raise ReadError(f'it is text, beginning {short(head.decode())!r}: was a page or pointer saved in its place?')
+    raise ReadError(f'it begins with {head[:8].hex(" ")}, as no pickle, .pth or .safetensors file does')
