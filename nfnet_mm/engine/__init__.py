@@ -1,10 +1,18 @@
-"""What trains a normalizer-free network; never imports models.
+"""Training: adaptive gradient clipping, the average of the weights, sharpness-aware minimisation, batches, resuming.
 
-Loops and hooks are not imported here: mmengine's bases for them need OpenCV, adaptive gradient clipping does not.
+Loops and hooks are not imported here: mmengine's bases for them need OpenCV.
 """
 
 from .agc import ClipStats, adaptive_clip_grad_
 from .constructor import NFOptimWrapperConstructor
+from .ema import WarmupEMA
 from .optim_wrapper import AGCOptimWrapper, AmpAGCOptimWrapper
 
-__all__ = ['AGCOptimWrapper', 'AmpAGCOptimWrapper', 'ClipStats', 'NFOptimWrapperConstructor', 'adaptive_clip_grad_']
+__all__ = [
+    'AGCOptimWrapper',
+    'AmpAGCOptimWrapper',
+    'ClipStats',
+    'NFOptimWrapperConstructor',
+    'WarmupEMA',
+    'adaptive_clip_grad_',
+]

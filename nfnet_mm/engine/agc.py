@@ -1,12 +1,12 @@
 """Adaptive gradient clipping (NFNets, section 4.1; where paper and released code differ, the code)."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Real
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from nfnet_mm.errors import check_number
 
 _MIN_GRAD_NORM = 1e-6  # under the division
 
@@ -21,14 +21,10 @@ class ClipStats(NamedTuple):
 
 
 def check_agc(clipping: float, eps: float) -> None:
-    """Raise ValueError unless both are positive finite numbers."""
-    for name, value in (('clipping', clipping), ('eps', eps)):
-        good = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and value > 0
-        if not good:
-            raise ValueError(
-                f'AGC {name}={value!r} must be a positive finite number '
-                '(the papers: clipping 0.01 at batch 4096 to 0.16 at 256, eps 1e-3)'
-            )
+    """Raise :class:`UserError` unless both are positive finite numbers."""
+    hint = ' (the papers: clipping 0.01 at batch 4096 to 0.16 at 256, eps 1e-3)'
+    check_number('AGC clipping', clipping, '(0, inf)', hint)
+    check_number('AGC eps', eps, '(0, inf)', hint)
 
 
 def adaptive_clip_grad_(
@@ -62,44 +58,52 @@ def adaptive_clip_grad_(
         (1, tensor([[3.0000e-01, 4.0000e-01],
                 [0.0000e+00, 6.0000e-06]]))
     """
-    check_agc(clipping, eps)
-    if isinstance(params, Tensor):
-        params = [params]
-    params = with_dense_grad(params)
-    if not params:
-        return ClipStats(0, torch.tensor(0), torch.tensor(1.0), torch.tensor(True))
-    with torch.no_grad():
-        grads = [p.grad for p in params]
-        groups = [transposed.get(p, 0) for p in params]
-        grad_norms = unit_norms(grads, groups, norm_dtype)
-        limits = unit_norms(params, groups, norm_dtype)
-        sizes = [n.numel() for n in limits]
-        grad_norm, limit = torch.cat(grad_norms), torch.cat(limits).clamp_(min=eps).mul_(clipping)
-        norm_finite = grad_norm.isfinite()
-        over = (grad_norm > limit) & norm_finite
-        scale = torch.where(over, limit / grad_norm.clamp(min=_MIN_GRAD_NORM), 1.0)
-        scaled = list(zip(grads, scale.split(sizes), groups))
-        if scale.device.type == 'cpu':  # looking costs nothing there, and most steps clip few of the tensors
-            scaled = [entry for entry, hit in zip(scaled, over.split(sizes)) if hit.any()]
-        if scaled:
-            torch._foreach_mul_(*zip(*(_aligned(grad, s, n) for grad, s, n in scaled)))
-        return ClipStats(scale.numel(), over.sum(), scale.min(), norm_finite.all())
+    return clip_(dense_grads([params] if isinstance(params, Tensor) else params), clipping, eps, transposed, norm_dtype)
 
 
-def with_dense_grad(params: Iterable[Tensor]) -> list[Tensor]:
-    """Those of the parameters that have a gradient and are not empty, each once.
+def dense_grads(params: Iterable[Tensor]) -> dict[Tensor, Tensor]:
+    """The gradient of each parameter that has one and is not empty.
 
     Raises:
         ValueError: a gradient is sparse.
     """
-    params = [p for p in dict.fromkeys(params) if p.grad is not None and p.numel()]
-    for p in params:
-        if p.grad.layout is not torch.strided:
+    grads = {p: p.grad for p in params if p.grad is not None and p.numel()}
+    for p, grad in grads.items():
+        if grad.layout is not torch.strided:
             raise ValueError(
-                f'the gradient of a parameter of shape {tuple(p.shape)} is sparse ({p.grad.layout}), and '
+                f'the gradient of a parameter of shape {tuple(p.shape)} is sparse ({grad.layout}), and '
                 'AGC takes dense ones: build its nn.Embedding with sparse=False'
             )
-    return params
+    return grads
+
+
+@torch.no_grad()
+def clip_(
+    grad_of: Mapping[Tensor, Tensor],
+    clipping: float,
+    eps: float,
+    transposed: Mapping[Tensor, int] = {},
+    norm_dtype: torch.dtype = torch.float32,
+) -> ClipStats:
+    """:func:`adaptive_clip_grad_`, given the gradient of each parameter."""
+    check_agc(clipping, eps)
+    if not grad_of:
+        return ClipStats(0, torch.tensor(0), torch.tensor(1.0), torch.tensor(True))
+    params, grads = list(grad_of), list(grad_of.values())
+    groups = [transposed.get(p, 0) for p in params]
+    grad_norms = unit_norms(grads, groups, norm_dtype)
+    limits = unit_norms(params, groups, norm_dtype)
+    sizes = [n.numel() for n in limits]
+    grad_norm, limit = torch.cat(grad_norms), torch.cat(limits).clamp_(min=eps).mul_(clipping)
+    norm_finite = grad_norm.isfinite()
+    over = (grad_norm > limit) & norm_finite
+    scale = torch.where(over, limit / grad_norm.clamp(min=_MIN_GRAD_NORM), 1.0)
+    scaled = list(zip(grads, scale.split(sizes), groups))
+    if scale.device.type == 'cpu':  # looking costs nothing there, and most steps clip few of the tensors
+        scaled = [entry for entry, hit in zip(scaled, over.split(sizes)) if hit.any()]
+    if scaled:
+        torch._foreach_mul_(*zip(*(_aligned(grad, s, n) for grad, s, n in scaled)))
+    return ClipStats(scale.numel(), over.sum(), scale.min(), norm_finite.all())
 
 
 def unit_norms(tensors: Sequence[Tensor], groups: Sequence[int], dtype: torch.dtype) -> list[Tensor]:

@@ -37,9 +37,11 @@ def keep_boxes_in_float32(model: nn.Module) -> None:
             if _suspend_autocast not in module._forward_pre_hooks.values():
                 module.register_forward_pre_hook(_suspend_autocast, with_kwargs=True)
                 module.register_forward_hook(_resume_autocast, always_call=True)
-        elif any(place.startswith(_HEADS) for place in places):
-            if _answer_in_float32 not in module._forward_hooks.values():
-                module.register_forward_hook(_answer_in_float32)
+        elif (
+            any(place.startswith(_HEADS) for place in places)
+            and _answer_in_float32 not in module._forward_hooks.values()
+        ):
+            module.register_forward_hook(_answer_in_float32)
 
 
 def _suspend_autocast(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:

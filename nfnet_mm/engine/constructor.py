@@ -16,10 +16,11 @@ from mmengine.registry import OPTIM_WRAPPERS as ROOT_OPTIM_WRAPPERS
 from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
 
-from nfnet_mm.errors import some
+from nfnet_mm.errors import did_you_mean, some
 from nfnet_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 from .bfloat16 import keep_boxes_in_float32
+from .optim_wrapper import AGCOptimWrapper
 
 _KNOWN = (
     'custom_keys',
@@ -81,14 +82,13 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
         for key in self.paramwise_cfg:
             if key not in _KNOWN:
-                near = difflib.get_close_matches(key, _KNOWN, n=1)
-                hint = f' Did you mean {near[0]!r}?' if near else ''
+                hint = did_you_mean(key, _KNOWN)
                 raise ValueError(f'paramwise_cfg key {key!r} is unknown.{hint} Known: {", ".join(_KNOWN)}')
         exclude = self.paramwise_cfg.get('agc_exclude', ())
         self.agc_exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude or ())
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        model = model.module if is_model_wrapper(model) else model
+        model = model.get_submodule('module') if is_model_wrapper(model) else model
         self._say_unmatched(model)
         params: list[dict] = []
         with _trainable(model):
@@ -97,7 +97,7 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         cfg = dict(dict(type='OptimWrapper'), **self.optim_wrapper_cfg)
         wrapper = ROOT_OPTIM_WRAPPERS.build(cfg, default_args=dict(optimizer=optimizer))
         excluded = self._excluded(model)
-        if hasattr(wrapper, 'bind'):
+        if isinstance(wrapper, AGCOptimWrapper):
             wrapper.bind(model, excluded.values())
             print_log(
                 f'AGC clips every weight but {some(excluded, limit=12)}'
@@ -177,7 +177,7 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 )
 
     def _excluded(self, model: nn.Module) -> dict[str, Tensor]:
-        named = dict(model.named_parameters())
+        named: dict[str, Tensor] = dict(model.named_parameters())
         excluded = {_CLASSIFIER: named[_CLASSIFIER]} if _CLASSIFIER in named else {}
         excluded.update(last_weights(model))
         for pattern in self.agc_exclude:

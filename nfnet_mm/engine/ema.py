@@ -1,11 +1,14 @@
 """The authors' moving average of the weights."""
 
 import weakref
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from mmengine.model import BaseAveragedModel
 from torch import Tensor, nn
 
+from nfnet_mm.errors import check_number, check_positive
 from nfnet_mm.registry import MODELS
 
 
@@ -53,6 +56,8 @@ class WarmupEMA(BaseAveragedModel):
         0.1
     """
 
+    steps: Tensor
+
     def __init__(
         self,
         model: nn.Module,
@@ -61,13 +66,9 @@ class WarmupEMA(BaseAveragedModel):
         device: torch.device | None = None,
         update_buffers: bool = False,
     ):
-        if isinstance(momentum, bool) or not isinstance(momentum, (int, float)) or not 0 < momentum < 0.9:
-            raise ValueError(
-                f'WarmupEMA momentum={momentum!r} must be a number in (0, 0.9): it is 1 - decay, '
-                '1e-5 for a decay of 0.99999'
-            )
-        if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
-            raise ValueError(f'WarmupEMA interval={interval!r} must be a positive integer')
+        hint = ': it is 1 - decay, 1e-5 for a decay of 0.99999'
+        check_number('WarmupEMA momentum', momentum, '(0, 0.9)', hint)
+        check_positive('WarmupEMA interval', interval)
         for name, p in model.named_parameters():
             if p.dtype in (torch.float16, torch.bfloat16):
                 raise ValueError(
@@ -96,7 +97,8 @@ class WarmupEMA(BaseAveragedModel):
                 averaged += [pair for pair in copied if pair[0].is_floating_point()]
                 copied = [pair for pair in copied if not pair[0].is_floating_point()]
             if averaged:
-                torch._foreach_lerp_(*map(list, zip(*averaged)), warmup_momentum(self.momentum, calls // self.interval))
+                ours, theirs = zip(*averaged)
+                torch._foreach_lerp_(ours, theirs, warmup_momentum(self.momentum, calls // self.interval))
         elif self.update_buffers:
             copied = []
         _copy(copied)
@@ -151,7 +153,7 @@ class WarmupEMA(BaseAveragedModel):
         for kind in ('named_parameters', 'named_buffers'):
             _copy(self._pairs(model, kind))
 
-    def _apply(self, fn, *args, **kwargs):
+    def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> 'WarmupEMA':
         steps = self.steps
         super()._apply(fn, *args, **kwargs)
         self.steps = steps  # stays on the host, which reads it at every update
@@ -165,14 +167,14 @@ class _StartAtFirstForward:
     """
 
     def __init__(self, average: WarmupEMA | None = None, model: nn.Module | None = None):
-        if average is not None:
+        if average is not None and model is not None:
             self.average, self.model = weakref.ref(average), weakref.ref(model)
             self.handle = model.register_forward_pre_hook(self)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple]:
         return type(self), ()
 
-    def __call__(self, module: nn.Module, _) -> None:
+    def __call__(self, module: nn.Module, args: Any) -> None:
         if vars(self) and module is self.model() and module.training:
             self.handle.remove()
             average = self.average()
@@ -185,4 +187,5 @@ class _StartAtFirstForward:
 @torch.no_grad()
 def _copy(pairs: list[tuple[Tensor, Tensor]]) -> None:
     if pairs:
-        torch._foreach_copy_(*map(list, zip(*pairs)))
+        ours, theirs = zip(*pairs)
+        torch._foreach_copy_(ours, theirs)

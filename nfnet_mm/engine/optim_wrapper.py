@@ -1,180 +1,33 @@
 """Optimizer wrappers with adaptive gradient clipping, and a guard against non-finite gradients."""
 
-import difflib
 import logging
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from nfnet_mm.errors import check_positive, did_you_mean
 from nfnet_mm.registry import OPTIM_WRAPPERS
 
-from .agc import adaptive_clip_grad_, check_agc, with_dense_grad
+from .agc import check_agc, clip_, dense_grads
 from .bfloat16 import keep_boxes_in_float32
 
 _DEFAULTS = dict(clipping=0.01, eps=1e-3)
 _SCALER_OPTIONS = ('init_scale', 'growth_factor', 'backoff_factor', 'growth_interval', 'enabled')
-
-
-class _AGC:
-    """What both wrappers add to mmengine's; see :class:`AGCOptimWrapper`."""
-
-    def _set_up_agc(self, agc: dict | None, max_nonfinite_steps: int) -> None:
-        agc = {} if agc is None else agc
-        for key in agc:
-            if key not in _DEFAULTS:
-                near = difflib.get_close_matches(key, _DEFAULTS, n=1)
-                hint = f'; did you mean {near[0]!r}?' if near else ''
-                raise ValueError(f"agc key {key!r} is unknown: agc takes 'clipping' and 'eps'{hint}")
-        self.agc = {**_DEFAULTS, **agc}
-        check_agc(**self.agc)
-        if not isinstance(max_nonfinite_steps, int) or max_nonfinite_steps < 1:
-            raise ValueError(f'max_nonfinite_steps={max_nonfinite_steps!r} must be a positive integer')
-        self.max_nonfinite_steps = max_nonfinite_steps
-        self.skipped_steps = 0
-        self._nonfinite_in_a_row = 0
-        self._names: dict[Tensor, str] = {}
-        self.excluded: set[Tensor] = set()
-        self._transposed: dict[Tensor, int] = {}
-        self._bound = False
-        self._refuse_shards(p for group in self.optimizer.param_groups for p in group['params'])
-
-    def bind(self, model: nn.Module, exclude: Iterable[Tensor] = ()) -> None:
-        """Tell the wrapper its model, and which weights are not clipped."""
-        self._look_at(model)
-        self.excluded = set(exclude)
-        self._bound = True
-
-    def _look_at(self, model: nn.Module) -> None:
-        """Note the parameters' names, for messages, and the transposed convs, whose units lie along another axis.
-
-        Under bfloat16, a detector's boxes are kept in float32.
-        """
-        if getattr(self, 'cast_dtype', None) is torch.bfloat16:
-            keep_boxes_in_float32(model)
-        self._names = {p: name for name, p in model.named_parameters()}
-        # by shape, as under spectral or weight normalisation the parameter is not the weight
-        self._transposed = {
-            p: m.groups
-            for m in model.modules()
-            if isinstance(m, _ConvTransposeNd)
-            for p in m.parameters()
-            if p.shape == (m.in_channels, m.out_channels // m.groups, *m.kernel_size)
-        }
-
-    @contextmanager
-    def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """As in mmengine; a wrapper that was built without our constructor gets to know its model here."""
-        if not self._names:
-            self._look_at(model.module if is_model_wrapper(model) else model)
-        with super().optim_context(model):
-            yield
-
-    @property
-    def model(self):
-        raise AttributeError(f'{type(self).__name__} has no model')
-
-    @model.setter
-    def model(self, value):
-        # mmengine's DeepSpeed and ColossalAI strategies hand over an engine that steps by itself, past the clipping
-        raise RuntimeError(
-            f'{type(self).__name__} does not work under {type(value).__name__}: it updates the weights '
-            'without calling the wrapper, so nothing would be clipped. Use DistributedDataParallel, or '
-            'a plain OptimWrapper without AGC.'
-        )
-
-    @staticmethod
-    def _refuse_shards(params: Iterable[Tensor]) -> None:
-        for p in params:
-            if getattr(p, '_fsdp_flattened', False) or hasattr(p, 'ds_id') or hasattr(p, 'device_mesh'):
-                by = (
-                    'DeepSpeed ZeRO-3'
-                    if hasattr(p, 'ds_id')
-                    else 'FSDP'
-                    if getattr(p, '_fsdp_flattened', False)
-                    else 'a DTensor'
-                )
-                raise RuntimeError(
-                    f'AGC needs whole weights, but a parameter of shape {tuple(p.shape)} is sharded by '
-                    f'{by}: the norm of a unit cannot be computed from a piece of it. Use '
-                    'DistributedDataParallel, or a plain OptimWrapper without AGC.'
-                )
-
-    def _refuse_closure(self, kwargs: dict) -> None:
-        if kwargs.get('closure') is not None:
-            raise RuntimeError(
-                f'{type(self).__name__} does not go with a closure, in which '
-                f'{type(self.optimizer).__name__} computes gradients anew that nothing clips'
-            )
-
-    def _clip_adaptively(self) -> bool:
-        """Clip all gradients; whether they are finite, so that the step may be taken."""
-        if not self._bound:
-            self._bound = True
-            print_log(
-                f'{type(self).__name__} was built without constructor="nfnet_mm.NFOptimWrapperConstructor": the '
-                "classifier's weight is clipped too, and the optimizer's weight decay applies to gains and biases."
-                + (
-                    ''
-                    if self._names
-                    else ' Nor does it know the model (no step was taken in optim_context), so the '
-                    'units of transposed convs are taken along their first axis, which is their input.'
-                ),
-                logger='current',
-                level=logging.WARNING,
-            )
-        params = with_dense_grad(p for group in self.optimizer.param_groups for p in group['params'])
-        self._refuse_shards(params)
-        clipped = [p for p in params if p not in self.excluded]
-        stats = adaptive_clip_grad_(clipped, **self.agc, transposed=self._transposed)
-        plain = [p.grad for p in params if p in self.excluded]
-        finite = stats.finite
-        if plain:
-            finite = finite & torch.stack(torch._foreach_norm(plain)).isfinite().all()
-        # one transfer for everything that the host wants to know
-        report = torch.stack([x.to(finite.device) for x in (finite, stats.clipped, stats.min_scale)]).tolist()
-        if not report[0]:
-            culprit = next((p for p in params if not p.grad.isfinite().all()), None)
-            if culprit is not None:
-                self._skip(culprit)
-                return False
-            # finite after all: only a float32 norm had overflown
-            stats = adaptive_clip_grad_(clipped, **self.agc, transposed=self._transposed, norm_dtype=torch.float64)
-            report = [True, int(stats.clipped), float(stats.min_scale)]
-        self._nonfinite_in_a_row = 0
-        self.message_hub.update_scalar('train/agc/clipped_fraction', report[1] / max(stats.units, 1))
-        self.message_hub.update_scalar('train/agc/min_scale', report[2])
-        self.message_hub.update_scalar('train/agc/skipped_steps', self.skipped_steps)
-        return True
-
-    def _skip(self, culprit: Tensor) -> None:
-        """Count and report a step that is not taken; stop training after too many in a row."""
-        self.skipped_steps += 1
-        self._nonfinite_in_a_row += 1
-        self.message_hub.update_scalar('train/agc/skipped_steps', self.skipped_steps)
-        name = self._names.get(culprit, f'a parameter of shape {tuple(culprit.shape)}')
-        bad = culprit.grad[~culprit.grad.isfinite()]
-        message = (
-            f'non-finite gradient, first in {name} ({bad.numel()} of {culprit.numel()} values, e.g. '
-            f'{bad[0].item()}): step skipped, {self._nonfinite_in_a_row} in a row, {self.skipped_steps} in all'
-        )
-        print_log(message, logger='current', level=logging.WARNING)
-        if self._nonfinite_in_a_row >= self.max_nonfinite_steps:
-            raise FloatingPointError(
-                f'{message}. Training stops here: max_nonfinite_steps='
-                f'{self.max_nonfinite_steps}. The weights are still finite.'
-            )
+# What marks a parameter as a piece of one.
+_SHARDED = {'ds_id': 'DeepSpeed ZeRO-3', '_fsdp_flattened': 'FSDP', 'device_mesh': 'a DTensor'}
 
 
 @OPTIM_WRAPPERS.register_module()
-class AGCOptimWrapper(_AGC, OptimWrapper):
+class AGCOptimWrapper(OptimWrapper):
     """An optimizer wrapper with adaptive gradient clipping (NFNets, section 4.1).
 
     Clips at update steps only, on the accumulated gradient, before the optimizer adds weight decay. A step whose
@@ -199,21 +52,163 @@ class AGCOptimWrapper(_AGC, OptimWrapper):
         {'clipping': 0.02, 'eps': 0.001}
     """
 
+    cast_dtype: torch.dtype | None = None  # of autocast
+
     def __init__(
-        self, optimizer: torch.optim.Optimizer, agc: dict | None = None, max_nonfinite_steps: int = 20, **kwargs
+        self,
+        optimizer: torch.optim.Optimizer,
+        agc: dict[str, float] | None = None,
+        max_nonfinite_steps: int = 20,
+        **kwargs: Any,
     ):
         super().__init__(optimizer, **kwargs)
-        self._set_up_agc(agc, max_nonfinite_steps)
+        for key in agc or {}:
+            if key not in _DEFAULTS:
+                hint = did_you_mean(key, _DEFAULTS).lower()
+                raise ValueError(f"agc key {key!r} is unknown: agc takes 'clipping' and 'eps'{hint and ';' + hint}")
+        self.agc = {**_DEFAULTS, **(agc or {})}
+        check_agc(**self.agc)
+        self.max_nonfinite_steps = check_positive('max_nonfinite_steps', max_nonfinite_steps)
+        self.skipped_steps = 0
+        self._nonfinite_in_a_row = 0
+        self._names: dict[Tensor, str] = {}
+        self.excluded: set[Tensor] = set()
+        self._transposed: dict[Tensor, int] = {}
+        self._bound = False
+        self._refuse_shards(p for group in self.optimizer.param_groups for p in group['params'])
 
-    def step(self, **kwargs) -> None:
+    def bind(self, model: nn.Module, exclude: Iterable[Tensor] = ()) -> None:
+        """Tell the wrapper its model, and which weights are not clipped."""
+        self._look_at(model)
+        self.excluded = set(exclude)
+        self._bound = True
+
+    def _look_at(self, model: nn.Module) -> None:
+        """Note the parameters' names, for messages, and the transposed convs, whose units lie along another axis.
+
+        Under bfloat16, a detector's boxes are kept in float32.
+        """
+        if self.cast_dtype is torch.bfloat16:
+            keep_boxes_in_float32(model)
+        self._names = {p: name for name, p in model.named_parameters()}
+        # by shape, as under spectral or weight normalisation the parameter is not the weight
+        self._transposed = {
+            p: m.groups
+            for m in model.modules()
+            if isinstance(m, _ConvTransposeNd)
+            for p in m.parameters()
+            if p.shape == (m.in_channels, m.out_channels // m.groups, *m.kernel_size)
+        }
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """As in mmengine; a wrapper that was built without our constructor gets to know its model here."""
+        if not self._names:
+            self._look_at(model.get_submodule('module') if is_model_wrapper(model) else model)
+        with super().optim_context(model):
+            yield
+
+    def step(self, **kwargs: Any) -> None:
         self._refuse_closure(kwargs)
         if self._clip_adaptively():
             super().step(**kwargs)
 
+    def _refuse_engine(self, engine: object) -> None:
+        raise RuntimeError(
+            f'{type(self).__name__} does not work under {type(engine).__name__}: it updates the weights '
+            'without calling the wrapper, so nothing would be clipped. Use DistributedDataParallel, or '
+            'a plain OptimWrapper without AGC.'
+        )
+
+    # mmengine's DeepSpeed and ColossalAI strategies set it to an engine that steps by itself, past the clipping.
+    model = property(None, _refuse_engine)
+
+    @staticmethod
+    def _refuse_shards(params: Iterable[Tensor]) -> None:
+        for p in params:
+            for mark, by in _SHARDED.items():
+                if getattr(p, mark, False) is not False:
+                    raise RuntimeError(
+                        f'AGC needs whole weights, but a parameter of shape {tuple(p.shape)} is sharded by '
+                        f'{by}: the norm of a unit cannot be computed from a piece of it. Use '
+                        'DistributedDataParallel, or a plain OptimWrapper without AGC.'
+                    )
+
+    def _refuse_closure(self, kwargs: dict[str, Any]) -> None:
+        if kwargs.get('closure') is not None:
+            raise RuntimeError(
+                f'{type(self).__name__} does not go with a closure, in which '
+                f'{type(self.optimizer).__name__} computes gradients anew that nothing clips'
+            )
+
+    def _clip_adaptively(self) -> bool:
+        """Clip all gradients; whether they are finite, so that the step may be taken."""
+        if not self._bound:
+            self._bound = True
+            self._warn_of_other_constructor()
+        grads = dense_grads(p for group in self.optimizer.param_groups for p in group['params'])
+        self._refuse_shards(grads)
+        clipped = {p: grad for p, grad in grads.items() if p not in self.excluded}
+        rule = self.agc['clipping'], self.agc['eps'], self._transposed
+        stats = clip_(clipped, *rule)
+        finite = stats.finite
+        if len(clipped) < len(grads):
+            others = [grad for p, grad in grads.items() if p in self.excluded]
+            finite = finite & torch.stack(torch._foreach_norm(others)).isfinite().all()
+        # one transfer for everything that the host wants to know
+        all_finite, hits, min_scale = torch.stack(
+            [x.to(finite.device) for x in (finite, stats.clipped, stats.min_scale)]
+        ).tolist()
+        if not all_finite:
+            culprit = next((p for p, grad in grads.items() if not grad.isfinite().all()), None)
+            if culprit is not None:
+                self._skip(culprit, grads[culprit])
+                return False
+            # finite after all: only a float32 norm had overflown
+            stats = clip_(clipped, *rule, norm_dtype=torch.float64)
+            hits, min_scale = int(stats.clipped), float(stats.min_scale)
+        self._nonfinite_in_a_row = 0
+        self.message_hub.update_scalar('train/agc/clipped_fraction', hits / max(stats.units, 1))
+        self.message_hub.update_scalar('train/agc/min_scale', min_scale)
+        self.message_hub.update_scalar('train/agc/skipped_steps', self.skipped_steps)
+        return True
+
+    def _warn_of_other_constructor(self) -> None:
+        message = (
+            f'{type(self).__name__} was built without constructor="nfnet_mm.NFOptimWrapperConstructor": the '
+            "classifier's weight is clipped too, and the optimizer's weight decay applies to gains and biases."
+        )
+        if not self._names:
+            message += (
+                ' Nor does it know the model (no step was taken in optim_context), so the units of transposed convs '
+                'are taken along their first axis, which is their input.'
+            )
+        print_log(message, logger='current', level=logging.WARNING)
+
+    def _skip(self, culprit: Tensor, grad: Tensor) -> None:
+        """Count and report a step that is not taken; stop training after too many in a row."""
+        self.skipped_steps += 1
+        self._nonfinite_in_a_row += 1
+        self.message_hub.update_scalar('train/agc/skipped_steps', self.skipped_steps)
+        name = self._names.get(culprit, f'a parameter of shape {tuple(culprit.shape)}')
+        bad = grad[~grad.isfinite()]
+        message = (
+            f'non-finite gradient, first in {name} ({bad.numel()} of {grad.numel()} values, e.g. '
+            f'{bad[0].item()}): step skipped, {self._nonfinite_in_a_row} in a row, {self.skipped_steps} in all'
+        )
+        print_log(message, logger='current', level=logging.WARNING)
+        if self._nonfinite_in_a_row >= self.max_nonfinite_steps:
+            raise FloatingPointError(
+                f'{message}. Training stops here: max_nonfinite_steps={self.max_nonfinite_steps}. '
+                'The weights are still finite.'
+            )
+
 
 @OPTIM_WRAPPERS.register_module()
-class AmpAGCOptimWrapper(_AGC, AmpOptimWrapper):
+class AmpAGCOptimWrapper(AGCOptimWrapper):
     """:class:`AGCOptimWrapper` under automatic mixed precision; gradients are unscaled before they are clipped.
+
+    It does what mmengine's ``AmpOptimWrapper`` does, whose constructor refuses a CPU, and reads and writes its states.
 
     Args:
         loss_scale: ``'dynamic'``, a number (static) or a dict of the arguments of torch's ``GradScaler``. With
@@ -230,12 +225,12 @@ class AmpAGCOptimWrapper(_AGC, AmpOptimWrapper):
 
     def __init__(
         self,
-        loss_scale: str | float | dict = 'dynamic',
+        loss_scale: str | float | dict[str, Any] = 'dynamic',
         dtype: str | torch.dtype | None = None,
         use_fsdp: bool = False,
-        agc: dict | None = None,
+        agc: dict[str, float] | None = None,
         max_nonfinite_steps: int = 20,
-        **kwargs,
+        **kwargs: Any,
     ):
         if use_fsdp:
             raise RuntimeError(
@@ -243,44 +238,42 @@ class AmpAGCOptimWrapper(_AGC, AmpOptimWrapper):
                 'units apart. Use DistributedDataParallel, or a plain AmpOptimWrapper without AGC.'
             )
         on_cpu = get_device() == 'cpu'
-        dtype = _check_dtype(dtype, on_cpu)
-        loss_scale = _check_loss_scale(loss_scale)
-        if loss_scale == 'dynamic' and dtype is torch.bfloat16:
-            loss_scale = dict(enabled=False)
-        if on_cpu:  # mmengine's constructor refuses it, its other methods do not
-            OptimWrapper.__init__(self, **kwargs)
-            self.cast_dtype = dtype
-            self._scale_update_param = loss_scale if isinstance(loss_scale, float) else None
-            options = loss_scale if isinstance(loss_scale, dict) else {}
-            if isinstance(loss_scale, float):
-                options = dict(init_scale=loss_scale)
-            if hasattr(torch.amp, 'GradScaler'):
-                self.loss_scaler = torch.amp.GradScaler('cpu', **options)
-            elif options.get('enabled', True):
-                raise RuntimeError(
-                    f'{type(self).__name__}: torch {torch.__version__} has no loss scaling on a CPU '
-                    "(2.3 has): use dtype='bfloat16', which needs none"
-                )
-            else:
-                self.loss_scaler = torch.cuda.amp.GradScaler(enabled=False)
-        else:
-            super().__init__(loss_scale=loss_scale, dtype=dtype, **kwargs)
-        self._set_up_agc(agc, max_nonfinite_steps)
+        self.cast_dtype = _check_dtype(dtype, on_cpu)
+        options = _scaler_options(loss_scale)
+        if loss_scale == 'dynamic' and self.cast_dtype is torch.bfloat16:
+            options = dict(enabled=False)
+        self._static_scale = None if isinstance(loss_scale, (str, dict)) else options['init_scale']
+        self.loss_scaler = _loss_scaler(options, on_cpu)
+        super().__init__(agc=agc, max_nonfinite_steps=max_nonfinite_steps, **kwargs)
 
-    def load_state_dict(self, state_dict: dict) -> None:
-        """As in mmengine; the state of a loss scaler that was off is none to go on from."""
-        if not state_dict.get('loss_scaler', True):
-            state_dict = {key: value for key, value in state_dict.items() if key != 'loss_scaler'}
-        super().load_state_dict(state_dict)
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """As in mmengine."""
+        from mmengine.runner.amp import autocast  # needs OpenCV
 
-    def step(self, **kwargs) -> None:
+        with super().optim_context(model), autocast(dtype=self.cast_dtype):
+            yield
+
+    def backward(self, loss: Tensor, **kwargs: Any) -> None:
+        super().backward(self.loss_scaler.scale(loss), **kwargs)
+
+    def step(self, **kwargs: Any) -> None:
         self._refuse_closure(kwargs)
         self.loss_scaler.unscale_(self.optimizer)
         if self._clip_adaptively():
             if self.clip_grad_kwargs:
                 self._clip_grad()
             self.loss_scaler.step(self.optimizer, **kwargs)
-        self.loss_scaler.update(self._scale_update_param)
+        self.loss_scaler.update(self._static_scale)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), 'loss_scaler': self.loss_scaler.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        state = dict(state_dict)
+        if scaler := state.pop('loss_scaler', None):  # that of a scaler that was off is empty
+            self.loss_scaler.load_state_dict(scaler)
+        super().load_state_dict(state)
 
 
 def _check_dtype(dtype: str | torch.dtype | None, on_cpu: bool) -> torch.dtype | None:
@@ -298,20 +291,36 @@ def _check_dtype(dtype: str | torch.dtype | None, on_cpu: bool) -> torch.dtype |
     return chosen
 
 
-def _check_loss_scale(loss_scale: str | float | dict) -> str | float | dict:
+def _scaler_options(loss_scale: str | float | dict[str, Any]) -> dict[str, Any]:
+    """The arguments of torch's ``GradScaler``."""
     if loss_scale == 'dynamic':
-        return loss_scale
+        return {}
     if isinstance(loss_scale, (int, float)) and not isinstance(loss_scale, bool) and 0 < loss_scale < math.inf:
-        return float(loss_scale)  # mmengine takes no integer
-    if isinstance(loss_scale, dict):
-        for key in loss_scale:
-            if key not in _SCALER_OPTIONS:
-                raise ValueError(
-                    f"AmpAGCOptimWrapper loss_scale key {key!r} is unknown; torch's GradScaler takes "
-                    f'{", ".join(_SCALER_OPTIONS)}'
-                )
-        return loss_scale
-    raise ValueError(
-        f"AmpAGCOptimWrapper loss_scale={loss_scale!r} must be 'dynamic', a positive number, or a dict of "
-        f'{", ".join(_SCALER_OPTIONS)}'
-    )
+        return dict(init_scale=float(loss_scale))
+    if not isinstance(loss_scale, dict):
+        raise ValueError(
+            f"AmpAGCOptimWrapper loss_scale={loss_scale!r} must be 'dynamic', a positive number, or a dict of "
+            f'{", ".join(_SCALER_OPTIONS)}'
+        )
+    for key in loss_scale:
+        if key not in _SCALER_OPTIONS:
+            raise ValueError(
+                f"AmpAGCOptimWrapper loss_scale key {key!r} is unknown; torch's GradScaler takes "
+                f'{", ".join(_SCALER_OPTIONS)}'
+            )
+    return loss_scale
+
+
+def _loss_scaler(options: dict[str, Any], on_cpu: bool) -> torch.amp.GradScaler:
+    if not on_cpu:  # mmengine chooses that of the accelerator
+        from mmengine.optim.optimizer.amp_optimizer_wrapper import GradScaler
+
+        return GradScaler(**options)
+    if hasattr(torch.amp, 'GradScaler'):
+        return torch.amp.GradScaler('cpu', **options)
+    if options.get('enabled', True):
+        raise RuntimeError(
+            f'AmpAGCOptimWrapper: torch {torch.__version__} has no loss scaling on a CPU '
+            "(2.3 has): use dtype='bfloat16', which needs none"
+        )
+    return torch.cuda.amp.GradScaler(enabled=False)
