@@ -7,11 +7,12 @@ or grouping of the parameters in the config is ignored, or its momentum goes to 
 import logging
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
-from mmengine.hooks import EMAHook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
 
 from nfnet_mm.errors import UserError, some
 
@@ -22,14 +23,33 @@ _INSTEAD = (
 _NO_SETTINGS = ('type', 'last_step', 'verbose')  # of a scheduler
 
 
-def settings_of(runner) -> dict[str, Any]:
+class ResumeHook(Hook):
+    """Keep a run's settings in its checkpoints, and hold a checkpoint that it resumes against them."""
+
+    def __init__(self) -> None:
+        self.settings: dict[str, Any] = {}
+
+    def before_run(self, runner: Runner) -> None:
+        # before a checkpoint is loaded over it; a run that only tests has no optimizer
+        self.settings = settings_of(runner) if hasattr(runner.optim_wrapper, 'step') else {}
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        checkpoint['meta'].update(self.settings)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: Any) -> None:
+        # before the optimizer's state is loaded, and the weights
+        if runner._resume and isinstance(checkpoint, Mapping):
+            check_resumed(runner, checkpoint, self.settings)
+
+
+def settings_of(runner: Runner) -> dict[str, Any]:
     """What a run is configured with, to be taken before a checkpoint is loaded and kept in the checkpoints' ``meta``.
 
     Returns: ``total_batch`` where the loop has one; for each parameter group of the optimizer its ``param_names``,
     ``base_lrs`` and ``group_options`` (as text); ``param_scheduler``, each one's options (as text).
     """
     wrapper, model, cfgs = runner.optim_wrapper, runner.model, runner.cfg.get('param_scheduler') or []
-    model = model.module if is_model_wrapper(model) else model
+    model = model.get_submodule('module') if is_model_wrapper(model) else model
     settings: dict[str, Any] = {}
     if hasattr(runner.train_loop, 'total_batch'):
         settings['total_batch'] = runner.train_loop.total_batch
@@ -57,7 +77,7 @@ def _is_option(key: str) -> bool:
     return key not in ('params', 'lr') and not key.startswith('initial_')
 
 
-def check_resumed(runner, checkpoint: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+def check_resumed(runner: Runner, checkpoint: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Hold a checkpoint that a run resumes against the run's config, before mmengine loads the optimizer's state.
 
     The base learning rates, the schedules, the parameters of each group and the total batch must be the same; other
@@ -93,60 +113,55 @@ def check_resumed(runner, checkpoint: Mapping[str, Any], settings: Mapping[str, 
     _configured_options(runner, groups, settings, old)
 
 
+def _refuse(what: str) -> NoReturn:
+    raise UserError(f'cannot resume: {what}. {_INSTEAD}')
+
+
 def _same_parameters(settings: Mapping[str, Any], old: Mapping[str, Any]) -> None:
     """torch restores momentum by position."""
-    sides = [side.get('param_names') for side in (settings, old)]
-    if None in sides or sides[0] == sides[1]:
+    new, was = settings.get('param_names'), old.get('param_names')
+    if new is None or was is None or new == was:
         return
-    place = [{name: i for i, group in enumerate(side) for name in group} for side in sides]
-    moved = [name for name in {**place[0], **place[1]} if place[0].get(name) != place[1].get(name)]
-    raise UserError(
-        f'cannot resume: the parameter groups of the config ({len(sides[0])}) are not those of the '
-        f'checkpoint ({len(sides[1])}); {some(moved) or "their order"} would get the state of '
-        f'others. {_INSTEAD}'
+    place, was_at = ({name: i for i, group in enumerate(side) for name in group} for side in (new, was))
+    moved = [name for name in {**place, **was_at} if place.get(name) != was_at.get(name)]
+    _refuse(
+        f'the parameter groups of the config ({len(new)}) are not those of the checkpoint ({len(was)}); '
+        f'{some(moved) or "their order"} would get the state of others'
     )
 
 
 def _same_rates(settings: Mapping[str, Any], old: Mapping[str, Any], groups: list[dict]) -> None:
-    totals = [side.get('total_batch') for side in (settings, old)]
-    rates = [
-        settings.get('base_lrs') or [],
-        old.get('base_lrs') or [float(_base(group, 'lr')) for group in groups if 'lr' in group],
-    ]
-    differing = [pair for pair in zip(*rates) if not math.isclose(*pair, rel_tol=1e-6)]
-    if len(rates[0]) != len(rates[1]):  # of other numbers of groups torch tells
+    totals = settings.get('total_batch'), old.get('total_batch')
+    new = settings.get('base_lrs') or []
+    was = old.get('base_lrs') or [float(_base(group, 'lr')) for group in groups if 'lr' in group]
+    if len(new) != len(was):  # of other numbers of groups torch tells
         return
+    differing = [pair for pair in zip(new, was) if not math.isclose(*pair, rel_tol=1e-6)]
     if differing or (None not in totals and totals[0] != totals[1]):
         sides = []
-        for total, rate in zip(totals, (differing or list(zip(*rates)) or [(None, None)])[0]):
-            facts = ([f'total_batch={total}'] if total else []) + (
-                [f'a base learning rate of {rate:.6g}'] if rate is not None else []
-            )
+        for total, rate in zip(totals, [*differing, *zip(new, was), (None, None)][0]):
+            facts = [f'total_batch={total}'] if total else []
+            facts += [] if rate is None else [f'a base learning rate of {rate:.6g}']
             sides.append(' and '.join(facts))
-        raise UserError(
-            f'cannot resume: the config has {sides[0]}, the checkpoint {sides[1]}, which would win '
-            f'without a word. {_INSTEAD}'
-        )
+        _refuse(f'the config has {sides[0]}, the checkpoint {sides[1]}, which would win without a word')
 
 
 def _same_schedules(settings: Mapping[str, Any], old: Mapping[str, Any]) -> None:
-    sides = [side.get('param_scheduler') for side in (settings, old)]
-    if None in sides:
+    schedules, before = settings.get('param_scheduler'), old.get('param_scheduler')
+    if schedules is None or before is None:
         return
-    if len(sides[0]) != len(sides[1]):
-        raise UserError(
-            f'cannot resume: the config has {len(sides[0])} param_scheduler, the checkpoint {len(sides[1])}. {_INSTEAD}'
-        )
-    for i, (new, was) in enumerate(zip(*sides)):
+    if len(schedules) != len(before):
+        _refuse(f'the config has {len(schedules)} param_scheduler, the checkpoint {len(before)}')
+    for i, (new, was) in enumerate(zip(schedules, before)):
         for key in sorted({*new, *was}):
             if new.get(key) != was.get(key):
-                raise UserError(
-                    f'cannot resume: param_scheduler.{i}.{key} is {new.get(key)} in the config and '
-                    f'{was.get(key)} in the checkpoint, which would win without a word. {_INSTEAD}'
+                _refuse(
+                    f'param_scheduler.{i}.{key} is {new.get(key)} in the config and '
+                    f'{was.get(key)} in the checkpoint, which would win without a word'
                 )
 
 
-def _same_epochs(runner, checkpoint: Mapping[str, Any]) -> None:
+def _same_epochs(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
     """Warn of schedules converted from epochs to iterations whose epochs have another length now."""
     built, states = runner.param_schedulers, checkpoint.get('param_schedulers')
     if isinstance(built, list) and isinstance(states, list):
@@ -161,7 +176,9 @@ def _same_epochs(runner, checkpoint: Mapping[str, Any]) -> None:
                 )
 
 
-def _configured_options(runner, groups: list[dict], settings: Mapping[str, Any], old: Mapping[str, Any]) -> None:
+def _configured_options(
+    runner: Runner, groups: list[dict], settings: Mapping[str, Any], old: Mapping[str, Any]
+) -> None:
     if 'group_options' not in old:
         return
     built = runner.optim_wrapper.optimizer.param_groups
@@ -170,9 +187,9 @@ def _configured_options(runner, groups: list[dict], settings: Mapping[str, Any],
             if new[key] == was.get(key, new[key]):
                 continue
             if f'initial_{key}' in state:
-                raise UserError(
-                    f'cannot resume: {key}, which a scheduler changes, begins at {new[key]} in the config '
-                    f'and at {was[key]} in the checkpoint, which would win without a word. {_INSTEAD}'
+                _refuse(
+                    f'{key}, which a scheduler changes, begins at {new[key]} in the config '
+                    f'and at {was[key]} in the checkpoint, which would win without a word'
                 )
             print_log(
                 f'resuming with {key}={new[key]} of the config for {len(group["params"])} parameters; the '

@@ -5,20 +5,20 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import Runner
 from torch import nn
 from torch.nn.modules.module import _IncompatibleKeys
 
 from nfnet_mm.errors import UserError, some
 from nfnet_mm.registry import HOOKS
 
-from .resume import check_resumed, settings_of
+from .resume import ResumeHook
 
 
 @HOOKS.register_module()
-class StrictLoadHook(Hook):
+class StrictLoadHook(ResumeHook):
     """Hold every checkpoint that a run loads against its model, where mmengine only logs what does not fit.
 
     A weight that is missing, left over or of another shape is an error, as is a dialect of weight standardisation,
@@ -35,22 +35,14 @@ class StrictLoadHook(Hook):
     """
 
     def __init__(self, allow_missing: bool = False):
+        super().__init__()
         self.allow_missing = allow_missing
-        self._settings: dict[str, Any] = {}
 
-    def before_run(self, runner) -> None:
-        # what the run is configured with, before a checkpoint is loaded over it
-        self._settings = settings_of(runner) if hasattr(runner.optim_wrapper, 'step') else {}
-
-    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        checkpoint['meta'].update(self._settings)  # for a run that resumes from it
-
-    def after_load_checkpoint(self, runner, checkpoint: Any) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: Any) -> None:
+        super().after_load_checkpoint(runner, checkpoint)
         model = runner.model
-        if runner._resume and isinstance(checkpoint, Mapping):
-            check_resumed(runner, checkpoint, self._settings)
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
+            model = model.get_submodule('module')
         wrong, left_over, fits = mismatches(model, checkpoint)
         if wrong or left_over:
             message = f'the checkpoint is not of this model ({type(model).__name__}): {"; ".join(wrong + left_over)}'
@@ -108,13 +100,9 @@ def _load(module: nn.Module, state: dict[str, Any], metadata: Mapping, prefix: s
 def _other_dialect(model: nn.Module, checkpoint: Mapping) -> list[str]:
     meta = checkpoint.get('meta')
     dialect = meta.get('dialect') if isinstance(meta, Mapping) else None
-    own = {module.arch.dialect for module in model.modules() if hasattr(getattr(module, 'arch', None), 'dialect')}
-    return (
-        [
-            f'its weights were trained in the dialect {dialect!r} of weight standardisation, the model computes in '
-            f'{other!r}'
-            for other in sorted(own - {dialect})
-        ]
+    own: set[Any] = {getattr(getattr(module, 'arch', None), 'dialect', None) for module in model.modules()}
+    return [
+        f'its weights were trained in the dialect {dialect!r} of weight standardisation, the model computes in {one!r}'
+        for one in sorted(own - {dialect, None})
         if dialect
-        else []
-    )
+    ]

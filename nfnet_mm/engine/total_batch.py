@@ -1,28 +1,25 @@
 """Train with a recipe's batch size on whatever number of devices there is."""
 
 import copy
+from collections.abc import Mapping, Sequence
 from numbers import Number
+from typing import Any
 
 import numpy as np
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from nfnet_mm.errors import UserError
+from nfnet_mm.errors import UserError, check_positive
 from nfnet_mm.registry import LOOPS
 
-from .resume import check_resumed, settings_of
-
-__all__ = ['TotalBatchTrainLoop', 'plan_accumulation']
+from .resume import ResumeHook
 
 
-def _check_count(name, value):
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UserError(f'{name}={value!r} must be a positive integer: a number of samples')
-
-
-def plan_accumulation(total_batch, per_device, world_size):
+def plan_accumulation(total_batch: int, per_device: int, world_size: int) -> int:
     """How many batches each device must accumulate per update for ``total_batch`` samples in all.
 
     Raises:
@@ -49,13 +46,14 @@ def plan_accumulation(total_batch, per_device, world_size):
     )
 
 
-def set_accumulation(wrapper, counts):
+def set_accumulation(wrapper: OptimWrapper, counts: int) -> None:
     """Let an optimizer wrapper that is already built accumulate ``counts`` batches per update.
 
-    mmengine offers no way but the config's, and takes what the config says for the unit that a loop counts in.
+    mmengine has no method for it: this relies on ``OptimWrapper`` and its subclasses reading the number, whenever they
+    scale a loss, synchronise or update, from their attribute ``_accumulative_counts``.
 
     Raises:
-        RuntimeError: the wrapper does not keep the number where mmengine's do, so that it would not accumulate.
+        RuntimeError: the wrapper does not keep the number there, so that it would not accumulate.
     """
     if not hasattr(wrapper, '_accumulative_counts'):
         raise RuntimeError(
@@ -65,32 +63,41 @@ def set_accumulation(wrapper, counts):
     wrapper._accumulative_counts = counts
 
 
-class _Resuming(Hook):
-    """What the loop needs to do outside :meth:`TotalBatchTrainLoop.run`."""
+class _CountUpdates(Hook):
+    """No accumulation until the loop runs.
 
-    def __init__(self, loop):
-        self.loop = loop
+    Before it, mmengine tells the wrapper how many updates, not how many batches, a resumed run has done, and would warn
+    of lost gradients.
+    """
 
-    def before_run(self, runner):
-        # Until the loop runs, mmengine tells the wrapper how many updates, not how many batches, have been done; with
-        # the accumulation in place it would warn of lost gradients.
+    def before_run(self, runner: Runner) -> None:
         if not isinstance(runner.optim_wrapper, dict):
             set_accumulation(runner.optim_wrapper, 1)
-        self.settings = settings_of(runner)
-
-    def before_save_checkpoint(self, runner, checkpoint):
-        checkpoint['meta'].update(self.settings)
-
-    def after_load_checkpoint(self, runner, checkpoint):
-        # before the optimizer's state is loaded, and the weights
-        if runner._resume:
-            check_resumed(runner, checkpoint, self.settings)
 
 
-def _refuse_absolute_rates(schedulers, total_batch, lr_batch):
+class _Batches:
+    """A loop's stream of batches, in which mmengine skips what a resumed run has taken: so many for each update.
+
+    mmengine's loop calls ``skip_iter`` of its ``dataloader_iterator`` with the updates done; before 0.10.8 it takes one
+    batch for each of them instead, so that the others are to be skipped before.
+    """
+
+    def __init__(self, batches: Any, accumulation: int, done: int):
+        self.batches, self.accumulation = batches, accumulation
+        if not hasattr(batches, 'skip_iter'):
+            for _ in range(done * (accumulation - 1)):
+                next(batches)
+
+    def __next__(self) -> Any:
+        return next(self.batches)
+
+    def skip_iter(self, updates: int) -> None:
+        self.batches.skip_iter(updates * self.accumulation)  # an absolute position
+
+
+def _refuse_absolute_rates(schedulers: Mapping | Sequence[Mapping] | None, total_batch: int, lr_batch: int) -> None:
     """Some schedulers state learning rates themselves, which do not follow the optimizer's."""
-    schedulers = [schedulers] if isinstance(schedulers, dict) else schedulers
-    for i, cfg in enumerate(schedulers or ()):
+    for i, cfg in enumerate([schedulers] if isinstance(schedulers, Mapping) else schedulers or ()):
         for key in ('eta_min', 'eta_max', 'min_value'):
             if isinstance(cfg, dict) and 'Momentum' not in str(cfg.get('type')) and cfg.get(key):
                 raise UserError(
@@ -101,7 +108,7 @@ def _refuse_absolute_rates(schedulers, total_batch, lr_batch):
                 )
 
 
-def detached(value):
+def detached(value: Any) -> Any:
     """Logged values, however nested, without the graphs behind them."""
     if isinstance(value, Tensor):
         return value.detach()
@@ -124,10 +131,11 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
     would silently win over another rate of the config. ``load_from`` takes the weights alone and is free.
 
     Args:
-        total_batch (int): Samples per update, over all devices.
-        lr_batch (int, optional): The total batch that the configured learning rate is meant for; the rate is scaled
-            linearly if ``total_batch`` differs. None leaves it as it is.
-        **kwargs: Those of :class:`mmengine.runner.IterBasedTrainLoop`.
+        runner, dataloader: as in mmengine.
+        total_batch: samples per update, over all devices.
+        lr_batch: the total batch that the configured learning rate is meant for; the rate is scaled linearly if
+            ``total_batch`` differs. None leaves it as it is.
+        **kwargs: those of :class:`mmengine.runner.IterBasedTrainLoop`.
 
     Raises:
         UserError: ``total_batch`` is no multiple of the samples that the devices take at once, the sampler ends a
@@ -136,10 +144,19 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
             a checkpoint is resumed with another total batch or learning rate.
     """
 
-    def __init__(self, runner, dataloader, total_batch, lr_batch=None, **kwargs):
-        _check_count('train_cfg.total_batch', total_batch)
+    dataloader_iterator: Any
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: DataLoader | dict,
+        total_batch: int,
+        lr_batch: int | None = None,
+        **kwargs: Any,
+    ):
+        self.total_batch = check_positive('train_cfg.total_batch', total_batch)
         if lr_batch is not None:
-            _check_count('train_cfg.lr_batch', lr_batch)
+            check_positive('train_cfg.lr_batch', lr_batch)
         if not isinstance(runner, Runner):
             raise UserError(f"{type(self).__name__} works under mmengine's Runner, not under {type(runner).__name__}")
         super().__init__(runner, dataloader, **kwargs)
@@ -152,9 +169,22 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
                 f'({type(self.dataloader.batch_sampler).__name__}) has no batch_size'
             )
         self._refuse_short_batches(per_device)
-        self.total_batch = total_batch
         self.accumulation = plan_accumulation(total_batch, per_device, get_world_size())
-        # The loop is built before the wrapper, whose config can therefore still be completed; the caller's stays.
+        rate = self._complete_wrapper(runner, lr_batch)
+        runner.register_hook(_CountUpdates())
+        if not any(isinstance(hook, ResumeHook) for hook in runner.hooks):
+            runner.register_hook(ResumeHook())
+        runner.logger.info(
+            f'batch {total_batch} = {per_device} samples x {get_world_size()} devices x {self.accumulation} '
+            f'accumulated; learning rate {rate}'
+        )
+
+    def _complete_wrapper(self, runner: Runner, lr_batch: int | None) -> float | None:
+        """Complete the config of the runner's optimizer wrapper; returns its learning rate.
+
+        This relies on the runner building its loop before its wrapper, from what ``runner.optim_wrapper`` is by then,
+        and its schedulers last: once built, these keep rates of their own. The caller's config stays as it was.
+        """
         if not isinstance(runner.optim_wrapper, dict):
             raise UserError(
                 f'{type(self).__name__} needs the optimizer wrapper as a config, got {type(runner.optim_wrapper)}'
@@ -178,19 +208,15 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
                     f'train_cfg.lr_batch={lr_batch} scales optim_wrapper.optimizer.lr, which is {rate!r}: '
                     'set it to a number, or lr_batch to None'
                 )
-            optimizer['lr'] = rate * (total_batch / lr_batch)
-            if total_batch != lr_batch:
-                _refuse_absolute_rates(runner.param_schedulers, total_batch, lr_batch)
-        runner.register_hook(_Resuming(self))
-        runner.logger.info(
-            f'batch {total_batch} = {per_device} samples x {get_world_size()} devices x {self.accumulation} '
-            f'accumulated; learning rate {optimizer.get("lr")}'
-        )
+            optimizer['lr'] = rate * (self.total_batch / lr_batch)
+            if self.total_batch != lr_batch:
+                _refuse_absolute_rates(runner.param_schedulers, self.total_batch, lr_batch)
+        return optimizer.get('lr')
 
-    def _refuse_short_batches(self, batch_size):
+    def _refuse_short_batches(self, batch_size: int) -> None:
         """Each batch counts the same, so none may be smaller than the others."""
         batches = self.dataloader.batch_sampler
-        sampler = getattr(batches, 'sampler', None)
+        sampler: Any = getattr(batches, 'sampler', None)
         # so mmengine's endless sampler and those derived from it call the stream that they draw from
         if getattr(batches, 'drop_last', True) or hasattr(sampler, '_infinite_indices'):
             return
@@ -206,25 +232,19 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
                 'True'
             )
 
-    def run(self):
+    def run(self) -> nn.Module:
         """Train; mmengine's loop, with what it counts in batches put right."""
-        set_accumulation(self.runner.optim_wrapper, self.accumulation)
-        self.runner.optim_wrapper.initialize_count_status(
-            self.runner.model, self._iter * self.accumulation, self._max_iters * self.accumulation
-        )
-        batches = self.dataloader_iterator
-        if hasattr(batches, 'skip_iter'):  # takes an absolute position
-            skip = batches.skip_iter
-            batches.skip_iter = lambda updates: skip(updates * self.accumulation)
-        else:  # mmengine < 0.10.8 takes one batch per iteration done
-            for _ in range(self._iter * (self.accumulation - 1)):
-                next(batches)
+        wrapper, each = self.runner.optim_wrapper, self.accumulation
+        set_accumulation(wrapper, each)
+        wrapper.initialize_count_status(self.runner.model, self._iter * each, self._max_iters * each)
+        self.dataloader_iterator = _Batches(self.dataloader_iterator, each, self._iter)
         return super().run()
 
-    def run_iter(self, data_batch):
+    def run_iter(self, data_batch: Any) -> None:
         """One update: ``data_batch`` and the batches after it that complete the total."""
         self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data_batch)
-        mean, counts = {}, {}
+        mean: dict[str, Any] = {}
+        counts: dict[str, int] = {}
         for part in range(self.accumulation):
             if part:
                 data_batch = next(self.dataloader_iterator)
