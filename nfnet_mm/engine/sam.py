@@ -1,21 +1,23 @@
 """Sharpness-aware minimisation, made cheap as in NFNets (Appendix A.4)."""
 
 import copy
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapperDict
-from torch import Tensor, nn
+from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import Runner
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from nfnet_mm.errors import check_number
 from nfnet_mm.registry import HOOKS
 
 
-def perturb_(params: Sequence[Tensor], grads: Sequence[Tensor], rho: float) -> list[Tensor]:
+def perturb_(params: list[Tensor], grads: list[Tensor], rho: float) -> list[Tensor]:
     """Add rho * g / ||g|| to the parameters in place, with the norm over all of them; return copies from before.
 
     Source: Foret et al. 2021, equation 2 with p = 2. A gradient of zero moves nothing.
@@ -142,6 +144,27 @@ def has_reentrant_checkpoint(loss: Tensor) -> bool:
     return False
 
 
+def around_backward(wrapper: OptimWrapper, before: Callable[[], None], after: Callable[[], None]) -> Callable[[], None]:
+    """Call two functions before and after each ``backward`` of an optimizer wrapper, the second also if it fails.
+
+    mmengine has no hook there. This replaces the method of the instance, and relies on a model's ``train_step`` ending
+    in the wrapper's ``update_params``, which calls ``self.backward(loss)`` once and after it, if at all, ``self.step``.
+
+    Returns: a function that puts the method back.
+    """
+    plain_backward = wrapper.backward
+
+    def backward(loss: Tensor, **kwargs: Any) -> None:
+        before()
+        try:
+            plain_backward(loss, **kwargs)
+        finally:
+            after()
+
+    vars(wrapper)['backward'] = backward
+    return lambda: vars(wrapper).pop('backward')
+
+
 @HOOKS.register_module()
 class SAMHook(Hook):
     """Take each gradient at the weights w + rho * g / ||g||, where g is that of a part of the same batch.
@@ -176,25 +199,18 @@ class SAMHook(Hook):
         >>> SAMHook(fraction=20)
         Traceback (most recent call last):
             ...
-        ValueError: SAMHook fraction=20 must be a number in (0, 1] (the paper: 0.2)
+        nfnet_mm.errors.UserError: SAMHook fraction=20 must be a number in (0, 1] (the paper: 0.2)
     """
 
     def __init__(self, rho: float = 0.05, fraction: float = 0.2):
-        for name, value, most, words in (
-            ('rho', rho, math.inf, 'a positive finite number (the paper: 0.05)'),
-            ('fraction', fraction, 1, 'a number in (0, 1] (the paper: 0.2)'),
-        ):
-            good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= most
-            if not good or math.isinf(value):
-                raise ValueError(f'SAMHook {name}={value!r} must be {words}')
-        self.rho = rho
-        self.fraction = fraction
+        self.rho = check_number('SAMHook rho', rho, '(0, inf)', ' (the paper: 0.05)')
+        self.fraction = check_number('SAMHook fraction', fraction, '(0, 1]', ' (the paper: 0.2)')
         self._params: list[Tensor] = []
         self._saved: list[Tensor] = []
-        self._undo = None
+        self._installed = ExitStack()
         self._by_backward = False
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         self.after_train(runner)
         model, wrapper = runner.model, runner.optim_wrapper
         if isinstance(wrapper, OptimWrapperDict):
@@ -211,73 +227,60 @@ class SAMHook(Hook):
             model = model.module
         self._install(model, wrapper)
 
-    def after_train(self, runner) -> None:
+    def after_train(self, runner: Runner) -> None:
         self._restore()
-        if self._undo:
-            self._undo()
-            self._undo = None
+        self._installed.close()
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         self._restore()  # for a model that computed a loss and then took no step
 
-    def _install(self, model: nn.Module, wrapper) -> None:
+    def _install(self, model: BaseModel, wrapper: OptimWrapper) -> None:
         # plain functions, so that a deep copy of the model shares the hook instead of copying what it refers to
-        def before_forward(called, args, kwargs):
+        def before_forward(called: BaseModel, args: tuple, kwargs: dict[str, Any]) -> None:
             if called is model and model.training and kwargs.get('mode') == 'loss' and torch.is_grad_enabled():
                 self._restore()
                 self._ascend(model, args, kwargs, getattr(wrapper, 'loss_scaler', None))
 
-        def backward(loss, **kwargs):
+        def check_moved() -> None:
             if not self._saved:
                 raise RuntimeError(
                     f'SAMHook: {type(model).__name__} computed its loss otherwise than by calling '
                     "itself with mode='loss', so its weights were not moved"
                 )
-            try:
-                plain_backward(loss, **kwargs)
-            finally:
-                self._restore()
 
-        def undo():
-            handle.remove()
-            del wrapper.backward
+        self._installed.callback(model.register_forward_pre_hook(before_forward, with_kwargs=True).remove)
+        self._installed.callback(around_backward(wrapper, check_moved, self._restore))
 
-        plain_backward = wrapper.backward
-        handle = model.register_forward_pre_hook(before_forward, with_kwargs=True)
-        wrapper.backward = backward
-        self._undo = undo
-
-    def _ascend(self, model: nn.Module, args: tuple, kwargs: dict, scaler) -> None:
-        args, kwargs = self._part(model, args, kwargs)
-        params = [p for p in model.parameters() if p.requires_grad]
+    def _ascend(self, model: BaseModel, args: tuple, kwargs: dict[str, Any], scaler: Any) -> None:
+        part, named_part = self._part(model, args, kwargs)
+        params: list[Tensor] = [p for p in model.parameters() if p.requires_grad]
         buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
         # forward() itself: neither this hook again nor a distributed wrapper, which would synchronise
-        loss, _ = model.parse_losses(model.forward(*args, **kwargs))
+        loss, _ = model.parse_losses(model.forward(*part, **named_part))
         scaled = scaler is not None and scaler.is_enabled()
+        grads: Sequence[Tensor | None] = []
         with torch.autocast(loss.device.type, enabled=False):  # backward wants no autocast, and we may be within one
             loss = scaler.scale(loss) if scaled else loss
             self._by_backward = self._by_backward or has_reentrant_checkpoint(loss)
             if self._by_backward:
                 grads = gradients_by_backward(loss, params)
-            else:
-                grads = torch.autograd.grad(loss, params, allow_unused=True) if params else []
-        found = [(p, g) for p, g in zip(params, grads) if g is not None]
+            elif params:
+                grads = torch.autograd.grad(loss, params, allow_unused=True)
+        # an overflow is to be found in the gradient that is stepped with, not spread over the weights
+        found = {p: g.nan_to_num(0, 0, 0) if scaled else g for p, g in zip(params, grads) if g is not None}
         if not found:
             raise RuntimeError(
                 f'SAMHook: the loss of {type(model).__name__} depends on none of its {len(params)} '
                 'parameters that require a gradient, so there is nothing to move'
             )
-        params, grads = zip(*found)
-        if scaled:  # an overflow is to be found in the gradient that is stepped with, not spread over the weights
-            grads = [g.nan_to_num(0, 0, 0) for g in grads]
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)
-        self._params = params
-        self._saved = perturb_(params, grads, self.rho)
+        self._params = list(found)
+        self._saved = perturb_(self._params, list(found.values()), self.rho)
         torch.clear_autocast_cache()  # it holds low-precision copies of the weights
 
-    def _part(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[Sequence, dict]:
+    def _part(self, model: BaseModel, args: tuple, kwargs: dict[str, Any]) -> tuple[Sequence, dict[str, Any]]:
         """The arguments for g, each cut by itself."""
         batch = batch_size({**dict(enumerate(args)), **kwargs})
         if not batch and self.fraction < 1:
@@ -285,8 +288,8 @@ class SAMHook(Hook):
                 f'SAMHook finds no batch in the inputs of {type(model).__name__}: neither tensors nor '
                 'data_samples; fraction=1 takes whatever they are'
             )
-        n = max(1, round(self.fraction * batch)) if batch else None
-        if n == batch:
+        n = max(1, round(self.fraction * (batch or 0)))
+        if not batch or n == batch:
             return copied(args), copied(kwargs)
         kept = [i * batch // n for i in range(n)]
         return (
