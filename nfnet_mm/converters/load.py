@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from nfnet_mm.errors import some
+from nfnet_mm.models.backbones import plan_blocks
 from nfnet_mm.models.backbones.arch import FAMILIES, NFArch, resolve_arch
-from nfnet_mm.models.layers import round_to_multiple
 from nfnet_mm.models.layers.ws_conv import DIALECTS
 from nfnet_mm.registry import MODELS
 
@@ -137,22 +137,17 @@ def find_arch(layout: Layout, dialect: str) -> str | None:
 
 def mismatches(row: NFArch, layout: Layout) -> list[str]:
     """What of a variant does not fit weights, as ``'depths (1, 2, 6, 3), not (2, 4, 12, 6)'``; none if it fits."""
-    inputs = (row.stem_channels[-1], *row.widths)
-    bottlenecks = [
-        row.bottleneck(i, width if depth > 1 else inputs[i], width, first=depth == 1 and i == 0)
-        for i, (width, depth) in enumerate(zip(row.widths, row.depths))
-    ]
-    seen = bottlenecks[-1][0] if row.attention_inside else row.widths[-1]
+    last = {block.stage: block for block in plan_blocks(row)}
     want = dict(
         depths=row.depths,
         widths=row.widths,
-        mid_widths=tuple(width for width, _ in bottlenecks),
-        group_widths=tuple(width // groups for width, groups in bottlenecks),
+        mid_widths=tuple(block.width for block in last.values()),
+        group_widths=tuple(block.width // block.groups for block in last.values()),
         stem_channels=row.stem_channels[-1],
         attention=row.attention,
         skip_gain=row.skip_init,
         final_channels=row.final_channels,
-        se_hidden=round_to_multiple(seen * row.se_ratio, row.se_divisor) if row.attention == 'se' else None,
+        se_hidden=last[len(row.depths) - 1].se_hidden,
     )
     return [
         f'{name} {getattr(layout, name)}, not {value}' for name, value in want.items() if getattr(layout, name) != value

@@ -12,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nfnet_mm.models import NFNet, NFRegNet, NFResNet
 from nfnet_mm.models.backbones.arch import FAMILIES, resolve_arch
-from nfnet_mm.models.backbones.plan import plan_betas
 from nfnet_mm.models.layers import activation_gain
 from tests.golden import relative
 
@@ -65,20 +64,6 @@ def test_plus_variants_are_wider():
     assert (plus.depths, plus.test_size, plus.dropout) == (plain.depths, 512, 0.5)
     backbone = meta(NFNet, 'F4+', out_indices=(4,))
     assert round((count(backbone) + 4096 * 1000 + 1000) / 1e6) == 527  # NFNets, Table 5
-
-
-def test_betas_against_the_authors_loop():
-    for depths in ((1, 2, 6, 3), (3, 4, 23, 3)):
-        std, expected = 1.0, []
-        for depth in depths:
-            expected.append([])
-            for block in range(depth):
-                expected[-1].append(1 / std)
-                if block == 0:
-                    std = 1.0
-                std = (std**2 + 0.2**2) ** 0.5
-        for ours, theirs in zip(plan_betas(depths, 0.2), expected):
-            assert ours == pytest.approx(theirs, rel=1e-12)
 
 
 @pytest.mark.parametrize('size', [(64, 64), (65, 63), (96, 33), (50, 70)])

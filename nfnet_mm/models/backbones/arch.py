@@ -7,138 +7,22 @@ Sources: NFNets = Brock et al. 2021, "High-Performance Large-Scale Image Recogni
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from nfnet_mm.errors import UserError, did_you_mean
 
-from ..layers import round_to_multiple
-from ..layers.ws_conv import DIALECTS, PADDINGS
-
-NUM_STAGES = 4
+from .plan import NUM_STAGES, NFArch, check_counts, is_count, round_to_multiple
 
 
-@dataclass(frozen=True)
-class NFArch:
-    """One variant, every number resolved.
-
-    The bottleneck (see :meth:`bottleneck`) is ``group_width`` channels wide per group, or dense where that is None.
-    """
-
-    widths: tuple[int, ...]  # final output channels of the four stages
-    depths: tuple[int, ...]  # blocks of the four stages
-    stem_channels: tuple[int, ...]  # of the stem's convs, in order
-    stem_strides: tuple[int, ...]
-    stem_kernel: int
-    stem_pool: str | None  # 3x3 stride-2 max pooling after the stem: 'same', 'symmetric' (padding) or None
-    strides: tuple[int, ...]  # of the stages
-    bottleneck_ratio: float
-    group_width: int | tuple[int, ...] | None  # one for all stages, or one each
-    final_channels: int | None  # of the conv before the classifier, None where there is none
-    act: str
-    attention: str | None = None  # 'se', 'eca' or None
-    se_ratio: float = 0.5  # hidden / input width of Squeeze-Excite
-    se_divisor: int = 1  # the hidden width is a multiple of it
-    width_divisor: int = 1  # the bottleneck's width, before groups, is a multiple of it
-    regnet: bool = False  # bottleneck sized from the input (ratio 1 in the first block), attention before its last conv
-    extra_conv: bool = False  # a second 3x3 conv in the bottleneck
-    shortcut_pool: bool = False  # transitions pool by the stride, then convolve; else a strided 1x1 conv
-    skip_init: bool = True  # a learned scalar per branch, zero at first; else the last conv's gain starts at zero
-    dialect: str = 'authors'  # of the weight standardisation
-    padding: str = 'same'  # TensorFlow's rule, or 'symmetric'
-    gain_in_conv: bool = False  # the gain is in the conv before an activation (timm) or after the activation (authors)
-    # Not of the network but of its recipe (NFNets, Table 1 and Appendix A): image sizes in pixels, dropout before the
-    # classifier, RandAugment's magnitude.
-    train_size: int | None = None
-    test_size: int | None = None
-    dropout: float = 0.0
-    randaugment: int | None = None
-
-    def __post_init__(self):
-        for name in ('widths', 'depths', 'strides'):
-            self._tuple_of_ints(name, NUM_STAGES)
-        self._tuple_of_ints('stem_channels')
-        self._tuple_of_ints('stem_strides', len(self.stem_channels))
-        if self.group_width is not None and not isinstance(self.group_width, int):
-            self._tuple_of_ints('group_width', NUM_STAGES)
-        for name in ('stem_kernel', 'se_divisor', 'width_divisor'):
-            self._check(name, _is_count(getattr(self, name)), 'a positive integer')
-        for name in ('group_width', 'final_channels'):
-            value = getattr(self, name)
-            self._check(
-                name, value is None or isinstance(value, tuple) or _is_count(value), 'a positive integer or None'
-            )
-        for name in ('bottleneck_ratio', 'se_ratio'):
-            value = getattr(self, name)
-            self._check(name, isinstance(value, (int, float)) and 0 < value < 100, 'a positive number')
-        for name, choices in (
-            ('attention', ('se', 'eca', None)),
-            ('stem_pool', (*PADDINGS, None)),
-            ('dialect', DIALECTS),
-            ('padding', PADDINGS),
-        ):
-            self._check(name, getattr(self, name) in choices, f'one of {choices}')
-        for name in ('regnet', 'extra_conv', 'shortcut_pool', 'skip_init', 'gain_in_conv'):
-            self._check(name, isinstance(getattr(self, name), bool), 'True or False')
-        in_channels = self.stem_channels[-1]
-        for stage, (width, depth) in enumerate(zip(self.widths, self.depths)):
-            for block in range(min(depth, 2)):
-                if self.bottleneck(stage, in_channels, width, stage == block == 0)[0] < 1:
-                    raise ValueError(
-                        f'arch field group_width={self.group_width} is wider than the bottleneck of stage '
-                        f'{stage}: with widths={self.widths} and bottleneck_ratio={self.bottleneck_ratio} '
-                        'it must be smaller'
-                    )
-                in_channels = width
-
-    def _check(self, name: str, good: bool, what: str) -> None:
-        if not good:
-            raise ValueError(f'arch field {name}={getattr(self, name)!r} must be {what}')
-
-    def _tuple_of_ints(self, name: str, length: int | None = None) -> None:
-        value = getattr(self, name)
-        what = f'{length or "one or more"} positive integers'
-        self._check(name, isinstance(value, (tuple, list)) and len(value) == (length or len(value)) > 0, what)
-        self._check(name, all(map(_is_count, value)), what)
-        object.__setattr__(self, name, tuple(value))  # lists come from configs
-
-    @property
-    def stem_stride(self) -> int:
-        stride = 2 if self.stem_pool else 1
-        for s in self.stem_strides:
-            stride *= s
-        return stride
-
-    @property
-    def attention_inside(self) -> bool:
-        """Whether attention comes before the last conv of the bottleneck rather than after it."""
-        return self.regnet
-
-    def bottleneck(self, stage: int, in_channels: int, out_channels: int, first: bool) -> tuple[int, int]:
-        """(width, groups) of the 3x3 convs of a block; ``first`` marks the network's very first block."""
-        if self.regnet:
-            width = in_channels * (1 if first else self.bottleneck_ratio)
-        else:
-            width = out_channels * self.bottleneck_ratio
-        width = round_to_multiple(width, self.width_divisor)
-        group = self.group_width[stage] if isinstance(self.group_width, tuple) else self.group_width
-        if group is None:
-            return width, 1
-        return width // group * group, width // group
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _nfnet(widths=(256, 512, 1536, 1536), depths=(1, 2, 6, 3), stem_channels=None, **fields) -> NFArch:
+def _nfnet(**fields: Any) -> NFArch:
     """NFNets, section 4 and Table 1: F0 unless told otherwise."""
-    if stem_channels is None:
-        stem_channels = widths[0] // 2
-    if isinstance(stem_channels, int):
-        stem_channels = (16, 32, 64, stem_channels)
-    defaults = dict(
-        stem_strides=(2, *[1] * (len(stem_channels) - 2), 2),
+    widths = fields.setdefault('widths', (256, 512, 1536, 1536))
+    stem = fields.setdefault('stem_channels', widths[0] // 2)
+    if is_count(stem):
+        stem = fields['stem_channels'] = (16, 32, 64, stem)
+    defaults: dict[str, Any] = dict(
+        depths=(1, 2, 6, 3),
+        stem_strides=(2, *[1] * (len(stem) - 2), 2),
         stem_kernel=3,
         stem_pool=None,
         strides=(1, 2, 2, 2),
@@ -150,15 +34,18 @@ def _nfnet(widths=(256, 512, 1536, 1536), depths=(1, 2, 6, 3), stem_channels=Non
         extra_conv=True,
         shortcut_pool=True,
     )
-    return NFArch(widths, depths, stem_channels, **{**defaults, **fields})
+    return NFArch(**{**defaults, **fields})
 
 
-def _nf_resnet(widths=(256, 512, 1024, 2048), depths=(3, 4, 6, 3), stem_channels=64, **fields) -> NFArch:
+def _nf_resnet(**fields: Any) -> NFArch:
     """NF-ResNets, section 5.1 and Appendix A: a pre-activation ResNet; 50 unless told otherwise."""
-    if isinstance(stem_channels, int):
-        stem_channels = (stem_channels,)
-    defaults = dict(
-        stem_strides=(2, *[1] * (len(stem_channels) - 1)),
+    stem = fields.setdefault('stem_channels', 64)
+    if is_count(stem):
+        stem = fields['stem_channels'] = (stem,)
+    defaults: dict[str, Any] = dict(
+        widths=(256, 512, 1024, 2048),
+        depths=(3, 4, 6, 3),
+        stem_strides=(2, *[1] * (len(stem) - 1)),
         stem_kernel=7,
         stem_pool='same',
         strides=(1, 2, 2, 2),
@@ -167,17 +54,18 @@ def _nf_resnet(widths=(256, 512, 1024, 2048), depths=(3, 4, 6, 3), stem_channels
         final_channels=None,
         act='relu',
     )
-    return NFArch(widths, depths, stem_channels, **{**defaults, **fields})
+    return NFArch(**{**defaults, **fields})
 
 
-def _nf_regnet(widths=(36, 78, 156, 330), depths=(1, 3, 6, 6), stem_channels=None, **fields) -> NFArch:
+def _nf_regnet(**fields: Any) -> NFArch:
     """NF-ResNets, section 6 and Appendix E: B0 unless told otherwise."""
-    if stem_channels is None:
-        stem_channels = widths[0]
-    if isinstance(stem_channels, int):
-        stem_channels = (stem_channels,)
-    defaults = dict(
-        stem_strides=(2, *[1] * (len(stem_channels) - 1)),
+    widths = fields.setdefault('widths', (36, 78, 156, 330))
+    stem = fields.setdefault('stem_channels', widths[0])
+    if is_count(stem):
+        stem = fields['stem_channels'] = (stem,)
+    defaults: dict[str, Any] = dict(
+        depths=(1, 3, 6, 6),
+        stem_strides=(2, *[1] * (len(stem) - 1)),
         stem_kernel=3,
         stem_pool=None,
         strides=(2, 2, 2, 2),
@@ -186,64 +74,75 @@ def _nf_regnet(widths=(36, 78, 156, 330), depths=(1, 3, 6, 6), stem_channels=Non
         final_channels=1280 * widths[-1] // 440,
         act='silu',
         attention='se',
-        regnet=True,
+        inverted_bottleneck=True,
         shortcut_pool=True,
     )
-    return NFArch(widths, depths, stem_channels, **{**defaults, **fields})
+    return NFArch(**{**defaults, **fields})
 
 
 # What every model trained in timm shares: its weight standardisation with the gain inside, no SkipInit, widths in
 # multiples of 8.
-_TIMM = dict(dialect='timm', padding='symmetric', gain_in_conv=True, skip_init=False, se_divisor=8, width_divisor=8)
+_TIMM: dict[str, Any] = dict(
+    dialect='timm', padding='symmetric', gain_in_conv=True, skip_init=False, se_divisor=8, width_divisor=8
+)
 # timm's port of the authors' F0-F6: their padding and SkipInit, but its own standardisation and the exact GELU, so
 # not the same function.
-_TIMM_PORT = dict(dialect='timm', act='gelu_exact', se_divisor=8, width_divisor=8)
-_LIGHT = dict(bottleneck_ratio=0.25, group_width=64, act='silu', **_TIMM)
+_TIMM_PORT: dict[str, Any] = dict(dialect='timm', act='gelu_exact', se_divisor=8, width_divisor=8)
+_LIGHT: dict[str, Any] = dict(bottleneck_ratio=0.25, act='silu', **_TIMM)
 # F0+ to F7+. The first stage is one dense group of 192: with 128, F4+ would have 525.0 M parameters and 333 G
 # multiply-adds; it has the 527 M and 367 G of NFNets, Table 5, with 192.
-_PLUS = dict(widths=(384, 768, 2048, 2048), group_width=(192, 128, 128, 128))
-_TRAIN_SIZES = (192, 224, 256, 320, 384, 416, 448, 480)
-_TEST_SIZES = (256, 320, 352, 416, 512, 544, 576, 608)
-_DROPOUT = (0.2, 0.3, 0.4, 0.4, 0.5, 0.5, 0.5, 0.5)
-_RANDAUGMENT = (5, 10, 10, 15, 15, 15, 15, 15)
+_PLUS: dict[str, Any] = dict(widths=(384, 768, 2048, 2048), group_width=(192, 128, 128, 128))
+_SMALL: dict[str, Any] = dict(widths=(32, 64, 96, 128), depths=(1, 1, 1, 1))
 
 
 def _nfnet_rows() -> dict[str, NFArch]:
     rows = {}
-    for n in range(8):
-        depths = tuple(d * (n + 1) for d in (1, 2, 6, 3))
-        recipe = dict(
-            train_size=_TRAIN_SIZES[n], test_size=_TEST_SIZES[n], dropout=_DROPOUT[n], randaugment=_RANDAUGMENT[n]
+    recipes = (  # NFNets, Table 1 and Appendix A: train and test pixels, dropout, RandAugment's magnitude
+        (192, 256, 0.2, 5),
+        (224, 320, 0.3, 10),
+        (256, 352, 0.4, 10),
+        (320, 416, 0.4, 15),
+        (384, 512, 0.5, 15),
+        (416, 544, 0.5, 15),
+        (448, 576, 0.5, 15),
+        (480, 608, 0.5, 15),
+    )
+    for n, (train, test, dropout, magnitude) in enumerate(recipes):
+        fields: dict[str, Any] = dict(
+            depths=tuple(d * (n + 1) for d in (1, 2, 6, 3)),
+            train_size=train,
+            test_size=test,
+            dropout=dropout,
+            randaugment=magnitude,
         )
-        rows[f'F{n}'] = _nfnet(depths=depths, **recipe)
-        rows[f'F{n}+'] = _nfnet(depths=depths, **_PLUS, **recipe)
-        rows[f'timm/nfnet_f{n}'] = _nfnet(depths=depths, **{**_TIMM, 'act': 'gelu_exact'}, **recipe, stem_channels=128)
+        rows[f'F{n}'] = _nfnet(**fields)
+        rows[f'F{n}+'] = _nfnet(**fields, **_PLUS)
+        rows[f'timm/nfnet_f{n}'] = _nfnet(**fields, **_TIMM, act='gelu_exact')
         if n < 7:
-            rows[f'timm/dm_nfnet_f{n}'] = _nfnet(depths=depths, **_TIMM_PORT, **recipe)
-    rows['L0'] = _nfnet(se_ratio=0.25, final_channels=2304, **_LIGHT, train_size=224, test_size=288)
-    for n, sizes in enumerate(((224, 288), (256, 320), (320, 384), (352, 448))):
+            rows[f'timm/dm_nfnet_f{n}'] = _nfnet(**fields, **_TIMM_PORT)
+    rows['L0'] = _nfnet(se_ratio=0.25, group_width=64, final_channels=2304, **_LIGHT, train_size=224, test_size=288)
+    for n, (train, test) in enumerate(((224, 288), (256, 320), (320, 384), (352, 448))):
         rows[f'ECA-L{n}'] = _nfnet(
             depths=rows[f'F{n}'].depths,
             attention='eca',
+            group_width=64,
             final_channels=3072 if n else 2304,
             **_LIGHT,
-            train_size=sizes[0],
-            test_size=sizes[1],
+            train_size=train,
+            test_size=test,
         )
     rows['timm/test_nfnet'] = _nfnet(
-        (32, 64, 96, 128),
-        (1, 1, 1, 1),
-        128,
+        **_SMALL,
+        stem_channels=128,
         se_ratio=0.25,
+        group_width=8,
         final_channels=192,
-        **{**_LIGHT, 'group_width': 8},
+        **_LIGHT,
         train_size=160,
         test_size=160,
     )
     # Ours, for demos and quick tests on a CPU.
-    rows['nano'] = _nfnet(
-        (32, 64, 96, 128), (1, 1, 1, 1), (8, 16, 16, 32), group_width=16, train_size=128, test_size=128
-    )
+    rows['nano'] = _nfnet(**_SMALL, stem_channels=(8, 16, 16, 32), group_width=16, train_size=128, test_size=128)
     return rows
 
 
@@ -257,13 +156,11 @@ def _nf_resnet_rows() -> dict[str, NFArch]:
         '288': (24, 24, 24, 24),
         '600': (50, 50, 50, 50),
     }
-    rows = {name: _nf_resnet(depths=d, dropout=0.25, train_size=224, test_size=256) for name, d in depths.items()}
-    timm = dict(stem_pool='symmetric', shortcut_pool=True, **_TIMM)
-    for name in ('26', '50', '101'):
+    rows = {key: _nf_resnet(depths=d, dropout=0.25, train_size=224, test_size=256) for key, d in depths.items()}
+    timm = dict(stem_pool='symmetric', shortcut_pool=True, se_ratio=1 / 16, train_size=256, test_size=288, **_TIMM)
+    for key in ('26', '50', '101'):
         for prefix, attention in (('', None), ('se', 'se'), ('eca', 'eca')):
-            rows[f'timm/nf_{prefix}resnet{name}'] = _nf_resnet(
-                depths=depths[name], attention=attention, se_ratio=1 / 16, **timm, train_size=256, test_size=288
-            )
+            rows[f'timm/nf_{prefix}resnet{key}'] = _nf_resnet(depths=depths[key], attention=attention, **timm)
     return rows
 
 
@@ -282,15 +179,14 @@ def _nf_regnet_rows() -> dict[str, NFArch]:
     )
     rows = {}
     for n, (widths, depths, train, test, dropout) in enumerate(table):
-        recipe = dict(train_size=train, test_size=test, dropout=dropout)
-        rows[f'B{n}'] = _nf_regnet(tuple(int(w * 0.75) for w in widths), depths, **recipe)
+        fields: dict[str, Any] = dict(depths=depths, train_size=train, test_size=test, dropout=dropout)
+        rows[f'B{n}'] = _nf_regnet(widths=tuple(int(w * 0.75) for w in widths), **fields)
         if n < 6:
             rows[f'timm/nf_regnet_b{n}'] = _nf_regnet(
-                tuple(round_to_multiple(w * 0.75, 8) for w in widths),
-                depths,
+                widths=tuple(round_to_multiple(w * 0.75, 8) for w in widths),
                 final_channels=round_to_multiple(1280 * widths[-1] // 440 * 0.75, 8),
                 **_TIMM,
-                **recipe,
+                **fields,
             )
     return rows
 
@@ -412,14 +308,10 @@ def resolve_arch(family: str, arch: str | Mapping[str, Any] | NFArch) -> NFArch:
         if field not in _FIELDS:
             raise UserError(_unknown('arch field', field, _FIELDS))
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in arch.items()}
-    widths = fields.get('widths')  # the builders derive defaults from them, so they come first
-    if widths is not None and not (
-        isinstance(widths, tuple) and len(widths) == NUM_STAGES and all(map(_is_count, widths))
-    ):
-        raise UserError(f'arch field widths={widths!r} must be {NUM_STAGES} positive integers')
-    stem = fields.get('stem_channels', 1)
-    if not _is_count(stem) and not (isinstance(stem, tuple) and stem and all(map(_is_count, stem))):
-        raise UserError(f'arch field stem_channels={stem!r} must be one or more positive integers')
+    if 'widths' in fields:  # the family's defaults are derived from these two, so they are checked first
+        fields['widths'] = check_counts('widths', fields['widths'], NUM_STAGES)
+    if not is_count(fields.get('stem_channels', 1)):
+        fields['stem_channels'] = check_counts('stem_channels', fields['stem_channels'])
     return build(**fields)
 
 

@@ -1,21 +1,18 @@
 """What all normalizer-free backbones share: stem, stages, outputs, freezing, checkpointing."""
 
 import logging
-import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from nfnet_mm.errors import check_positive, is_integer
+from nfnet_mm.errors import UserError, check_positive, is_integer
 
-from ..layers import WSConv2d, activation_gain, drop_path_rates, get_activation, max_pool2d_same
-from .arch import NUM_STAGES, NFArch
-from .block import NFBlock
-from .plan import plan_betas
+from ..layers import WSConv2d, activation_gain, get_activation, max_pool2d_same
+from ..layers.activations import Activation
+from .block import Stage
+from .plan import NUM_STAGES, NFArch, plan_blocks
 
 
 class Stem(nn.Module):
@@ -24,25 +21,22 @@ class Stem(nn.Module):
     Shape: (N, in_channels, H, W) -> (N, arch.stem_channels[-1], ceil(H / s), ceil(W / s)), s = arch.stem_stride.
     """
 
-    def __init__(self, arch: NFArch, in_channels: int, act: Callable[[Tensor], Tensor], gain: float):
+    def __init__(self, arch: NFArch, in_channels: int, act: Activation, gain: float):
         super().__init__()
         self.act, self.pool, self.num_convs = act, arch.stem_pool, len(arch.stem_channels)
         for i, (channels, stride) in enumerate(zip(arch.stem_channels, arch.stem_strides)):
             # the image is at unit variance as it comes; timm's dialect scales every conv all the same
             scale = gain if i > 0 or arch.gain_in_conv else 1.0
-            setattr(
-                self,
-                f'conv{i}',
-                WSConv2d(
-                    in_channels,
-                    channels,
-                    arch.stem_kernel,
-                    stride,
-                    input_scale=scale,
-                    dialect=arch.dialect,
-                    padding=arch.padding,
-                ),
+            conv = WSConv2d(
+                in_channels,
+                channels,
+                arch.stem_kernel,
+                stride,
+                input_scale=scale,
+                dialect=arch.dialect,
+                padding=arch.padding,
             )
+            setattr(self, f'conv{i}', conv)
             in_channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,61 +47,16 @@ class Stem(nn.Module):
         return max_pool2d_same(x, 3, 2) if self.pool == 'same' else nn.functional.max_pool2d(x, 3, 2, 1)
 
 
-def build_stage(
-    arch: NFArch,
-    stage: int,
-    stride: int,
-    dilation: int,
-    act: Callable[[Tensor], Tensor],
-    gain: float,
-    alpha: float,
-    drop_path_rate: float,
-) -> nn.Sequential:
-    """The blocks of one stage, with the betas and the drop rates that they have in the whole network.
-
-    Arguments as in :class:`NFBlock`, but ``drop_path_rate``: the whole network's.
-    """
-    channels, width = (arch.stem_channels[-1], *arch.widths)[stage : stage + 2]
-    betas, rates = plan_betas(arch.depths, alpha)[stage], drop_path_rates(drop_path_rate, arch.depths)[stage]
-    blocks = nn.Sequential()
-    for i, (beta, rate) in enumerate(zip(betas, rates)):
-        blocks.append(
-            NFBlock(
-                arch,
-                stage,
-                channels,
-                width,
-                transition=i == 0,
-                stride=stride if i == 0 else 1,
-                dilation=dilation,
-                first=stage == i == 0,
-                act=act,
-                gain=gain,
-                alpha=alpha,
-                beta=beta,
-                drop_path_rate=rate,
-            )
-        )
-        channels = width
-    return blocks
-
-
-def run_stage(blocks: nn.Sequential, x: Tensor, with_cp: bool) -> Tensor:
-    """The blocks one after the other; ``with_cp`` recomputes each in the backward pass."""
-    for block in blocks:
-        x = checkpoint(block, x, use_reentrant=False) if with_cp and torch.is_grad_enabled() else block(x)
-    return x
-
-
 class NFBackbone(BaseModule):
     """A normalizer-free network up to its classification feature; the families are its subclasses.
 
     Args:
         arch: the resolved variant.
         in_channels: channels of the images.
-        out_indices: which features to return: 0-3 are the outputs of the four stages, 4 the classification feature
-            (the activation of the final conv where the family has one). The final conv exists only if 4 is asked
-            for.
+        out_indices: which features to return. 0-3 are the outputs of the four stages, the sums of shortcut and branch
+            before any activation: a stage of d blocks is planned to end at a variance of 1 + d * alpha^2, which grows
+            with its depth (``BlockSpec.out_variance``). 4 is the classification feature, the scaled activation of the
+            final conv where the family has one, else of the last stage; the final conv exists only if 4 is asked for.
         frozen_stages: -1 trains everything, 0 freezes the stem, i the stem and the first i stages.
         strides: stride of each stage's first block; the variant's own by default.
         dilations: dilation of each stage's 3x3 convs.
@@ -122,7 +71,7 @@ class NFBackbone(BaseModule):
         out_channels, out_strides: of the features returned, in order.
 
     Raises:
-        ValueError: an argument is out of range; the message quotes it.
+        UserError: an argument is out of range; the message quotes it.
     """
 
     def __init__(
@@ -134,66 +83,53 @@ class NFBackbone(BaseModule):
         strides: Sequence[int] | None = None,
         dilations: Sequence[int] = (1, 1, 1, 1),
         with_cp: bool = False,
-        act: str | Callable[[Tensor], Tensor] | None = None,
+        act: str | Activation | None = None,
         alpha: float = 0.2,
         drop_path_rate: float = 0.0,
         init_cfg: dict | list | None = None,
     ):
         super().__init__(init_cfg=init_cfg)
-        strides = arch.strides if strides is None else strides
         self.arch = arch
         self.in_channels = check_positive('in_channels', in_channels)
         self.out_indices = _check_out_indices(out_indices)
         self.frozen_stages = _check_frozen_stages(frozen_stages)
-        self.strides, self.dilations = _per_stage('strides', strides), _per_stage('dilations', dilations)
-        if not isinstance(alpha, numbers.Real) or not 0 < alpha < float('inf'):
-            raise ValueError(f'alpha={alpha!r} must be a positive finite number')
+        plan = plan_blocks(arch, alpha, drop_path_rate, strides, dilations)
+        stages = [[block for block in plan if block.stage == stage] for stage in range(NUM_STAGES)]
+        self.strides = tuple(blocks[0].stride for blocks in stages)
+        self.dilations = tuple(blocks[0].dilation for blocks in stages)
         self.alpha, self.drop_path_rate, self.with_cp = alpha, drop_path_rate, with_cp
         act = arch.act if act is None else act
         gain = activation_gain(act)
         self.act, self.act_gain = get_activation(act), gain
 
         self.stem = Stem(arch, in_channels, self.act, gain)
-        self.stages = nn.ModuleList()
-        stride, stage_strides = arch.stem_stride, []
-        # stages past the last output would only be parameters without gradients, which DDP refuses
-        for i in range(min(max(self.out_indices) + 1, NUM_STAGES)):
-            self.stages.append(
-                build_stage(arch, i, self.strides[i], self.dilations[i], self.act, gain, alpha, drop_path_rate)
-            )
-            stride *= self.strides[i]
-            stage_strides.append(stride)
+        # Stages past the last output would only be parameters without gradients, which DDP refuses.
+        self.stages = nn.ModuleList(Stage(blocks, self.act, gain) for blocks in stages[: self.out_indices[-1] + 1])
 
-        feature_channels = arch.widths[-1]
+        feature_channels = arch.final_channels or arch.widths[-1]
+        self.final_conv = None
         if NUM_STAGES in self.out_indices and arch.final_channels:
-            feature_channels = arch.final_channels
+            scale = gain if arch.gain_in_conv else 1.0
             self.final_conv = WSConv2d(
-                arch.widths[-1],
-                feature_channels,
-                1,
-                input_scale=gain if arch.gain_in_conv else 1.0,
-                dialect=arch.dialect,
-                padding=arch.padding,
+                arch.widths[-1], feature_channels, 1, input_scale=scale, dialect=arch.dialect, padding=arch.padding
             )
-        else:
-            self.final_conv = None
         # timm's dialect has the gain before the last activation, the authors' after it
         self.feature_gain = 1.0 if arch.gain_in_conv else gain
         self.out_channels = tuple([*arch.widths, feature_channels][i] for i in self.out_indices)
-        self.out_strides = tuple([*stage_strides, stride][i] for i in self.out_indices)
+        self.out_strides = tuple(stages[min(i, NUM_STAGES - 1)][0].out_stride for i in self.out_indices)
         self._freeze()
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(N, in_channels, H, W) images -> one (N, C_i, ceil(H / s_i), ceil(W / s_i)) feature per out index."""
         if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(
+            raise UserError(
                 f'{type(self).__name__} takes images of shape (N, {self.in_channels}, H, W) '
                 f'(in_channels={self.in_channels}), got {tuple(x.shape)}'
             )
         x = self.stem(x)
         outs = {}
         for i, stage in enumerate(self.stages):
-            x = outs[i] = run_stage(stage, x, self.with_cp)
+            x = outs[i] = stage(x, self.with_cp)
         if NUM_STAGES in self.out_indices:
             x = x if self.final_conv is None else self.final_conv(x)
             outs[NUM_STAGES] = self.act(x) * self.feature_gain
@@ -226,29 +162,22 @@ class NFBackbone(BaseModule):
             part.requires_grad_(False)
 
 
-def _per_stage(name: str, values: Sequence[int]) -> tuple[int, ...]:
-    values = tuple(values)
-    if len(values) != NUM_STAGES:
-        raise ValueError(f'{name}={values} must have one entry for each of the {NUM_STAGES} stages')
-    return tuple(check_positive(f'{name}[{i}]', v) for i, v in enumerate(values))
-
-
 def _check_out_indices(indices: Sequence[int]) -> tuple[int, ...]:
     known = f'0-{NUM_STAGES - 1} are the stages, {NUM_STAGES} the classification feature'
     if is_integer(indices):
-        raise ValueError(f'out_indices={indices} must be a sequence of integers ({known}), e.g. ({indices},)')
+        raise UserError(f'out_indices={indices} must be a sequence of integers ({known}), e.g. ({indices},)')
     indices = tuple(indices)
     for i in indices:
         if not is_integer(i) or not 0 <= i <= NUM_STAGES:
-            raise ValueError(f'out_indices={indices} holds {i!r}, which is out of range: {known}')
+            raise UserError(f'out_indices={indices} holds {i!r}, which is out of range: {known}')
     if not indices or list(indices) != sorted(set(indices)):
-        raise ValueError(f'out_indices={indices} must be increasing and not empty: {known}')
+        raise UserError(f'out_indices={indices} must be increasing and not empty: {known}')
     return tuple(map(int, indices))
 
 
 def _check_frozen_stages(value: int) -> int:
     if not is_integer(value) or not -1 <= value <= NUM_STAGES:
-        raise ValueError(
+        raise UserError(
             f'frozen_stages={value!r} is out of range: -1 freezes nothing, 0 the stem, '
             f'1-{NUM_STAGES} the stem and so many stages'
         )

@@ -1,12 +1,14 @@
-"""The one residual block of all families."""
+"""The one residual block of all families, and the stages made of it."""
 
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..layers import WSConv2d, avg_pool2d_same, build_attention, drop_path_mask
-from .arch import NFArch
+from ..layers.activations import Activation
+from .plan import BlockSpec
 
 
 class NFBlock(nn.Module):
@@ -18,71 +20,37 @@ class NFBlock(nn.Module):
     no gate (no attention at the end, no stochastic depth), the last conv's weight and bias carry the numbers.
 
     Args:
-        arch: the variant.
-        stage: index of the stage, for what differs by stage.
-        in_channels, out_channels: channels of the input and of the output.
-        transition: whether this is the first block of its stage, with a conv on the shortcut, which then starts from
-            the activations.
-        stride, dilation: of the 3x3 convs (the stride: of the first).
-        first: whether this is the network's very first block.
+        spec: the block's place and shape, and its alpha, beta and drop rate.
         act: elementwise activation without gain.
         gain: its gain gamma.
-        alpha, beta: see :func:`plan_betas`.
-        drop_path_rate: probability of dropping a sample's branch in training.
 
-    Shape: (N, C_in, H, W) -> (N, C_out, ceil(H / stride), ceil(W / stride)).
+    Shape: (N, spec.in_channels, H, W) -> (N, spec.out_channels, ceil(H / spec.stride), ceil(W / spec.stride)).
     """
 
-    def __init__(
-        self,
-        arch: NFArch,
-        stage: int,
-        in_channels: int,
-        out_channels: int,
-        transition: bool,
-        stride: int,
-        dilation: int,
-        first: bool,
-        act: Callable[[Tensor], Tensor],
-        gain: float,
-        alpha: float,
-        beta: float,
-        drop_path_rate: float,
-    ):
+    def __init__(self, spec: BlockSpec, act: Activation, gain: float):
         super().__init__()
-        width, groups = arch.bottleneck(stage, in_channels, out_channels, first)
-        self.act, self.alpha, self.drop_path_rate = act, alpha, drop_path_rate
-        self.shortcut_stride = stride if arch.shortcut_pool else 1  # of the pooling; else the conv strides
+        arch, width = spec.arch, spec.width
 
-        def conv(channels_in, channels_out, kernel, stride=1, dilation=1, groups=1, beta=1.0):
-            return WSConv2d(
-                channels_in,
-                channels_out,
-                kernel,
-                stride,
-                dilation,
-                groups,
-                input_scale=gain * beta,
-                dialect=arch.dialect,
-                padding=arch.padding,
-            )
+        def conv(inputs: int, outputs: int, stride: int = 1, beta: float = 1.0) -> WSConv2d:
+            return WSConv2d(inputs, outputs, 1, stride, 1, 1, gain * beta, arch.dialect, arch.padding)
 
-        if transition:
-            self.conv_shortcut = conv(in_channels, out_channels, 1, 1 if arch.shortcut_pool else stride, beta=beta)
-        else:
-            self.conv_shortcut = None
-        self.conv0 = conv(in_channels, width, 1, beta=beta)
-        self.conv1 = conv(width, width, 3, stride, dilation, groups)
-        self.conv1b = conv(width, width, 3, 1, dilation, groups) if arch.extra_conv else None
-        self.conv2 = conv(width, out_channels, 1)
-        self.attention_inside = arch.attention_inside
-        self.attention = build_attention(
-            arch.attention, width if arch.attention_inside else out_channels, arch.se_ratio, arch.se_divisor
-        )
-        if arch.skip_init:
-            self.skip_gain = nn.Parameter(torch.zeros(()))
-        else:
-            self.skip_gain = None
+        def conv3x3(stride: int = 1) -> WSConv2d:
+            return WSConv2d(width, width, 3, stride, spec.dilation, spec.groups, gain, arch.dialect, arch.padding)
+
+        self.act, self.alpha, self.drop_path_rate = act, spec.alpha, spec.drop_path_rate
+        self.shortcut_stride = spec.stride if arch.shortcut_pool else 1  # of the pooling; else the conv strides
+        self.conv_shortcut = None
+        if spec.transition:
+            stride = 1 if arch.shortcut_pool else spec.stride
+            self.conv_shortcut = conv(spec.in_channels, spec.out_channels, stride, spec.beta)
+        self.conv0 = conv(spec.in_channels, width, beta=spec.beta)
+        self.conv1 = conv3x3(spec.stride)
+        self.conv1b = conv3x3() if arch.extra_conv else None
+        self.conv2 = conv(width, spec.out_channels)
+        self.attention_inside = arch.inverted_bottleneck
+        self.attention = build_attention(arch.attention, spec.attention_channels, spec.se_hidden)
+        self.skip_gain = nn.Parameter(torch.zeros(())) if arch.skip_init else None
+        if self.skip_gain is None:
             nn.init.zeros_(self.conv2.gain)  # so that the branch still starts at zero
 
     def forward(self, x: Tensor) -> Tensor:
@@ -118,3 +86,23 @@ class NFBlock(nn.Module):
 
     def extra_repr(self) -> str:
         return f'alpha={self.alpha}, drop_path_rate={self.drop_path_rate:.4g}'
+
+
+class Stage(nn.Sequential):
+    """The blocks of one stage, one after the other.
+
+    Args:
+        blocks: of one stage of a plan.
+        act, gain: see :class:`NFBlock`.
+
+    Shape: (N, C_in, H, W) -> (N, C_out, ceil(H / stride), ceil(W / stride)), the stride being the first block's.
+    """
+
+    def __init__(self, blocks: Iterable[BlockSpec], act: Activation, gain: float):
+        super().__init__(*(NFBlock(block, act, gain) for block in blocks))
+
+    def forward(self, x: Tensor, with_cp: bool = False) -> Tensor:
+        """The output of the last block; ``with_cp`` recomputes each block in the backward pass."""
+        for block in self:
+            x = checkpoint(block, x, use_reentrant=False) if with_cp and torch.is_grad_enabled() else block(x)
+        return x

@@ -26,5 +26,5 @@ class NFRegNet(NFBackbone):
         ((36, 78, 156, 330), (4, 8, 16, 32))
     """
 
-    def __init__(self, arch: str | Mapping[str, Any] = 'B0', **kwargs):
+    def __init__(self, arch: str | Mapping[str, Any] = 'B0', **kwargs: Any):
         super().__init__(resolve_arch('NFRegNet', arch), **kwargs)

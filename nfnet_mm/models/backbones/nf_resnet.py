@@ -1,6 +1,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from nfnet_mm.errors import UserError
 from nfnet_mm.registry import MODELS
 
 from .arch import resolve_arch
@@ -33,14 +34,14 @@ class NFResNet(NFBackbone):
         depth: int | str | Mapping[str, Any] = 50,
         arch: str | Mapping[str, Any] | None = None,
         attention: str | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
-        if arch is None and isinstance(depth, Mapping):
-            arch = depth
+        if attention is not None and (arch is not None or not str(depth).isdecimal()):
+            given = depth if arch is None else arch
+            raise UserError(f'attention={attention!r} goes with depth; arch={given!r} states its own attention')
         if arch is None:
-            arch = resolve_arch('NFResNet', str(depth))
-            if attention is not None:
-                arch = resolve_arch('NFResNet', dict(depths=arch.depths, attention=attention))
-        elif attention is not None:
-            raise ValueError(f'attention={attention!r} goes with depth; arch={arch!r} states its own attention')
-        super().__init__(resolve_arch('NFResNet', arch), **kwargs)
+            arch = depth if isinstance(depth, Mapping) else str(depth)
+        row = resolve_arch('NFResNet', arch)
+        if attention is not None:
+            row = resolve_arch('NFResNet', dict(depths=row.depths, attention=attention))
+        super().__init__(row, **kwargs)

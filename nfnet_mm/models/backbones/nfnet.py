@@ -31,5 +31,5 @@ class NFNet(NFBackbone):
         (1, 128, 2, 3)
     """
 
-    def __init__(self, arch: str | Mapping[str, Any] = 'F0', **kwargs):
+    def __init__(self, arch: str | Mapping[str, Any] = 'F0', **kwargs: Any):
         super().__init__(resolve_arch('NFNet', arch), **kwargs)

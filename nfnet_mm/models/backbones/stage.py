@@ -4,11 +4,12 @@ from typing import Any
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from nfnet_mm.errors import check_positive, is_integer
+from nfnet_mm.errors import UserError, check_positive, is_integer
 from nfnet_mm.registry import MODELS
 
-from .arch import NUM_STAGES
-from .base import NFBackbone, build_stage, run_stage
+from .base import NFBackbone
+from .block import Stage
+from .plan import NUM_STAGES, plan_blocks
 
 # What a network's config may say besides its variant; the rest of a backbone's arguments are not a single stage's.
 _SHARED = ('type', 'arch', 'depth', 'attention', 'act', 'alpha', 'drop_path_rate', 'with_cp')
@@ -39,7 +40,7 @@ class NFStage(BaseModule):
     Shape: (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)).
 
     Raises:
-        ValueError: an argument is out of range or no argument of a single stage; the message quotes it.
+        UserError: an argument is out of range or no argument of a single stage; the message quotes it.
 
     Example:
         >>> import torch
@@ -59,18 +60,18 @@ class NFStage(BaseModule):
     ):
         super().__init__(init_cfg=init_cfg)
         if not isinstance(backbone, Mapping) or 'type' not in backbone:
-            raise ValueError(f"backbone={backbone!r} must be a config such as dict(type='nfnet_mm.NFNet', arch='F0')")
+            raise UserError(f"backbone={backbone!r} must be a config such as dict(type='nfnet_mm.NFNet', arch='F0')")
         for key, value in backbone.items():
             if key not in _SHARED:
-                raise ValueError(
+                raise UserError(
                     f'backbone.{key}={value!r} is of a whole network, not of one stage; '
                     f'known here: {", ".join(_SHARED)}'
                 )
         if not is_integer(stage) or not 0 <= stage < NUM_STAGES:
-            raise ValueError(f'stage={stage!r} is out of range: 0-{NUM_STAGES - 1} are the stages')
+            raise UserError(f'stage={stage!r} is out of range: 0-{NUM_STAGES - 1} are the stages')
         network = MODELS.build(dict(backbone, out_indices=(0,)))  # its smallest part, which knows all that is shared
         if not isinstance(network, NFBackbone):
-            raise ValueError(
+            raise UserError(
                 f'backbone.type={backbone["type"]!r} is none of a normalizer-free network: '
                 'nfnet_mm.NFNet, nfnet_mm.NFResNet, nfnet_mm.NFRegNet'
             )
@@ -78,24 +79,18 @@ class NFStage(BaseModule):
         self.stage, self.activate, self.feature_gain = stage, activate, network.feature_gain
         self.in_channels, self.out_channels = (self.arch.stem_channels[-1], *self.arch.widths)[stage : stage + 2]
         self.stride = check_positive('stride', self.arch.strides[stage] if stride is None else stride)
-        blocks = build_stage(
-            self.arch,
-            stage,
-            self.stride,
-            check_positive('dilation', dilation),
-            network.act,
-            network.act_gain,
-            network.alpha,
-            network.drop_path_rate,
-        )
+        strides, dilations = list(self.arch.strides), [1] * NUM_STAGES
+        strides[stage], dilations[stage] = self.stride, check_positive('dilation', dilation)
+        plan = plan_blocks(self.arch, network.alpha, network.drop_path_rate, strides, dilations)
+        blocks = Stage((b for b in plan if b.stage == stage), network.act, network.act_gain)
         self.stages = nn.ModuleDict({str(stage): blocks})
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(
+            raise UserError(
                 f'{type(self).__name__} takes features of shape (N, {self.in_channels}, H, W), the input '
                 f'of stage {self.stage}, got {tuple(x.shape)}'
             )
-        x = run_stage(self.stages[str(self.stage)], x, self.with_cp)
+        x = self.stages[str(self.stage)](x, self.with_cp)
         return self.act(x) * self.feature_gain if self.activate else x

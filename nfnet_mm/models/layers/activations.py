@@ -1,6 +1,5 @@
 """Activations and the gains that keep their output at unit variance."""
 
-import difflib
 import math
 from collections.abc import Callable
 from functools import partial
@@ -8,6 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from nfnet_mm.errors import UserError, did_you_mean
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -36,7 +37,8 @@ def _identity(x: Tensor) -> Tensor:
     return x
 
 
-_FUNCTIONS = {  # importable by name, each of them, so that a network that holds one can be pickled
+# Importable by name, each of them, so that a network that holds one can be pickled.
+_FUNCTIONS: dict[str, Activation] = {
     'identity': _identity,
     'gelu': partial(F.gelu, approximate='tanh'),  # the authors' GELU is the tanh approximation
     'gelu_exact': F.gelu,
@@ -55,7 +57,7 @@ def get_activation(act: str | Activation) -> Activation:
             any elementwise callable on tensors, which is returned as it is.
 
     Raises:
-        ValueError: the name is unknown (the message lists the known ones), or the callable overwrites its input.
+        UserError: the name is unknown (the message lists the known ones), or the callable overwrites its input.
     """
     if callable(act):
         _refuse_in_place(act)
@@ -66,13 +68,13 @@ def get_activation(act: str | Activation) -> Activation:
         if act in _GAINS or act in _OTHERS:
             return getattr(F, act)
     known = sorted({*_GAINS, *_OTHERS})
-    near = difflib.get_close_matches(str(act), known, n=1)
-    hint = f' Did you mean {near[0]!r}?' if near else ''
-    raise ValueError(f'act={act!r} is no known activation.{hint} Known: {", ".join(known)}; or give a callable.')
+    raise UserError(
+        f'act={act!r} is no known activation.{did_you_mean(act, known)} Known: {", ".join(known)}; or give a callable.'
+    )
 
 
 def _refuse_in_place(act: Activation) -> None:
-    """Raise ValueError if ``act`` overwrites its input, which is the shortcut and a backbone's output, too."""
+    """Raise UserError if ``act`` overwrites its input, which is the shortcut and a backbone's output, too."""
     x = torch.linspace(-3, 3, 7, device='cpu')
     before = x.clone()
     with torch.no_grad():
@@ -81,7 +83,7 @@ def _refuse_in_place(act: Activation) -> None:
         except (RuntimeError, TypeError):  # of another dtype, or on the meta device: nothing can be seen here
             return
     if not torch.equal(x, before):
-        raise ValueError(
+        raise UserError(
             f'act={act!r} overwrites its input, which is read again as the shortcut: give one that does '
             'not (inplace=False)'
         )
@@ -99,7 +101,7 @@ def activation_gain(act: str | Activation) -> float:
         True
 
     Raises:
-        ValueError: the activation is unknown, or constant on N(0, 1) samples.
+        UserError: the activation is unknown, or constant on N(0, 1) samples.
     """
     if isinstance(act, str) and act in _GAINS:
         return _GAINS[act]
@@ -114,7 +116,7 @@ def activation_gain(act: str | Activation) -> float:
             y = fn(x.float()).double()
     variance = float((density * y * y).sum() - (density * y).sum() ** 2)
     if not (math.isfinite(variance) and variance > 1e-12):
-        raise ValueError(f'act={act!r} has variance {variance} on N(0, 1) inputs, so no gain can scale it to 1.')
+        raise UserError(f'act={act!r} has variance {variance} on N(0, 1) inputs, so no gain can scale it to 1.')
     return variance**-0.5
 
 

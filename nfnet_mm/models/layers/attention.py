@@ -7,16 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def round_to_multiple(value: float, divisor: int) -> int:
-    """``value`` to the nearest multiple of ``divisor``, at least one; truncated where ``divisor`` is 1.
-
-    Example:
-        >>> round_to_multiple(36, 8), round_to_multiple(2.9, 1), round_to_multiple(1, 8)
-        (40, 2, 8)
-    """
-    return max(divisor, int(value + divisor / 2) // divisor * divisor) if divisor > 1 else int(value)
-
-
 class SqueezeExcite(nn.Module):
     """The gate of Squeeze-Excite: sigmoid(fc2(relu(fc1(mean over H, W)))), the hidden ReLU without gain.
 
@@ -61,10 +51,8 @@ class EfficientChannelAttention(nn.Module):
         return torch.sigmoid(gate).transpose(1, 2)[..., None]
 
 
-def build_attention(kind: str | None, channels: int, se_ratio: float, se_divisor: int) -> nn.Module | None:
-    """The gate module for ``channels`` channels: ``'se'``, ``'eca'`` or None for none."""
-    if kind is None:
-        return None
-    if kind == 'eca':
-        return EfficientChannelAttention(channels)
-    return SqueezeExcite(channels, round_to_multiple(channels * se_ratio, se_divisor))
+def build_attention(kind: str | None, channels: int, hidden: int | None) -> nn.Module | None:
+    """The gate module for ``channels`` channels: ``'se'`` (with ``hidden``), ``'eca'`` or None for none."""
+    if kind == 'se' and hidden is not None:
+        return SqueezeExcite(channels, hidden)
+    return EfficientChannelAttention(channels) if kind == 'eca' else None

@@ -1,9 +1,13 @@
 """Scaled weight standardisation, in both dialects in which public weights exist."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from nfnet_mm.errors import UserError
 
 from .padding import same_padding
 
@@ -43,14 +47,14 @@ class _Standardize(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, weight: Tensor, gain: Tensor, dialect: str) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, gain: Tensor, dialect: str) -> Tensor:
         centred, scale, *rows = _standardize(weight, gain, dialect)
         ctx.save_for_backward(weight, gain, *rows)
         return centred.mul_(scale)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         weight, gain, mean, inverse, shrink = ctx.saved_tensors
         total = grad.sum(1, keepdim=True)
         # <grad, weight - mean> of each row, reduced without writing a product as large as the weights
@@ -129,9 +133,9 @@ class WSConv2d(nn.Conv2d):
         gain_init: float = 1.0,
     ):
         if dialect not in DIALECTS:
-            raise ValueError(f'dialect={dialect!r} is not one of {DIALECTS}')
+            raise UserError(f'dialect={dialect!r} is not one of {DIALECTS}')
         if padding not in PADDINGS:
-            raise ValueError(f'padding={padding!r} is not one of {PADDINGS}')
+            raise UserError(f'padding={padding!r} is not one of {PADDINGS}')
         # With stride 1 and an odd kernel both rules are the same fixed padding, known here and now.
         super().__init__(
             in_channels, out_channels, kernel_size, stride, dilation * (kernel_size - 1) // 2, dilation, groups
@@ -144,7 +148,8 @@ class WSConv2d(nn.Conv2d):
     def reset_parameters(self) -> None:
         """Weights from N(0, 1 / fan-in), bias zero (authors' code)."""
         nn.init.normal_(self.weight, std=self.weight[0].numel() ** -0.5)
-        nn.init.zeros_(self.bias)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def standardized_weight(self, scale: Tensor | None = None) -> Tensor:
         """The (O, I / groups, k, k) weight that the conv really applies; ``scale`` multiplies it for free."""
@@ -153,7 +158,7 @@ class WSConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         """The conv of ``x``; ``scale``, a 0-d tensor, multiplies the whole output through weight and bias."""
-        padding = self.padding
+        padding: str | int | tuple[int, ...] = self.padding
         if self.pad_same:
             (k, _), (s, _), (d, _) = self.kernel_size, self.stride, self.dilation
             top, bottom = same_padding(x.shape[-2], k, s, d)
@@ -161,7 +166,7 @@ class WSConv2d(nn.Conv2d):
             padding = (top, left)
             if (top, left) != (bottom, right):
                 x, padding = F.pad(x, (left, right, top, bottom)), 0
-        bias = self.bias if scale is None else self.bias * scale
+        bias = self.bias if scale is None or self.bias is None else self.bias * scale
         return F.conv2d(x, self.standardized_weight(scale), bias, self.stride, padding, self.dilation, self.groups)
 
     def extra_repr(self) -> str:
