@@ -1,21 +1,18 @@
 """A file of weights to a file of weights, all or nothing."""
 
 import os
-import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import BinaryIO
 
 import torch
 
 from nfnet_mm import __version__
+from nfnet_mm.errors import write_atomically
 from nfnet_mm.models.layers.ws_conv import DIALECTS
 
-from .errors import ConversionError
+from .errors import ConversionError, naming
 from .formats.safetensors import write_safetensors
-from .layout import describe
 from .load import check_arch, find_arch, load_weights
-from .names.timm import to_timm
+from .names.timm import write_timm
 
 SUFFIXES = ('.pth', '.safetensors')
 
@@ -26,7 +23,7 @@ class Summary:
 
     source: str  # 'deepmind', 'timm' or 'ours'
     family: str
-    arch: str | None  # the variant's name, None for one that the table has not
+    arch: str | None  # the variant's key in the table, None for one that it has not
     dialect: str
     parameters: int
     num_classes: int
@@ -46,34 +43,32 @@ def convert_file(
     """Convert a classifier's weights from DeepMind's, timm's or our names to ours or timm's.
 
     Args:
-        source: What :func:`~nfnet_mm.converters.load.load_weights` reads; its kind is told from its content.
-        target: The file to write, ``.pth`` ({'state_dict', 'meta'}) or ``.safetensors``. It is there whole or not at
+        source: what :func:`~nfnet_mm.converters.load.load_weights` reads; its kind is told from its content.
+        target: the file to write, ``.pth`` ({'state_dict', 'meta'}) or ``.safetensors``. It is there whole or not at
             all.
-        arch: The variant the weights have to be of; found from their shapes by default.
+        arch: the variant the weights have to be of; found from their shapes by default.
         dialect: 'authors' or 'timm', the one they were trained in; by default as
             :mod:`~nfnet_mm.converters.load` tells.
-        to: The names to write, 'ours' or 'timm'.
-        force: Replace ``target`` if it exists.
+        to: the names to write, 'ours' or 'timm'.
+        force: replace ``target`` if it exists.
 
     Raises:
-        ConversionError: Anything is wrong with a file, its weights or an argument; one line, and nothing is written.
+        ConversionError: anything is wrong with the source, its weights or an argument; one line, and nothing is
+            written.
+        UserError: the target cannot be written.
     """
     _check_target(source, target, force)
     if dialect not in (None, *DIALECTS):
         raise ConversionError(f'dialect={dialect!r} must be one of {", ".join(DIALECTS)}')
     if to not in ('ours', 'timm'):
         raise ConversionError(f'to={to!r} must be ours or timm')
-    weights = load_weights(source)
-    try:
-        layout = describe(weights.state_dict)
-        dialect = dialect or weights.dialect
-        arch = arch or find_arch(layout, dialect)
-        if arch is not None:
-            check_arch(weights.state_dict, layout, arch)
-        state = to_timm(weights.state_dict) if to == 'timm' else weights.state_dict
-    except ConversionError as error:
-        raise type(error)(f'{source!r}: {error}') from None
-    summary = Summary(weights.source, layout.family, arch, dialect, layout.parameters, layout.num_classes, to)
+    weights = load_weights(source, dialect=dialect)
+    with naming(source):
+        layout = weights.classifier_layout()
+        arch = find_arch(layout, weights.dialect) if arch is None else check_arch(layout, arch)
+    state = write_timm(weights.state_dict, layout) if to == 'timm' else weights.state_dict
+    classes = layout.num_classes or 0
+    summary = Summary(weights.source, layout.family, arch, weights.dialect, layout.parameters, classes, to)
     meta = {k: v for k, v in asdict(summary).items() if v is not None} | {'nfnet_mm_version': __version__}
     if target.endswith('.pth'):
         write_atomically(target, lambda file: torch.save({'state_dict': state, 'meta': meta}, file))
@@ -96,37 +91,3 @@ def _check_target(source: str, target: str, force: bool) -> None:
         raise ConversionError(f'{target!r} is the source itself')
     if os.path.exists(target) and not force:
         raise ConversionError(f'{target!r} exists; --force replaces it')
-
-
-def write_atomically(target: str, write: Callable[[BinaryIO], None]) -> None:
-    """Write a file so that it is there whole or not at all, after a crash too.
-
-    Args:
-        target: Its path; what is there is replaced.
-        write: Writes the content to a file opened for binary writing.
-
-    Raises:
-        ConversionError: It cannot be written.
-    """
-    folder = os.path.dirname(target) or '.'
-    try:
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f'.{os.path.basename(target)}.', suffix='.tmp')
-        try:
-            with os.fdopen(handle, 'wb') as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)  # mkstemp lets only the owner read
-            os.replace(temporary, target)
-        finally:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
-        directory = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as error:
-        raise ConversionError(f'{target!r} was not written: {error.strerror or error}') from None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nfnet_mm.errors import some
 from nfnet_mm.models.backbones.stage import NFStage
-from nfnet_mm.registry import WEIGHT_INITIALIZERS
+from nfnet_mm.registry import WEIGHT_INITIALIZERS, type_name
 
 from .errors import ConversionError
 from .load import Weights, load_weights
@@ -99,10 +99,7 @@ class NFPretrained:
     def _check_last(self, module: nn.Module) -> None:
         """Of several initialisations mmengine runs only its own ``Pretrained`` last, whatever their order."""
         cfgs = getattr(module, 'init_cfg', None)
-        kinds = [
-            str(getattr(cfg.get('type'), '__name__', cfg.get('type'))).rpartition('.')[2]
-            for cfg in (cfgs if isinstance(cfgs, (list, tuple)) else ())
-        ]
+        kinds = [type_name(cfg) for cfg in cfgs] if isinstance(cfgs, (list, tuple)) else []
         own = type(self).__name__
         if own in kinds and any(kind not in (own, 'Pretrained') for kind in kinds[kinds.index(own) :]):
             raise ConversionError(

@@ -1,4 +1,4 @@
-"""The keys and shapes of a classifier's state dict, read off the dict itself.
+"""The names and shapes of a classifier's weights: read off a state dict, and held against the modules themselves.
 
 The classifier is mmpretrain's ``ImageClassifier`` around one of our backbones::
 
@@ -11,24 +11,31 @@ The classifier is mmpretrain's ``ImageClassifier`` around one of our backbones::
     backbone.final_conv.{weight (F,C,1,1), gain (F,), bias (F,)}       NFNet, NFRegNet
     head.fc.{weight (classes,F), bias (classes,)}
 
-A dict that any converter produced is held against this before anyone sees it.
+A few sizes in a state dict are free (depths, widths, groups, ...). They make a plan of blocks, the modules of that plan
+have all names and shapes, and those of the state dict have to be the same.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from math import isfinite
+from dataclasses import dataclass, field, replace
+from functools import cache
+from math import isfinite, prod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from nfnet_mm.errors import some
+from nfnet_mm.errors import UserError, some
+from nfnet_mm.models.backbones.arch import resolve_arch
+from nfnet_mm.models.backbones.base import Stem
+from nfnet_mm.models.backbones.block import NFBlock
+from nfnet_mm.models.backbones.plan import NUM_STAGES, BlockSpec, NFArch, plan_blocks
+from nfnet_mm.models.layers import WSConv2d
 
 from .errors import ConversionError
 
-_BLOCK = re.compile(r'backbone\.stages\.(\d+)\.(\d+)\.(.+)')
-_STAGES = 4
-_SE = ('fc1.weight', 'fc1.bias', 'fc2.weight', 'fc2.bias')
+_BLOCK = re.compile(r'backbone\.stages\.(\d{1,6})\.(\d{1,6})\.(.+)')
+_STEM, _FINAL, _HEAD = 'backbone.stem.conv0.weight', 'backbone.final_conv.weight', 'head.fc.weight'
 _RANKS = (  # by the key, the first that matches
     (r'.*attention\.conv\.weight', 3),
     (r'.*\.(?:final_)?conv\w*\.weight', 4),
@@ -36,99 +43,172 @@ _RANKS = (  # by the key, the first that matches
     (r'.*\.(?:gain|bias)', 1),
     (r'.*\.skip_gain', 0),
 )
+Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a state dict's keys and shapes tell of its network."""
+    """The shape of a network, equal for two that have the same weights but for their values."""
 
     family: str  # 'NFNet', 'NFResNet' or 'NFRegNet'
     depths: tuple[int, ...]
     widths: tuple[int, ...]  # output channels of each stage
     mid_widths: tuple[int, ...]  # of the last block of each stage
-    group_widths: tuple[int, ...]
+    group_widths: tuple[int, ...]  # of the last block of each stage
     stem_channels: int
-    in_channels: int
     attention: str | None  # 'se', 'eca' or None
     se_hidden: int | None  # of the last block
     skip_gain: bool
     final_channels: int | None
+    in_channels: int
     num_classes: int | None  # None without a head
-    parameters: int
+    shapes: Shapes = field(repr=False)  # of every weight, in the order of the modules
+
+    @property
+    def parameters(self) -> int:
+        return sum(map(prod, self.shapes.values()))
+
+
+def planned_layout(
+    family: str, arch: NFArch, blocks: Iterable[BlockSpec], in_channels: int, num_classes: int | None
+) -> Layout:
+    """The layout of a planned network.
+
+    Args:
+        family: a key of ``FAMILIES``.
+        arch: its design.
+        blocks: its blocks in order, of :func:`plan_blocks`.
+        in_channels: channels of the images.
+        num_classes: of the head; None for a network without.
+    """
+    blocks = list(blocks)
+    last = [block for block in blocks if block.index == arch.depths[block.stage] - 1]
+    return Layout(
+        family=family,
+        depths=arch.depths,
+        widths=arch.widths,
+        mid_widths=tuple(block.width for block in last),
+        group_widths=tuple(block.width // block.groups for block in last),
+        stem_channels=arch.stem_channels[-1],
+        attention=arch.attention,
+        se_hidden=last[-1].se_hidden,
+        skip_gain=arch.skip_init,
+        final_channels=arch.final_channels,
+        in_channels=in_channels,
+        num_classes=num_classes,
+        shapes=_shapes(arch, blocks, in_channels, num_classes),
+    )
+
+
+def _shapes(arch: NFArch, blocks: Iterable[BlockSpec], in_channels: int, num_classes: int | None) -> Shapes:
+    act, gain = nn.Identity(), 1.0  # which have no weights
+    parts: dict[str, dict[str, Tensor]] = {}
+    kinds: dict[tuple, dict[str, Tensor]] = {}  # most blocks have the shapes of another
+    with torch.device('meta'):  # shapes only
+        parts['backbone.stem'] = Stem(arch, in_channels, act, gain).state_dict()
+        for block in blocks:
+            kind = (block.transition, block.in_channels, block.out_channels, block.width, block.groups, block.se_hidden)
+            if kind not in kinds:
+                kinds[kind] = NFBlock(block, act, gain).state_dict()
+            parts[f'backbone.stages.{block.stage}.{block.index}'] = kinds[kind]
+        channels = arch.widths[-1]
+        if arch.final_channels:
+            parts['backbone.final_conv'] = WSConv2d(channels, arch.final_channels, 1).state_dict()
+            channels = arch.final_channels
+        if num_classes:
+            parts['head.fc'] = nn.Linear(channels, num_classes).state_dict()
+    return {f'{part}.{name}': tuple(v.shape) for part, state in parts.items() for name, v in state.items()}
 
 
 def describe(state_dict: Mapping[str, Tensor], head: bool = True) -> Layout:
     """Check a classifier's state dict in full and say which network it is.
 
     Args:
-        state_dict: Keys and shapes as in the module's docstring.
-        head: Whether ``head.fc`` has to be there, or must not be.
+        state_dict: keys and shapes as in the module's docstring.
+        head: whether ``head.fc`` has to be there, or must not be.
 
     Raises:
-        ConversionError: A key is missing or left over, a rank or shape does not fit the rest, a weight is not a
+        ConversionError: a key is missing or left over, a rank or shape does not fit the rest, a weight is not a
             floating-point number, or is NaN or Inf.
     """
     check_leaves(state_dict)
-    depths = _depths(state_dict)
-    stem = 4 if 'backbone.stem.conv1.weight' in state_dict else 1
-    first = {m[3] for m in map(_BLOCK.fullmatch, state_dict) if m and m[1] == m[2] == '0'}
-    attention = 'eca' if 'attention.conv.weight' in first else 'se' if first & {f'attention.{k}' for k in _SE} else None
-    parts = dict(
-        conv1b=any(k.startswith('conv1b.') for k in first),
-        attention=attention,
-        skip_gain='skip_gain' in first,
-        final='backbone.final_conv.weight' in state_dict,
-    )
-    expected = list(_keys(depths, stem, head=head, **parts))
-    missing, leftover = set(expected) - set(state_dict), set(state_dict) - set(expected)
-    if missing or leftover:
-        told = [f'{len(s)} {what}: {some(s)}' for s, what in ((missing, 'missing'), (leftover, 'left over')) if s]
-        raise ConversionError('the weights do not make one network: ' + '; '.join(told))
+    return read_layout(state_dict, head)
 
-    shape = {k: tuple(v.shape) for k, v in state_dict.items()}
-    kernel = shape['backbone.stem.conv0.weight'][2]
+
+def read_layout(state_dict: Mapping[str, Tensor], head: bool = True) -> Layout:
+    """:func:`describe` for weights that :func:`check_leaves` has seen: no values are looked at."""
+    shapes: Shapes = {key: tuple(value.shape) for key, value in state_dict.items()}
+    try:
+        layout = _fit(shapes, head)
+    except UserError as error:  # no design has such numbers
+        raise ConversionError(str(error)) from None
+    missing, left_over = layout.shapes.keys() - shapes.keys(), shapes.keys() - layout.shapes.keys()
+    if missing or left_over:
+        told = [f'{len(s)} {what}: {some(s)}' for s, what in ((missing, 'missing'), (left_over, 'left over')) if s]
+        raise ConversionError('the weights do not make one network: ' + '; '.join(told))
+    for key, want in layout.shapes.items():
+        if shapes[key] != want:
+            raise ConversionError(f'{key} has shape {shapes[key]}, its neighbours need {want}')
+    return layout
+
+
+def _fit(shapes: Shapes, head: bool) -> Layout:
+    """The layout of the sizes that are free; whether the rest of the shapes are its, too, is not looked at."""
+    found = [match.groups() for match in map(_BLOCK.fullmatch, shapes) if match]
+    blocks = {(int(stage), int(index)) for stage, index, _ in found}
+    stages = sorted({stage for stage, _ in blocks})
+    if stages != list(range(NUM_STAGES)):
+        raise ConversionError(f'found the stages {stages}, every family has {NUM_STAGES}')
+    depths = tuple(max(index for s, index in blocks if s == stage) + 1 for stage in stages)
+    if sum(depths) > len(shapes):
+        raise ConversionError(f'the blocks of the stages go up to {depths}, with {len(shapes)} weights in all')
+    count = Counter(name for *_, name in found)
+
+    def most_have(name: str) -> bool:
+        return 2 * count[name] > len(blocks)
+
+    def size(key: str, axis: int = 0) -> int:
+        return shapes[key][axis] if key in shapes else 1  # that it is missing is said later
+
+    stem = 4 if 'backbone.stem.conv1.weight' in shapes else 1
+    final = any(key.startswith('backbone.final_conv.') for key in shapes)
+    extra = most_have('conv1b.weight')
+    kernel = size(_STEM, 2) if _STEM in shapes else 3 if stem == 4 or final else 7
     family = 'NFNet' if stem == 4 else 'NFResNet' if kernel == 7 else 'NFRegNet'
-    if parts['final'] != (family != 'NFResNet') or parts['conv1b'] != (family == 'NFNet'):
+    if final != (family != 'NFResNet') or extra != (family == 'NFNet'):
         raise ConversionError(
             f'no known family has {stem} stem convolution(s) of {kernel}x{kernel} '
-            f'{"with" if parts["conv1b"] else "without"} conv1b {"with" if parts["final"] else "without"} final_conv'
+            f'{"with" if extra else "without"} conv1b {"with" if final else "without"} final_conv'
         )
-    for key, want in _shapes(shape, depths, stem, kernel, family, attention).items():
-        if shape[key] != want:
-            raise ConversionError(f'{key} has shape {shape[key]}, its neighbours need {want}')
-
-    last = [f'backbone.stages.{i}.{d - 1}.' for i, d in enumerate(depths)]
-    return Layout(
-        family=family,
+    fields = dict(
+        widths=tuple(size(f'backbone.stages.{stage}.0.conv2.weight') for stage in stages),
         depths=depths,
-        widths=tuple(shape[p + 'conv2.weight'][0] for p in last),
-        mid_widths=tuple(shape[p + 'conv1.weight'][0] for p in last),
-        group_widths=tuple(shape[p + 'conv1.weight'][1] for p in last),
-        stem_channels=shape[f'backbone.stem.conv{stem - 1}.weight'][0],
-        in_channels=shape['backbone.stem.conv0.weight'][1],
-        attention=attention,
-        se_hidden=shape[last[-1] + 'attention.fc1.weight'][0] if attention == 'se' else None,
-        skip_gain=parts['skip_gain'],
-        final_channels=shape['backbone.final_conv.weight'][0] if parts['final'] else None,
-        num_classes=shape['head.fc.weight'][0] if head else None,
-        parameters=sum(v.numel() for v in state_dict.values()),
+        stem_channels=tuple(size(f'backbone.stem.conv{s}.weight') for s in range(stem)),
+        bottleneck_ratio=1,  # of each block below
+        group_width=None,
+        final_channels=size(_FINAL) if final else None,
+        attention='eca' if most_have('attention.conv.weight') else 'se' if most_have('attention.fc1.weight') else None,
+        skip_init=most_have('skip_gain'),
     )
 
+    @cache
+    def arch_with(se_ratio: float) -> NFArch:
+        return resolve_arch(family, {**fields, 'se_ratio': se_ratio})
 
-def ordered(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights in one order: stem, blocks by number, final conv, head.
+    def as_found(block: BlockSpec) -> BlockSpec:
+        name = f'backbone.stages.{block.stage}.{block.index}.'
+        width, group = size(name + 'conv0.weight'), size(name + 'conv1.weight', 1)
+        if width % group:
+            raise ConversionError(f'{name}conv1.weight has groups of {group} in {width} channels')
+        block = replace(block, width=width, groups=width // group)
+        if block.arch.attention != 'se':
+            return block
+        hidden = size(name + 'attention.fc1.weight')  # half a channel more, as ratios are rounded down
+        return replace(block, arch=arch_with((hidden + 0.5) / block.attention_channels))
 
-    >>> list(ordered({'head.fc.bias': 1, 'backbone.stages.0.10.skip_gain': 2, 'backbone.stages.0.9.skip_gain': 3}))
-    ['backbone.stages.0.9.skip_gain', 'backbone.stages.0.10.skip_gain', 'head.fc.bias']
-    """
-
-    def place(key):
-        block = _BLOCK.fullmatch(key)
-        if block:
-            return 1, int(block[1]), int(block[2]), block[3]
-        return 0 if '.stem.' in key else 2, 0, 0, key
-
-    return {k: state_dict[k] for k in sorted(state_dict, key=place)}
+    arch = arch_with(1.0)
+    specs = map(as_found, plan_blocks(arch))
+    return planned_layout(family, arch, specs, size(_STEM, 1), size(_HEAD) if head else None)
 
 
 def check_leaves(state_dict: Mapping[str, Tensor]) -> None:
@@ -146,79 +226,3 @@ def check_leaves(state_dict: Mapping[str, Tensor]) -> None:
         # One pass and no copy; NaN passes through. On the meta device there is nothing to look at.
         if not value.is_meta and not all(map(isfinite, torch.aminmax(value.detach()))):
             raise ConversionError(f'{key} holds NaN or Inf')
-
-
-def _depths(keys: Iterable[str]) -> tuple[int, ...]:
-    blocks = {(int(m[1]), int(m[2])) for m in map(_BLOCK.fullmatch, keys) if m}
-    stages = {i for i, _ in blocks}
-    if stages != set(range(_STAGES)):
-        raise ConversionError(f'found the stages {sorted(stages)}, every family has {_STAGES}')
-    return tuple(max(j for s, j in blocks if s == i) + 1 for i in range(_STAGES))
-
-
-def _keys(depths, stem, conv1b, attention, skip_gain, final, head) -> Iterable[str]:
-    def conv(name):
-        return (f'{name}.{leaf}' for leaf in ('weight', 'gain', 'bias'))
-
-    for s in range(stem):
-        yield from conv(f'backbone.stem.conv{s}')
-    for i, depth in enumerate(depths):
-        for j in range(depth):
-            block = f'backbone.stages.{i}.{j}.'
-            for name in ('conv0', 'conv1', *['conv1b'] * conv1b, 'conv2', *['conv_shortcut'] * (j == 0)):
-                yield from conv(block + name)
-            leaves = {'se': _SE, 'eca': ('conv.weight',), None: ()}[attention]
-            yield from (f'{block}attention.{leaf}' for leaf in leaves)
-            if skip_gain:
-                yield block + 'skip_gain'
-    if final:
-        yield from conv('backbone.final_conv')
-    if head:
-        yield from ('head.fc.weight', 'head.fc.bias')
-
-
-def _shapes(shape, depths, stem, kernel, family, attention) -> dict[str, tuple[int, ...]]:
-    """What every shape has to be, given the free ones: channels in and out, group widths, hidden widths, classes."""
-    want = {}
-
-    def conv(name, size, inputs):
-        out = shape[name + '.weight'][0]
-        want[name + '.weight'] = (out, inputs, size, size)
-        want[name + '.gain'] = want[name + '.bias'] = (out,)
-        return out
-
-    channels = shape['backbone.stem.conv0.weight'][1]
-    for s in range(stem):
-        channels = conv(f'backbone.stem.conv{s}', kernel if stem == 1 else 3, channels)
-    for i, depth in enumerate(depths):
-        for j in range(depth):
-            block = f'backbone.stages.{i}.{j}.'
-            mid = conv(block + 'conv0', 1, channels)
-            for name in ('conv1', 'conv1b')[: 1 + (family == 'NFNet')]:
-                group = shape[block + 'conv1.weight'][1]
-                conv(block + name, 3, group)
-                if not group or mid % group:
-                    raise ConversionError(f'{block}{name}.weight has groups of {group} in {mid} channels')
-                want[f'{block}{name}.weight'] = (mid, group, 3, 3)
-            out = conv(block + 'conv2', 1, mid)
-            if j == 0:
-                conv(block + 'conv_shortcut', 1, channels)
-                want[block + 'conv_shortcut.weight'] = (out, channels, 1, 1)
-            elif out != channels:
-                raise ConversionError(f'{block}conv2.weight has {out} outputs, its shortcut has {channels}')
-            seen = mid if family == 'NFRegNet' else out
-            if attention == 'se':
-                hidden = shape[block + 'attention.fc1.weight'][0]
-                want.update(
-                    zip((f'{block}attention.{k}' for k in _SE), ((hidden, seen), (hidden,), (seen, hidden), (seen,)))
-                )
-            elif attention == 'eca':
-                size = shape[block + 'attention.conv.weight'][2]
-                want[block + 'attention.conv.weight'] = (1, 1, size | 1)
-            channels = out
-    if family != 'NFResNet':
-        channels = conv('backbone.final_conv', 1, channels)
-    if 'head.fc.weight' in shape:
-        classes = shape['head.fc.weight'][0]
-        want['head.fc.weight'], want['head.fc.bias'] = (classes, channels), (classes,)
-    return want

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nfnet_mm.converters import ConversionError, convert_file, from_deepmind, from_timm, read_weights, to_timm
-from nfnet_mm.converters.convert import write_atomically
+from nfnet_mm.errors import UserError, write_atomically
 from tests.converters.networks import deepmind_tree
 
 ROOT = Path(__file__).parents[2]
@@ -69,15 +69,15 @@ def test_timms_models_load_strictly(name, tmp_path):
     pytest.importorskip('mmpretrain')
     from mmengine.registry import MODELS
 
-    from nfnet_mm.converters.load import backbone_config
+    from nfnet_mm.models.backbones.arch import Network
 
     torch.manual_seed(0)
     state = timm.create_model(name, num_classes=4).state_dict()
     torch.save(state, tmp_path / 'source')
     summary = convert_file(str(tmp_path / 'source'), str(tmp_path / 'a.pth'))
-    assert (summary.arch, summary.dialect, summary.source, summary.num_classes) == (name, 'timm', 'timm', 4)
+    assert (summary.arch, summary.dialect, summary.source, summary.num_classes) == (f'timm/{name}', 'timm', 'timm', 4)
     assert summary.parameters == sum(v.numel() for v in state.values())
-    backbone = MODELS.build(dict(backbone_config(summary.family, summary.arch), out_indices=(4,)))
+    backbone = MODELS.build(dict(Network(summary.family, summary.arch).cfg, out_indices=(4,)))
     classifier = MODELS.build(
         dict(
             type='mmpretrain.ImageClassifier',
@@ -102,9 +102,9 @@ def test_dialect_and_variant(tmp_path):
     summary = convert_file(str(tmp_path / 'a.pth'), str(tmp_path / 'b.pth'))
     assert (summary.arch, summary.dialect) == ('F0', 'authors')
     stated = convert_file(str(tmp_path / 'b.pth'), str(tmp_path / 'c.safetensors'), dialect='timm')
-    assert (stated.arch, stated.dialect, stated.source) == ('dm_nfnet_f0', 'timm', 'ours')
+    assert (stated.arch, stated.dialect, stated.source) == ('timm/dm_nfnet_f0', 'timm', 'ours')
     again = convert_file(str(tmp_path / 'c.safetensors'), str(tmp_path / 'd.pth'))  # the file says so now
-    assert (again.arch, again.dialect) == ('dm_nfnet_f0', 'timm')
+    assert (again.arch, again.dialect) == ('timm/dm_nfnet_f0', 'timm')
     with pytest.raises(ConversionError, match=r"a\.pth': the weights are not F1's: they have depths \(1, 2, 6, 3\)"):
         convert_file(str(tmp_path / 'a.pth'), str(tmp_path / 'e.pth'), arch='F1')
     assert not (tmp_path / 'e.pth').exists()
@@ -147,7 +147,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
         file.write(b'half')
         raise OSError(28, 'No space left on device')
 
-    with pytest.raises(ConversionError, match=r"a\.pth' was not written: No space left on device"):
+    with pytest.raises(UserError, match=r"a\.pth' was not written: No space left on device"):
         write_atomically(str(target), half)
     with pytest.raises(KeyboardInterrupt):
         write_atomically(str(target), lambda file: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -12,7 +12,7 @@ Haiku's flat maps, and dill, which refers to NumPy's functions by way of functio
 
 import os
 import pickletools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy as np
 from nfnet_mm.errors import short
 
 from ..errors import ReadError
-from .stand_ins import CALLS, PickledArray, PickledDType, PickledName, kind_of, known_name, set_array, set_dtype
+from .stand_ins import CALLS, ENCODE, PickledArray, PickledDType, PickledName, kind_of, known_name, set_array, set_dtype
 
 _MAX_INSTRUCTIONS = 2_000_000  # the largest NFNet takes under 100,000
 _MAX_DEPTH = 50_000  # of the stack: a dict's items wait on it, a thousand at a time
@@ -57,7 +57,8 @@ def read_pickled_tree(file: BinaryIO) -> dict[str, dict[str, np.ndarray]]:
 def _check_tree(tree: Any, size: int) -> dict[str, dict[str, np.ndarray]]:
     if not isinstance(tree, dict):
         raise ReadError(f'the pickle holds {kind_of(tree)}, not a mapping')
-    checked, total = {}, 0
+    checked: dict[str, dict[str, np.ndarray]] = {}
+    total = 0
     for module, leaves in tree.items():
         if not isinstance(leaves, dict):
             raise ReadError(f'{short(module)} is {kind_of(leaves)}, not a mapping of arrays')
@@ -95,6 +96,10 @@ class Bounded:
     def tell(self) -> int:
         return self.size - self.left
 
+    def instructions(self) -> Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]]:
+        """Those of the next pickle in it, each with its argument and place."""
+        return pickletools.genops(self)  # type: ignore[arg-type]  # which needs no more of a file than is above
+
 
 class _Machine:
     """Runs the instructions that build data; every other is an error."""
@@ -106,7 +111,7 @@ class _Machine:
 
     def run(self, reader: Bounded) -> Any:
         try:
-            for count, (opcode, argument, _) in enumerate(pickletools.genops(reader)):
+            for count, (opcode, argument, _) in enumerate(reader.instructions()):
                 if count > _MAX_INSTRUCTIONS or len(self.stack) > _MAX_DEPTH:
                     raise ReadError("the pickle is far longer or deeper than a network's weights")
                 if opcode.name in _STEPS:
@@ -170,9 +175,18 @@ class _Machine:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, PickledName) or type(arguments) is not tuple:
             raise ReadError(f'the pickle calls {kind_of(function)}, not a function by its name')
-        if function.path not in CALLS:
+        if function.path != ENCODE and function.path not in CALLS:
             raise ReadError(f'the pickle calls {function.path}, which is not a function')
-        self.stack.append(CALLS[function.path](self, *arguments))
+        call = self._encode if function.path == ENCODE else CALLS[function.path]
+        self.stack.append(call(*arguments))
+
+    def _encode(self, text: Any, encoding: Any) -> bytes:
+        if type(text) is not str or encoding != 'latin1':
+            raise ReadError('the pickle encodes text in an unknown way')
+        self.spare -= len(text)
+        if self.spare < 0:
+            raise ReadError('the pickle makes more bytes than the file has')
+        return text.encode('latin1')
 
     def _build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]

@@ -1,7 +1,6 @@
 """Read the state dict of a PyTorch ``.pth`` file, zip archive or older, without running anything in it."""
 
 import io
-import pickletools
 import re
 import warnings
 import zipfile
@@ -92,7 +91,7 @@ def _check_zip(file: BinaryIO, size: int) -> None:
 def _check_nesting(file: BinaryIO) -> None:
     """Refuse a pickle that could nest tuples so deeply that Python, hashing one as a key, would overrun its stack."""
     try:
-        tuples = sum(opcode.name.startswith('TUPLE') for opcode, _, _ in pickletools.genops(Bounded(file)))
+        tuples = sum(opcode.name.startswith('TUPLE') for opcode, _, _ in Bounded(file).instructions())
     except (ReadError, MemoryError):
         raise
     except Exception as error:
@@ -112,7 +111,7 @@ class _Nothing:
 
 
 # Classes of these names, rather than one class for all: PyTorch before 2.6 knows them by their own name only.
-_BESIDE_WEIGHTS = [
+_BESIDE_WEIGHTS: list[Any] = [
     type(name, (_Nothing,), {'__module__': module})
     for module, name in (
         ('mmengine.logging.history_buffer', 'HistoryBuffer'),

@@ -3,7 +3,8 @@
 import os
 import re
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from io import BufferedReader
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -57,7 +58,7 @@ def read_weights(path: str | os.PathLike) -> Content:
             raise ReadError('it asks for more memory than there is') from None
 
 
-def _read(file: BinaryIO, size: int) -> Content:
+def _read(file: BufferedReader, size: int) -> Content:
     head = file.read(16)
     file.seek(0)
     if not head:

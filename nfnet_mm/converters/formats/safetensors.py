@@ -7,8 +7,9 @@ and because the reader has to hold every length in the header against the file b
 import json
 import os
 from collections.abc import Mapping
+from io import BufferedReader
 from math import prod
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ def looks_like_safetensors(head: bytes) -> bool:
     return head[6:9] == b'\0\0{'
 
 
-def read_safetensors(file: BinaryIO) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_safetensors(file: BufferedReader) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a file opened for binary reading, and its metadata.
 
     Raises:
@@ -81,7 +82,8 @@ def read_safetensors(file: BinaryIO) -> tuple[dict[str, Tensor], dict[str, str]]
 def write_safetensors(tensors: Mapping[str, Tensor], meta: Mapping[str, str], file: BinaryIO) -> None:
     """Write dense tensors and texts to a file opened for binary writing."""
     names = {dtype: name for name, dtype in _DTYPES.items()}
-    header, at = {'__metadata__': {'format': 'pt', **meta}}, 0
+    header: dict[str, dict[str, Any]] = {'__metadata__': {'format': 'pt', **meta}}
+    at = 0
     for name, tensor in tensors.items():
         stop = at + tensor.numel() * tensor.element_size()
         header[name] = {'dtype': names[tensor.dtype], 'shape': list(tensor.shape), 'data_offsets': [at, stop]}
@@ -93,14 +95,14 @@ def write_safetensors(tensors: Mapping[str, Tensor], meta: Mapping[str, str], fi
         file.write(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
 
 
-def _unique(pairs):
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
         raise ValueError('a name comes twice')
     return made
 
 
-def _span(name: str, entry) -> tuple[int, int, torch.dtype, list[int]]:
+def _span(name: str, entry: Any) -> tuple[int, int, torch.dtype, list[int]]:
     """(first byte, byte after the last, type, shape) of one entry of the header."""
     entry = entry if type(entry) is dict else {}
     dtype, shape, offsets = _DTYPES.get(str(entry.get('dtype'))), entry.get('shape'), entry.get('data_offsets')
@@ -112,5 +114,5 @@ def _span(name: str, entry) -> tuple[int, int, torch.dtype, list[int]]:
     return start, stop, dtype, shape
 
 
-def _sizes(values) -> bool:
+def _sizes(values: Any) -> bool:
     return type(values) is list and all(type(v) is int and 0 <= v < 1 << 62 for v in values)

@@ -1,12 +1,12 @@
 """What stands in for the names that a pickled tree of arrays holds: functions of ours on arrays and mappings.
 
-Each takes the pickle machine (which counts the bytes made), then what the pickle calls the original with.
+Each takes what the pickle calls the original with.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class PickledDType:
     """A NumPy type: a kind and a size, then its byte order."""
 
     code: str
-    order: str = '='
+    order: Literal['<', '>', '|', '='] = '='
 
 
 @dataclass
@@ -60,7 +60,7 @@ def set_array(array: PickledArray, state: Any) -> None:
     array.value = _array(shape, dtype, 'F' if fortran else 'C', data)
 
 
-def _array(shape: Any, dtype: Any, order: str, data: Any) -> np.ndarray:
+def _array(shape: Any, dtype: Any, order: Literal['C', 'F'], data: Any) -> np.ndarray:
     if type(data) is list:
         raise ReadError('the pickle has an array of Python objects, not of numbers')
     if (
@@ -77,13 +77,13 @@ def _array(shape: Any, dtype: Any, order: str, data: Any) -> np.ndarray:
     return np.frombuffer(data, kind).reshape(shape, order=order)
 
 
-def _empty_array(machine, kind, shape, code) -> PickledArray:
+def _empty_array(kind: Any, shape: Any, code: Any) -> PickledArray:
     if kind != PickledName('numpy.ndarray') or shape != (0,) or code not in (b'b', 'b'):
         raise ReadError('the pickle builds an array in an unknown way')
     return PickledArray()
 
 
-def _dtype(machine, code, align=False, copy=True) -> PickledDType:
+def _dtype(code: Any, align: Any = False, copy: Any = True) -> PickledDType:
     if type(code) is str and code[:1] in ('O', '|'):
         raise ReadError('the pickle has an array of Python objects, not of numbers')
     if type(code) is not str or code not in _NUMBERS:
@@ -91,17 +91,17 @@ def _dtype(machine, code, align=False, copy=True) -> PickledDType:
     return PickledDType(code)
 
 
-def _scalar(machine, dtype, data) -> np.ndarray:
+def _scalar(dtype: Any, data: Any) -> np.ndarray:
     return _array((), dtype, 'C', data)
 
 
-def _from_buffer(machine, data, dtype, shape, order) -> np.ndarray:
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     if order not in ('C', 'F'):
         raise ReadError('the pickle has an array with a malformed state')
     return _array(shape, dtype, order, data)
 
 
-def _rebuild(machine, function, arguments, state, extra=None) -> PickledArray:
+def _rebuild(function: Any, arguments: Any, state: Any, extra: Any = None) -> PickledArray:
     # JAX: extra says whether a type is weak. dill: attributes of a subclass of arrays, which have no place here.
     if (
         function not in map(PickledName, _RECONSTRUCT)
@@ -109,7 +109,7 @@ def _rebuild(machine, function, arguments, state, extra=None) -> PickledArray:
         or not (extra is None or _flags(extra))
     ):
         raise ReadError('the pickle builds an array in an unknown way')
-    array = _empty_array(machine, *arguments)
+    array = _empty_array(*arguments)
     set_array(array, state)
     return array
 
@@ -119,7 +119,7 @@ def _flags(extra: Any) -> bool:
     return type(extra) is dict and all(key in known and value in (True, False, {}) for key, value in extra.items())
 
 
-def _mapping(machine, mapping=None) -> dict:
+def _mapping(mapping: Any = None) -> dict:
     if mapping is None:
         return {}
     if type(mapping) is not dict:
@@ -127,30 +127,20 @@ def _mapping(machine, mapping=None) -> dict:
     return mapping
 
 
-def _encode(machine, text, encoding) -> bytes:
-    """Bytes, as protocols 0 to 2 write them."""
-    if type(text) is not str or encoding != 'latin1':
-        raise ReadError('the pickle encodes text in an unknown way')
-    machine.spare -= len(text)
-    if machine.spare < 0:
-        raise ReadError('the pickle makes more bytes than the file has')
-    return text.encode('latin1')
-
-
-def _module(machine, path) -> PickledModule:
+def _module(path: Any) -> PickledModule:
     if type(path) is not str or path not in _MODULES:
         raise ReadError(f'the pickle asks for the module {show(path)}, which arrays do not need')
     return PickledModule(path)
 
 
-def _attribute(machine, module, name) -> PickledName:
+def _attribute(module: Any, name: Any) -> PickledName:
     if not isinstance(module, PickledModule) or type(name) is not str:
         raise ReadError(f'the pickle asks for an attribute of {kind_of(module)}')
     return known_name(f'{module.path}.{name}')
 
 
 def known_name(path: str) -> PickledName:
-    if path not in CALLS and path not in ('numpy.ndarray',):
+    if path not in CALLS and path not in (ENCODE, 'numpy.ndarray'):
         raise ReadError(f'the pickle asks for {show(path)}, which is neither an array nor a mapping')
     return PickledName(path)
 
@@ -159,6 +149,7 @@ _NUMBERS = frozenset(f'{kind}{size}' for kind in 'fiu' for size in (1, 2, 4, 8))
 _CORES = tuple(f'numpy.{core}.{module}' for core in ('core', '_core') for module in ('multiarray', '_multiarray_umath'))
 _MODULES = frozenset((*_CORES, '_codecs'))
 _RECONSTRUCT = tuple(f'{core}._reconstruct' for core in _CORES)
+ENCODE = '_codecs.encode'  # of texts to bytes, as protocols 0 to 2 write them: the machine counts what it makes
 _HAIKU = 'haiku._src.data_structures'
 CALLS: dict[str, Callable] = {
     'numpy.dtype': _dtype,
@@ -173,7 +164,6 @@ CALLS: dict[str, Callable] = {
     'dill._dill._create_array': _rebuild,
     'dill._dill._import_module': _module,
     'dill._dill._get_attr': _attribute,
-    '_codecs.encode': _encode,
 }
 
 

@@ -5,7 +5,7 @@ convolutions HWIO, linear layers IO, blocks numbered through the stages.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,23 +15,23 @@ from torch import Tensor
 from nfnet_mm.errors import some
 
 from ..errors import ConversionError
-from ..layout import describe, ordered
+from ..layout import Layout, describe
 
-_MODULE = re.compile(r'(NFNet|NF_ResNet|NF_RegNet)/~/(.+)')
-_BLOCK = re.compile(r'nf_(?:res_)?block(?:_([1-9]\d{0,5}))?(?:/~/(.+))?')
+# Root, number of the block (none for the first) and path in it, or path outside of the blocks.
+_MODULE = re.compile(r'(NFNet|NF_ResNet|NF_RegNet)/~/(?:(nf_(?:res_)?block)(?:_([1-9]\d{0,5}))?(?:/~/(.+))?|(.+))')
 _CONV = {'w': 'weight', 'gain': 'gain', 'bias': 'bias'}
 _LINEAR = {'w': 'weight', 'b': 'bias'}
 _OUTSIDE = {
-    'linear': ('head.fc', _LINEAR),
-    'final_conv': ('backbone.final_conv', _CONV),
-    'initial_conv': ('backbone.stem.conv0', _CONV),
-    **{f'stem_conv{s}': (f'backbone.stem.conv{s}', _CONV) for s in range(4)},
+    'linear': ('head.fc.', _LINEAR),
+    'final_conv': ('backbone.final_conv.', _CONV),
+    'initial_conv': ('backbone.stem.conv0.', _CONV),
+    **{f'stem_conv{s}': (f'backbone.stem.conv{s}.', _CONV) for s in range(4)},
 }
-_INSIDE = {
+_INSIDE: dict[str | None, tuple[str, dict[str, str]]] = {
     None: ('', {'skip_gain': 'skip_gain'}),
-    **{c: (c, _CONV) for c in ('conv0', 'conv1', 'conv1b', 'conv2', 'conv_shortcut')},
-    'squeeze_excite/~/linear': ('attention.fc1', _LINEAR),
-    'squeeze_excite/~/linear_1': ('attention.fc2', _LINEAR),
+    **{c: (f'{c}.', _CONV) for c in ('conv0', 'conv1', 'conv1b', 'conv2', 'conv_shortcut')},
+    'squeeze_excite/~/linear': ('attention.fc1.', _LINEAR),
+    'squeeze_excite/~/linear_1': ('attention.fc2.', _LINEAR),
 }
 _CONV_AXES, _LINEAR_AXES = (3, 2, 0, 1), (1, 0)  # HWIO -> OIHW, IO -> OI
 
@@ -46,71 +46,71 @@ def from_deepmind(tree: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
             Arrays are anything NumPy can read; they are copied.
 
     Returns:
-        The weights under the names of :mod:`nfnet_mm.converters.layout`, in that order.
+        The weights under the names of :mod:`nfnet_mm.converters.layout`, in the order of the classifier's modules.
 
     Raises:
-        ConversionError: A module or name is unknown, something is missing, or a shape, type or value is wrong.
+        ConversionError: a module or name is unknown, something is missing, or a shape, type or value is wrong.
 
-    >>> from_deepmind({'NFNet/~/stem_conv0': {'kernel': 0.}})
-    Traceback (most recent call last):
-    ...
-    nfnet_mm.converters.errors.ConversionError: not NFNet, NF_ResNet or NF_RegNet weights: NFNet/~/stem_conv0|kernel
+    Example:
+        >>> from_deepmind({'NFNet/~/stem_conv0': {'kernel': 0.}})
+        Traceback (most recent call last):
+        ...
+        nfnet_mm.converters.errors.ConversionError: not NFNet, NF_ResNet or NF_RegNet weights: NFNet/~/stem_conv0|kernel
     """
+    return read_deepmind(tree)[0]
+
+
+def read_deepmind(tree: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Tensor], Layout]:
+    """The state dict of :func:`from_deepmind`, and the layout of its network."""
+    state = _rename(tree)
+    layout = describe(state)
+    return {key: state[key] for key in layout.shapes}, layout
+
+
+def _rename(tree: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
     if not isinstance(tree, Mapping) or not all(isinstance(m, Mapping) for m in tree.values()):
         raise ConversionError('a DeepMind tree is a mapping {module: {name: array}}')
-    stage_of = _number_stages(tree)
-    state, sources, unknown, roots = {}, {}, [], set()
+    modules = {module: _MODULE.fullmatch(str(module)) for module in tree}
+    prefixes = _number_stages(modules.values())
+    state: dict[str, Tensor] = {}
+    sources: dict[str, str] = {}
+    unknown, roots = [], set()
     for module, leaves in tree.items():
+        match, prefix, place = modules[module], '', None
+        if match and match[2]:
+            prefix, place = prefixes[int(match[3] or 0)], _INSIDE.get(match[4])
+        elif match:
+            place = _OUTSIDE.get(match[5])
         for name, value in leaves.items():
             source = f'{module}|{name}'
-            key = _rename(str(module), str(name), stage_of)
-            if key is None:
+            if match is None or place is None or name not in place[1]:
                 unknown.append(source)
                 continue
+            key = f'{prefix}{place[0]}{place[1][name]}'
             if key in state:
                 raise ConversionError(f'{source} and {sources[key]} are both {key}')
-            roots.add(module.split('/', 1)[0])
+            roots.add(match[1])
             sources[key], state[key] = source, _tensor(source, key, value)
     if unknown:
         raise ConversionError(f'not NFNet, NF_ResNet or NF_RegNet weights: {some(unknown)}')
     if len(roots) > 1:
         raise ConversionError(f'weights of more than one network: {some(roots)}')
-    describe(state)
-    return ordered(state)
+    return state
 
 
-def _block(module: str):
-    """(number of the block, rest of the path) of a module inside a block, or None."""
-    path = _MODULE.fullmatch(module)
-    block = path and _BLOCK.fullmatch(path[2])
-    return (int(block[1] or 0), block[2]) if block else None
-
-
-def _number_stages(tree) -> dict[int, tuple[int, int]]:
-    """Block number -> (stage, index in it): a block with a shortcut convolution begins the next stage."""
-    blocks = [b for b in (_block(str(m)) for m in tree) if b]
-    starts = {number for number, rest in blocks if rest == 'conv_shortcut'}
-    stage_of, stage, index = {}, -1, 0
+def _number_stages(modules: Iterable[re.Match[str] | None]) -> dict[int, str]:
+    """Number of a block -> our name of it: a block with a shortcut convolution begins the next stage."""
+    blocks = [(int(match[3] or 0), match[4]) for match in modules if match and match[2]]
+    starts = {number for number, inside in blocks if inside == 'conv_shortcut'}
+    prefixes, stage, index = {}, -1, 0
     for expected, number in enumerate(sorted({number for number, _ in blocks})):
         if number != expected:
             raise ConversionError(f'block {expected} is missing: the next one is block {number}')
         stage, index = (stage + 1, 0) if number in starts else (stage, index + 1)
         if stage < 0:
             raise ConversionError('block 0 has no shortcut convolution, which every first block of a stage has')
-        stage_of[number] = stage, index
-    return stage_of
-
-
-def _rename(module: str, name: str, stage_of) -> str | None:
-    block = _block(module)
-    if block:
-        prefix, place = 'backbone.stages.{}.{}.'.format(*stage_of[block[0]]), _INSIDE.get(block[1])
-    else:
-        path = _MODULE.fullmatch(module)
-        prefix, place = '', _OUTSIDE.get(path[2]) if path else None
-    if place is None or name not in place[1]:
-        return None
-    return prefix + '.'.join(filter(None, (place[0], place[1][name])))
+        prefixes[number] = f'backbone.stages.{stage}.{index}.'
+    return prefixes
 
 
 def _tensor(source: str, key: str, value: Any) -> Tensor:

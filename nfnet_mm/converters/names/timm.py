@@ -13,7 +13,7 @@ from torch import Tensor
 from nfnet_mm.errors import some
 
 from ..errors import ConversionError
-from ..layout import describe, ordered
+from ..layout import Layout, describe
 
 _STEM = {'conv': 'conv0', **{f'conv{s + 1}': f'conv{s}' for s in range(4)}}
 _BLOCK = {
@@ -31,22 +31,39 @@ def from_timm(state_dict: Mapping[str, Tensor], head: bool = True) -> dict[str, 
 
     Args:
         state_dict: timm's, e.g. ``'stages.0.0.conv2b.gain'`` of shape (128, 1, 1, 1).
-        head: Whether ``head.fc`` has to be there; a model made with ``num_classes=0`` has none.
+        head: whether ``head.fc`` has to be there; a model made with ``num_classes=0`` has none.
 
     Returns:
-        The weights under the names of :mod:`nfnet_mm.converters.layout`, in that order. They share their memory with
-        the ones given.
+        The weights under the names of :mod:`nfnet_mm.converters.layout`, in the order of the classifier's modules.
+        They share their memory with the ones given.
 
     Raises:
-        ConversionError: A key is unknown, something is missing, or a shape, type or value is wrong.
+        ConversionError: a key is unknown, something is missing, or a shape, type or value is wrong.
 
-    >>> import torch
-    >>> from_timm({'conv1.weight': torch.ones(64, 3, 7, 7)})
-    Traceback (most recent call last):
-    ...
-    nfnet_mm.converters.errors.ConversionError: not weights of timm's NFNet, NF-ResNet or NF-RegNet: conv1.weight
+    Example:
+        >>> import torch
+        >>> from_timm({'conv1.weight': torch.ones(64, 3, 7, 7)})
+        Traceback (most recent call last):
+        ...
+        nfnet_mm.converters.errors.ConversionError: not weights of timm's NFNet, NF-ResNet or NF-RegNet: conv1.weight
     """
-    state, sources, unknown = {}, {}, []
+    return read_timm(state_dict, head)[0]
+
+
+def to_timm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of :func:`from_timm`: our classifier's weights under timm's names, in timm's shapes.
+
+    Raises:
+        ConversionError: the weights are not a whole classifier of ours.
+    """
+    return write_timm(state_dict, describe(state_dict, head='head.fc.weight' in state_dict))
+
+
+def read_timm(state_dict: Mapping[str, Tensor], head: bool) -> tuple[dict[str, Tensor], Layout]:
+    """The state dict of :func:`from_timm`, and the layout of its network."""
+    state: dict[str, Tensor] = {}
+    sources: dict[str, str] = {}
+    unknown = []
     for source, value in state_dict.items():
         key = _rename(source)
         if key is None:
@@ -57,33 +74,24 @@ def from_timm(state_dict: Mapping[str, Tensor], head: bool = True) -> dict[str, 
         sources[key], state[key] = source, _squeeze(source, key, value)
     if unknown:
         raise ConversionError(f"not weights of timm's NFNet, NF-ResNet or NF-RegNet: {some(unknown)}")
-    layout = describe(state, head=head)
-    place = 'attn' if layout.family == 'NFRegNet' else 'attn_last'
-    misplaced = [s for s in sources.values() if '.attn' in s and f'.{place}.' not in s]
+    layout = describe(state, head)
+    place = _attention(layout)
+    misplaced = [source for source in state_dict if '.attn' in source and f'.{place}.' not in source]
     if misplaced:
         raise ConversionError(f'{layout.family} has its attention at {place}, not at {some(misplaced)}')
-    return ordered(state)
+    return {key: state[key] for key in layout.shapes}, layout
 
 
-def to_timm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of :func:`from_timm`: our classifier's weights under timm's names, in timm's shapes.
-
-    Raises:
-        ConversionError: The weights are not a whole classifier of ours.
-    """
-    layout = describe(state_dict, head='head.fc.weight' in state_dict)
-    names = {
-        ours: timm
-        for timm, ours in _BLOCK.items()
-        if not timm.startswith('attn_last.' if layout.family == 'NFRegNet' else 'attn.')
-    }
-    leaves = {ours: timm for timm, ours in _LEAF.items()}
-    single_stem = layout.family != 'NFNet'
+def write_timm(state_dict: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+    """:func:`to_timm` for weights that are known to have a layout."""
+    names = {ours: name for name, ours in _BLOCK.items() if not name.startswith('attn')}
+    names |= {f'attention.{layer}': f'{_attention(layout)}.{layer}' for layer in ('fc1', 'fc2', 'conv')}
+    leaves = {ours: name for name, ours in _LEAF.items()}
     state = {}
     for key, value in state_dict.items():
         path, _, leaf = key.removeprefix('backbone.').rpartition('.')
         if path.startswith('stem.'):
-            path = 'stem.conv' if single_stem else f'stem.conv{int(path[-1]) + 1}'
+            path = f'stem.conv{int(path[-1]) + 1}' if layout.family == 'NFNet' else 'stem.conv'
         elif path.startswith('stages.'):
             _, stage, block, *inside = path.split('.')
             path = '.'.join(filter(None, ('stages', stage, block, names['.'.join(inside)])))
@@ -91,6 +99,10 @@ def to_timm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
             value = value[(...,) + (None,) * (4 - value.ndim)]
         state[f'{path}.{leaves[leaf]}'] = value
     return state
+
+
+def _attention(layout: Layout) -> str:
+    return 'attn' if layout.family == 'NFRegNet' else 'attn_last'
 
 
 def _rename(source: str) -> str | None:
@@ -108,7 +120,7 @@ def _rename(source: str) -> str | None:
 
 
 def _squeeze(source: str, key: str, value: Tensor) -> Tensor:
-    rank = 1 if key.endswith('.gain') else 2 if '.fc' in key and key.endswith('.weight') and 'head' not in key else None
+    rank = 1 if key.endswith('.gain') else 2 if re.search(r'attention\.fc\d\.weight', key) else None
     if rank is None or not isinstance(value, Tensor):
         return value
     if value.ndim != 4 or any(d != 1 for d in value.shape[rank:]):
