@@ -9,12 +9,12 @@ what the swap broke. Pretrained weights are never loaded. Results go to a file o
 
 import argparse
 import copy
-import gc
 import json
 import logging
 import multiprocessing
 import os
 import sys
+import tempfile
 import time
 import traceback
 import warnings
@@ -28,10 +28,11 @@ from mmengine import MessageHub
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
 from nfnet_mm.engine.bfloat16 import keep_boxes_in_float32
+from nfnet_mm.errors import UserError
 from nfnet_mm.models.backbones.base import NFBackbone
 from nfnet_mm.models.backbones.stage import NFStage
-from nfnet_mm.run import UserError
 from nfnet_mm.swap import config_files, swap
+from nfnet_mm.swap.tree import walk
 
 LAYOUT = ('out_indices', 'strides', 'dilations', 'num_stages', 'plugins', 'dcn', 'stage_with_dcn', 'multi_grid')
 SKIPPED = ('train_cfg', 'test_cfg', 'data_preprocessor', 'init_cfg', 'norm_cfg', 'act_cfg', 'pretrained')
@@ -39,19 +40,16 @@ SKIPPED = ('train_cfg', 'test_cfg', 'data_preprocessor', 'init_cfg', 'norm_cfg',
 SIZES = 96, 288
 
 
-def layout(node, inside=''):
+def layout(model):
     """What makes a model another model: the types of its modules (not of losses), the layout of its backbone."""
-    if isinstance(node, dict):
-        for key, value in sorted(node.items()):
-            if inside.endswith('backbone') and key in LAYOUT:
-                yield inside, key, json.dumps(value, sort_keys=True)
-            elif key == 'type':
-                yield inside, str(value)
-            elif key not in SKIPPED and not key.startswith('loss'):
-                yield from layout(value, f'{inside}.{key}')
-    elif isinstance(node, (list, tuple)):
-        for i, item in enumerate(node):
-            yield from layout(item, f'{inside}.{i}')
+    modules = walk(model, enter=lambda item: item.key not in SKIPPED and not str(item.key).startswith('loss'))
+    return repr(
+        sorted(
+            (item.path, json.dumps(item.value, sort_keys=True, default=str))
+            for item in modules
+            if item.key == 'type' or (item.where.endswith('backbone') and item.key in LAYOUT)
+        )
+    )
 
 
 def shipped(framework):
@@ -67,9 +65,9 @@ def shipped(framework):
         except UserError:
             broken.append(name)
             continue
-        hosts = list(swap.backbone_hosts(cfg.get('model'), 'model'))
-        if any(swap.is_resnet(host[key]) and host[key].get('depth') == 50 for _, host, key, _ in hosts):
-            models.setdefault(repr(list(layout(cfg['model']))), []).append(name)
+        found = [host.value for host in swap.backbone_hosts(cfg.get('model'), 'model')]
+        if any(swap.is_resnet(backbone) and backbone.get('depth') == 50 for backbone in found):
+            models.setdefault(layout(cfg['model']), []).append(name)
     return models, broken
 
 
@@ -82,8 +80,10 @@ def register(framework):
 
 def made_up_batch(cfg, size):
     """Two random pictures with made-up answers, as the framework's own tests have them."""
-    # a class that every head has
-    classes = min(_numbers(cfg['model'], 'num_classes'), default=2)
+    counts = [
+        item.value for item in walk(cfg['model']) if item.key == 'num_classes' or item.where.endswith('.num_classes')
+    ]
+    classes = min((count for count in counts if isinstance(count, int)), default=2)  # a class that every head has
     if cfg['default_scope'] == 'mmseg':
         from mmengine.structures import PixelData
         from mmseg.structures import SegDataSample
@@ -120,15 +120,8 @@ def made_up_batch(cfg, size):
         return dict(inputs=[torch.randint(0, 256, (4, 3, 256, 128), dtype=torch.uint8)], data_samples=[sample])
     shapes = [(3, size, size)] * 2
     if 'Track' in str(cfg['model'].get('data_preprocessor', {}).get('type')):
-        batch = demo_track_inputs(
-            batch_size=1,
-            num_frames=2,
-            key_frames_inds=[0],
-            image_shapes=shapes[:1],
-            num_classes=max(1, min(classes, 2)),
-            with_mask=True,
-        )
-        return batch
+        size_and_classes = dict(image_shapes=shapes[:1], num_classes=max(1, min(classes, 2)))
+        return demo_track_inputs(batch_size=1, num_frames=2, key_frames_inds=[0], with_mask=True, **size_and_classes)
     batch = demo_mm_inputs(2, shapes, num_items=[3, 3], num_classes=2, with_mask=True, with_semantic=True)
     for sample in batch['data_samples']:
         # boxes of some size, and masks that fill them: an empty one stands for no object
@@ -151,20 +144,6 @@ def made_up_batch(cfg, size):
     return batch
 
 
-def _numbers(node, wanted):
-    if isinstance(node, dict):
-        for key, value in node.items():
-            if key == wanted and isinstance(value, int):
-                yield value
-            elif key == wanted and isinstance(value, (list, tuple)):
-                yield from value
-            else:
-                yield from _numbers(value, wanted)
-    elif isinstance(node, (list, tuple)):
-        for item in node:
-            yield from _numbers(item, wanted)
-
-
 def build(cfg):
     from mmengine import ConfigDict
     from mmengine.model import revert_sync_batchnorm
@@ -182,27 +161,24 @@ def build(cfg):
 
 
 def backbones(cfg, model):
-    """(module, as shipped or swapped) at the places of the config's backbones."""
-    for path, _, key, _ in swap.backbone_hosts(cfg['model'], 'model'):
-        name = f'{path}.{key}'.partition('.')[2]
-        name = {'backbone.backbone_cfg': 'backbone.context_path.backbone'}.get(name, name)
-        name = name.replace('detector.', 'student.') if hasattr(model, 'student') else name
-        yield model.get_submodule(name)
+    """The modules at the places of the config's backbones."""
+    for host in swap.backbone_hosts(cfg['model'], 'model'):
+        name = host.path.partition('.')[2].replace('backbone.backbone_cfg', 'backbone.context_path.backbone')
+        yield model.get_submodule(name.replace('detector.', 'student.') if hasattr(model, 'student') else name)
 
 
 def step(cfg, model, bfloat16=False):
     """Loss of one training step; gradients are left in the model."""
     if bfloat16:
         keep_boxes_in_float32(model)
-        with torch.autocast('cpu', torch.bfloat16):
-            return step(cfg, model)
-    try:
-        return _step(cfg, model, SIZES[0])
-    except Exception as error:
-        if 'not found' in str(error) or isinstance(error, NotImplementedError):
-            raise
-        model.zero_grad()
-        return _step(cfg, model, SIZES[1])
+    with torch.autocast('cpu', torch.bfloat16, enabled=bfloat16):
+        try:
+            return _step(cfg, model, SIZES[0])
+        except Exception as error:
+            if 'not found' in str(error) or isinstance(error, NotImplementedError):
+                raise
+            model.zero_grad()
+            return _step(cfg, model, SIZES[1])
 
 
 def _step(cfg, model, size):
@@ -240,101 +216,91 @@ def short(error):
     return f'{text[:200]} ({Path(where.filename).name}:{where.lineno})'
 
 
-def examine(framework, name, names, bfloat16, pipe):
-    """Everything about one config and all backbones, as a dict sent through ``pipe``."""
-    warnings.filterwarnings('ignore')
-    logging.disable(logging.WARNING)
-    source = config_files.find_config(f'{framework}::{name}')
-    old = config_files.read_config(source.path)
-    old.setdefault('default_scope', framework)
+def examine(framework, name, names, bfloat16):
+    """Everything about one config and all backbones: the same dict again and again as it fills."""
     result, was = dict(framework=framework, config=name), []
-    pipe.send(result)
+    old = config_files.read_config(config_files.find_config(f'{framework}::{name}').path)
+    old.setdefault('default_scope', framework)
     try:
         model = build(old)
         result['shipped'] = 'builds'
         was = [sizes(backbone) for backbone in backbones(old, model)]
     except Exception as error:
         result['shipped'] = short(error)
-    model = None
     for backbone in names:
-        gc.collect()
+        model = None  # memory for one
         row = result[backbone] = {}
         try:
             new, notes = swap.swap_config(old, backbone)
         except UserError as error:
             row['refused'] = str(error)
             continue
-        row['left_out'] = [note for note in notes if note.startswith('WARNING')]
+        row.update(built=False, left_out=[note for note in notes if note.startswith('WARNING')])
         start = time.time()
         try:
-            row['built'] = False
             model = build(new)
             row['built'] = True
             swapped = list(backbones(new, model))
-            row['sizes'] = [sizes(m) for m in swapped] == was if was else None
+            row['sizes'] = [sizes(part) for part in swapped] == was if was else None
             row['loss'] = step(new, model, bfloat16)
-            row['finite'] = abs(row['loss']) < float('inf')
-            ours = [m for m in swapped if isinstance(m, NFBackbone)] + [
-                m for m in model.modules() if isinstance(m, NFStage)
-            ]
-            row['gradient'] = [gradient_norm(m) for m in ours]
-            row['ok'] = bool(row['finite'] and row['sizes'] and all(0 < n < float('inf') for n in row['gradient']))
+            ours = [part for part in swapped if isinstance(part, NFBackbone)]
+            ours += [part for part in model.modules() if isinstance(part, NFStage)]
+            row['gradient'] = [gradient_norm(part) for part in ours]
+            finite = abs(row['loss']) < float('inf') and all(0 < norm < float('inf') for norm in row['gradient'])
+            row['ok'] = bool(finite and row['sizes'])
         except Exception as error:
             row['error'] = short(error)
-            model = None
             if row['built'] and result['shipped'] == 'builds' and 'shipped_step' not in result:
                 try:
                     result['shipped_step'] = step(old, build(old))
                 except Exception as error:
                     result['shipped_step'] = short(error)
         row['seconds'] = round(time.time() - start, 1)
-        pipe.send(result)
-    pipe.send(result)
+        yield result
+    yield result
 
 
 def in_child(limit, *args):
     """The last result of :func:`examine` in a process of its own, whatever becomes of it."""
-    ours, theirs = multiprocessing.Pipe(duplex=False)
-    child = multiprocessing.get_context('fork').Process(target=examine, args=(*args, theirs))
-    child.start()
-    theirs.close()
-    result, end = {}, time.time() + limit
-    try:
-        while ours.poll(max(0, end - time.time())):
-            result = ours.recv()
-        result['stopped'] = f'after {limit} s'
+    with tempfile.TemporaryDirectory() as folder:
+
+        def work():
+            for result in examine(*args):
+                Path(folder, 'part').write_text(json.dumps(result))
+                os.replace(Path(folder, 'part'), Path(folder, 'result'))
+
+        child = multiprocessing.get_context('fork').Process(target=work)
+        child.start()
+        child.join(limit)
+        stopped = f'after {limit} s' if child.is_alive() else child.exitcode and f'exit code {child.exitcode}'
         child.kill()
-    except EOFError:
-        pass
-    child.join()
-    if child.exitcode:
-        result.setdefault('stopped', f'exit code {child.exitcode}')
-    return result
+        child.join()
+        result = dict(framework=args[0], config=args[1], shipped='stopped')
+        if Path(folder, 'result').exists():
+            result = json.loads(Path(folder, 'result').read_text())
+        return dict(result, stopped=stopped) if stopped else result
 
 
 def summary(results, names):
     """Counts in a few lines, and each config that falls short."""
-    builds = [r for r in results if r.get('shipped') == 'builds']
+    builds = [r for r in results if r['shipped'] == 'builds']
     yield f'{len(results)} distinct models, {len(builds)} build as shipped'
     for name in names:
         rows = [(r, r.get(name, {})) for r in builds]
+        count = Counter(key for _, row in rows for key, value in row.items() if value)
         yield (
-            f'{name}: of these {sum("refused" not in row for _, row in rows)} converted, '
-            f'{sum(row.get("built", False) for _, row in rows)} built, '
-            f'{sum(row.get("ok", False) for _, row in rows)} trained a step; '
-            f'{sum("refused" in row for _, row in rows)} refused, '
-            f'{sum(bool(row.get("left_out")) for _, row in rows)} left something out'
+            f'{name}: of these {len(rows) - count["refused"]} converted, {count["built"]} built, {count["ok"]} trained '
+            f'a step; {count["refused"]} refused, {count["left_out"]} left something out'
         )
         for r, row in rows:
             if 'refused' in row:
                 yield f'  refused  {r["config"]}: {row["refused"]}'
-        for r, row in rows:
-            if not row.get('ok') and 'refused' not in row:
+            elif not row.get('ok'):
                 why = row.get('error') or r.get('stopped') or f'loss {row.get("loss")}, sizes {row.get("sizes")}'
                 yield f'  no step  {r["config"]}: {why}; as shipped: {r.get("shipped_step", "not tried")}'
     for r in results:
-        if r.get('shipped') != 'builds':
-            yield f'broken as shipped  {r["config"]}: {r.get("shipped")}'
+        if r['shipped'] != 'builds':
+            yield f'broken as shipped  {r["config"]}: {r["shipped"]}'
     yield repr(Counter(r['framework'] for r in results))
 
 

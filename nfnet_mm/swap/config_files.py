@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 
 from nfnet_mm.errors import UserError, check_exists
 
-__all__ = ['Source', 'config_text', 'default_name', 'difference', 'find_config', 'read_config', 'write_config']
-
 # The depth in a file's name, as the frameworks write it: r50, x101-32x4d, resnet50, resnetv1d101, s50, r50-caffe.
 _DEPTH = re.compile(
     r'(?<![A-Za-z0-9])(?:(?:se-?)?resne[xs]?t(?:v1[bcd])?|res2net|r2|[rxs])-?(?:18|34|50|101|152)'
@@ -25,7 +23,7 @@ class Source(NamedTuple):
     """A config file: where it is, and the expression by which another config inherits it (None: by its path)."""
 
     path: Path
-    base: str = None
+    base: str | None = None
 
 
 def find_config(name: str) -> Source:
@@ -164,20 +162,20 @@ def write_config(
         comments: more lines under it.
         force: replace an existing file.
 
-    Returns: the file and its text.
+    Returns:
+        the file and its text.
 
     Raises:
-        UserError: the file exists, its folder does not, or it would replace what it inherits.
+        UserError: the file exists, its folder does not, it would replace what it inherits, or it cannot be written.
     """
     if target.suffix != '.py':
         raise UserError(f'output {str(target)!r} must end in .py')
     if not target.parent.is_dir():
         raise UserError(f'output {str(target)!r}: the folder {str(target.parent)!r} does not exist')
-    if target.exists() and (not force or target.samefile(source.path)):
-        same = target.samefile(source.path)
-        raise UserError(
-            f'output {str(target)!r} ' + ('is the config itself' if same else 'exists; --force replaces it')
-        )
+    if target.exists() and target.samefile(source.path):
+        raise UserError(f'output {str(target)!r} is the config itself')
+    if target.exists() and not force:
+        raise UserError(f'output {str(target)!r} exists; --force replaces it')
     base = source.base or repr(os.path.relpath(source.path.resolve(), target.parent.resolve()))
     lines = [f'"""{title}"""', *(f'# {line}' for line in comments), f'_base_ = {base}']
     lines += [f'{key} = {config_text(value)}' for key, value in difference(old, new).items()]
@@ -193,6 +191,8 @@ def write_config(
             keys = [key for key in {**again, **new} if again.get(key) != new.get(key)]
             raise UserError(f'config {str(source.path)!r} cannot be inherited: read back, {", ".join(keys)} differ')
         os.replace(part, target)
+    except OSError as error:
+        raise UserError(f'output {str(target)!r} was not written: {error.strerror or error}') from None
     finally:
         part.unlink(missing_ok=True)
     return target, text

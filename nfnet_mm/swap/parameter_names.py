@@ -4,14 +4,14 @@ mmengine's ``custom_keys`` are parts of parameter names; of those that a name co
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from nfnet_mm.registry import MODELS
 
-__all__ = ['Swapped', 'swapped_parts', 'translate_keys', 'translate_name']
+from .tree import Notes, type_name, walk
 
 _DEPTHS = {
     '18': (2, 2, 2, 2),
@@ -40,11 +40,10 @@ class Swapped(NamedTuple):
 
     def old_names(self) -> list[tuple[str, bool]]:
         """Full names of the ResNet's parameters, and whether each is a norm layer's."""
-        modules = list(_modules(self.old, self.scope))
         return [
             (f'{place}.{name}.{leaf}', norm)
             for place in self.places
-            for name, norm in modules
+            for name, norm in _modules(self.old, self.scope)
             for leaf in (('weight', 'bias') if norm else ('weight',))
         ]
 
@@ -55,21 +54,18 @@ class Swapped(NamedTuple):
         return [f'{place}.{name}' for place in self.places for name, _ in net.named_parameters()]
 
 
-def swapped_parts(old: Any, new: Any, scope: str | None = None, path: str = '') -> Iterator[Swapped]:
+def swapped_parts(old: dict[str, Any], new: dict[str, Any], scope: str | None = None) -> Iterator[Swapped]:
     """What of a model was replaced by a network of this package, given both configs and the default scope."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        kind = new.get('type')
-        if kind != old.get('type') and str(kind).startswith('nfnet_mm.'):
+    before = {item.path: item.value for item in walk(old) if isinstance(item.value, dict)}
+    for item in walk(new):
+        was = before.get(item.path, {})
+        kind = str(item.value.get('type')) if isinstance(item.value, dict) else ''
+        if 'type' in was and kind.startswith('nfnet_mm.') and kind != was['type']:
             # a semi-supervised detector is held twice, BiSeNet's backbone by its context path
-            other = path.replace('detector.', 'student.', 1).replace(
-                'backbone.backbone_cfg', 'backbone.context_path.backbone'
-            )
-            yield Swapped(tuple(dict.fromkeys((path, other))), old, new, old['type'].rpartition('.')[0] or scope)
-        else:
-            for key in filter(old.__contains__, new):
-                yield from swapped_parts(old[key], new[key], scope, f'{path}.{key}'.strip('.'))
-    elif isinstance(old, (list, tuple)) and isinstance(new, (list, tuple)):
-        yield from swapped_parts(dict(enumerate(old)), dict(enumerate(new)), scope, path)
+            other = item.path.replace('detector.', 'student.', 1)
+            other = other.replace('backbone.backbone_cfg', 'backbone.context_path.backbone')
+            places = tuple(dict.fromkeys((item.path, other)))
+            yield Swapped(places, was, item.value, was['type'].rpartition('.')[0] or scope)
 
 
 def _modules(cfg: dict[str, Any], scope: str | None) -> Iterator[tuple[str, bool]]:
@@ -77,19 +73,18 @@ def _modules(cfg: dict[str, Any], scope: str | None) -> Iterator[tuple[str, bool
 
     mmpretrain's deep stem is of modules with a conv and a norm layer, and its shortcuts pool only where they stride.
     """
-    kind, depth = cfg['type'].rpartition('.')[2], str(cfg.get('depth', 50))
-    norm = _NORMS.get((cfg.get('norm_cfg') or {}).get('type'), 'bn')
+    kind, depth = type_name(cfg), str(cfg.get('depth', 50))
+    norm = _NORMS.get(type_name(cfg.get('norm_cfg')), 'bn')
     if kind.startswith('ResLayer'):
         stages: Sequence[int] = (cfg.get('stage', 3),)
     else:
         stages = range(cfg.get('num_stages', 4))
-        if cfg.get('deep_stem', kind in ('ResNetV1c', 'ResNetV1d', 'ResNeSt')):
-            if scope == 'mmpretrain':
-                yield from ((f'stem.{i}.{part}', part != 'conv') for i in range(3) for part in ('conv', norm))
-            else:
-                yield from ((f'stem.{i}', i in (1, 4, 7)) for i in (0, 1, 3, 4, 6, 7))
-        else:
+        if not cfg.get('deep_stem', kind in ('ResNetV1c', 'ResNetV1d', 'ResNeSt')):
             yield from (('conv1', False), (f'{norm}1', True))
+        elif scope == 'mmpretrain':
+            yield from ((f'stem.{i}.{part}', part != 'conv') for i in range(3) for part in ('conv', norm))
+        else:
+            yield from ((f'stem.{i}', i in (1, 4, 7)) for i in (0, 1, 3, 4, 6, 7))
     pooled = int(cfg.get('avg_down', kind in ('ResNetV1d', 'ResNeSt')))  # a pooling before the shortcut's conv
     for stage in stages:
         for block in range(_DEPTHS.get(depth, _DEPTHS['50'])[stage]):
@@ -109,7 +104,7 @@ def translate_name(name: str) -> str:
         ['backbone.stages.3', 'stages.2.5.conv1', 'backbone.stem', 'bbox_head']
     """
 
-    def block(match):
+    def block(match: re.Match[str]) -> str:
         stage, number, part = match.groups()
         new = [f'stages.{int(stage) - 1}', number, part and _BLOCK.get(part, 'conv_shortcut')]
         return '.'.join(filter(None, new))
@@ -121,82 +116,86 @@ def translate_name(name: str) -> str:
     return re.sub(r'(?<![^.])layer$', 'stages', name)
 
 
-def _winner(name: str, keys: Sequence[str]) -> str | None:
-    return next((key for key in keys if key in name), None)
-
-
-def _ordered(keys) -> list[str]:
+def _ordered(keys: Iterable[str]) -> list[str]:
     return sorted(sorted(keys), key=len, reverse=True)  # as mmengine's constructor tries them
 
 
-def translate_keys(keys: dict[str, Any], parts: Sequence[Swapped]) -> tuple[dict[str, Any], list[str]]:
-    """``custom_keys`` for the new networks, and a line on each key that changes or no longer means what it did.
+def translate_keys(keys: dict[str, Any], parts: Sequence[Swapped], place: str = '') -> tuple[dict[str, Any], Notes]:
+    """``custom_keys`` for the new networks; a key that can match elsewhere too stays beside its translation.
 
-    A key that can match elsewhere too, as it does not name the backbone, stays beside its translation.
+    Args:
+        keys: the options of the parameters whose names contain each key.
+        parts: what was replaced.
+        place: what notes begin with.
+
+    Returns:
+        the new keys, and a note on each key that changes or no longer means what it did.
     """
+    notes = Notes(place)
     old = [pair for part in parts for pair in part.old_names()]
     new = [name for part in parts for name in part.new_names()]
-    places = [f'{place}.' for part in parts for place in part.places]
-    order, won = _ordered(keys), {key: [] for key in keys}
+    inside = tuple(f'{where}.' for part in parts for where in part.places)
+    order = _ordered(keys)
+    won: dict[str, list[bool]] = {key: [] for key in keys}  # for each parameter it decides: is it a norm layer's?
     for name, norm in old:
-        key = _winner(name, order)
-        if key is not None:
-            won[key].append(norm)
+        if matching := [key for key in order if key in name]:
+            won[matching[0]].append(norm)
     result: dict[str, Any] = {}
-    origin, notes = {}, []
+    origin: dict[str, str] = {}
     for key, value in keys.items():
-        text, hits = translate_name(key), sum(key in name for name in new)
+        text, written, hits = translate_name(key), [key], sum(key in name for name in new)
         one_block = text != key and re.search(r'\bstages\.\d\.\d+$', text)
         if one_block and not any(key in name and f'{key}.' not in name for name, _ in old):
             text += '.'  # or else block 1 would be 10 and 11 too
-        if key in _ANY_NETWORK or any(key in place for place in places) or not won[key]:
-            text = key
+        if key in _ANY_NETWORK or any(key in where for where in inside) or not won[key]:
+            pass  # it means what it did
         elif all(won[key]):
-            text = key
-            notes.append(
+            notes.add(
                 f'{key!r} named {len(won[key])} parameters of norm layers in the ResNet, and the new network '
                 "has none (its convs' gains are 'gain', which never decay, nor does LARS scale them: see "
                 'NFOptimWrapperConstructor)'
             )
         elif text != key and any(text in name for name in new):
-            mine = any(key.startswith(place) for place in places)
-            notes.append(f'{key!r} -> {text!r}' if mine else f'{text!r} added beside {key!r}')
-            if not mine:
-                result[key], origin[key] = value, key
+            mine = key.startswith(inside)
+            written = [text] if mine else [key, text]
+            notes.add(f'{key!r} -> {text!r}' if mine else f'{text!r} added beside {key!r}')
         elif not hits:
-            text = key
-            notes.append(
+            notes.add(
                 f'{key!r} names a part of the ResNet without counterpart in the new network: nothing there '
                 'has its settings'
             )
         elif not key.endswith('stem'):
-            text = key
-            notes.append(
+            notes.add(
                 f'{key!r} named {len(won[key])} parameters of the ResNet and names {hits} of the new network, '
                 'which may be others'
             )
-        if text in result and result[text] != value:
-            notes.append(f'WARNING: {key!r} and {origin[text]!r} both become {text!r}, with the settings of the latter')
-            continue
-        result[text], origin[text] = value, key
+        for text in written:
+            if text in result and result[text] != value:
+                notes.warn(f'{key!r} and {origin[text]!r} both become {text!r}, with the settings of the latter')
+            else:
+                result[text], origin[text] = value, key
     told = set()
     for key, other, name in _surprises(result, origin, order, won, new):
         if (key, other) in told:
             continue
         told.add((key, other))
         if other is None:
-            notes.append(
-                f'WARNING: {key!r} decided nothing in the ResNet, and does in the new network, for example for {name!r}'
-            )
+            notes.warn(f'{key!r} decided nothing in the ResNet, and does in the new network, for example for {name!r}')
         else:
-            notes.append(
-                f'WARNING: {key!r} now wins over {other!r}, for example for {name!r}, where '
+            notes.warn(
+                f'{key!r} now wins over {other!r}, for example for {name!r}, where '
                 f'{origin[other]!r} won over {origin[key]!r}: state what you want'
             )
     return result, notes
 
 
-def _surprises(keys, origin, order, won, new) -> Iterator[tuple[str, str | None, str]]:
+def _surprises(
+    keys: Mapping[str, Any],
+    origin: Mapping[str, str],
+    order: Sequence[str],
+    won: Mapping[str, Sequence[bool]],
+    new: Sequence[str],
+) -> Iterator[tuple[str, str | None, str]]:
     """(key, the key that it now wins over or None, for which parameter) of what wins now and did not before."""
     ranked = _ordered(keys)
     for name in new:

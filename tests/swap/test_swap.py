@@ -8,7 +8,7 @@ from mmengine.optim import build_optim_wrapper
 
 from nfnet_mm.models.backbones.arch import FAMILIES, find_network, network_names
 from nfnet_mm.registry import MODELS
-from nfnet_mm.run import UserError
+from nfnet_mm.errors import UserError
 from nfnet_mm.swap.settings import MEAN, STD
 from nfnet_mm.swap.swap import backbone_hosts, swap_config
 

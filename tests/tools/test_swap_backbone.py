@@ -12,7 +12,7 @@ from mmengine import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
-from nfnet_mm.run import UserError
+from nfnet_mm.errors import UserError
 from nfnet_mm.swap.config_files import default_name, find_config, read_config, write_config
 from nfnet_mm.swap.swap import is_resnet, swap_config
 
