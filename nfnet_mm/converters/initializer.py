@@ -2,15 +2,17 @@
 
 import logging
 import os
-from collections.abc import Iterable
+from typing import cast
 
 import torch
 from mmengine.logging import print_log
+from mmengine.model import BaseModule
 from mmengine.model.weight_init import update_init_info
 from torch import Tensor, nn
 
-from nfnet_mm.errors import some
-from nfnet_mm.models.backbones.stage import NFStage
+from nfnet_mm.errors import UserError, some
+from nfnet_mm.models.backbones import NFStage
+from nfnet_mm.models.backbones.plan import NFArch
 from nfnet_mm.registry import WEIGHT_INITIALIZERS, type_name
 
 from .errors import ConversionError
@@ -33,17 +35,17 @@ class NFPretrained:
     a backbone, all but its own stage of an ``NFStage``.
 
     Args:
-        checkpoint: The file: DeepMind's pickle, timm's ``.pth`` or ``.safetensors``, or a checkpoint of one of our
+        checkpoint: the file: DeepMind's pickle, timm's ``.pth`` or ``.safetensors``, or a checkpoint of one of our
             classifiers, detectors or segmentors.
-        prefix: Of the backbone's keys where it is not ``'backbone.'``, or nothing, e.g. ``'teacher.backbone.'``.
-        in_channels: What to do if the images have another number of channels than the weights: ``'mean'`` gives
+        prefix: of the backbone's keys where it is not ``'backbone.'``, or nothing, e.g. ``'teacher.backbone.'``.
+        in_channels: what to do if the images have another number of channels than the weights: ``'mean'`` gives
             every channel the mean kernel, ``'cycle'`` repeats the kernels in order (RGBRGB...); by default it is an
             error. The standardisation of the weights takes care of their scale.
-        new_head: For a whole classifier: keep its head as it was initialised instead of loading it, as for
+        new_head: for a whole classifier: keep its head as it was initialised instead of loading it, as for
             fine-tuning with another number of classes. A backbone never takes a head.
 
     Raises:
-        ConversionError: The file is unreadable, or does not fit the module; one line that names the keys and shapes.
+        ConversionError: the file is unreadable, or does not fit the module; one line that names the keys and shapes.
 
     Example:
         >>> from nfnet_mm.registry import MODELS
@@ -62,38 +64,40 @@ class NFPretrained:
         new_head: bool = False,
     ):
         if in_channels not in (None, 'mean', 'cycle'):
-            raise ValueError(f"in_channels={in_channels!r} must be 'mean', 'cycle' or None")
+            raise UserError(f"in_channels={in_channels!r} must be 'mean', 'cycle' or None")
         self.checkpoint, self.prefix, self.in_channels, self.new_head = checkpoint, prefix, in_channels, new_head
 
     def __call__(self, module: nn.Module) -> None:
         self._check_last(module)
-        weights = load_weights(self.checkpoint, self.prefix)
         target = module.state_dict()
         whole = f'backbone.{_FIRST}' in target
+        own = 'backbone.' if whole else ''  # what the backbone's keys begin with in the module
         if not whole and _FIRST not in target and not isinstance(module, NFStage):
             raise ConversionError(
                 f'{type(module).__name__} is neither a normalizer-free backbone nor a classifier '
                 'with one: put init_cfg into the config of the backbone'
             )
-        backbone, prefix = (module.backbone, 'backbone.') if whole else (module, '')
-        keep_head = whole and not self.new_head
-        state = {
-            k if whole else k.removeprefix('backbone.'): v
-            for k, v in weights.state_dict.items()
-            if k.startswith(('backbone.', _HEAD) if keep_head else 'backbone.')
-        }
+        weights = load_weights(self.checkpoint, self.prefix)
         if whole and self.new_head:
             target = {k: v for k, v in target.items() if not k.startswith(_HEAD)}
-        for key in _not_built(target, prefix, state):
-            del state[key]
-        self._fit_channels(state, target, prefix + _FIRST)
+        wanted = ('backbone.', _HEAD) if whole and not self.new_head else 'backbone.'
+        absent = tuple(own + part for part in _PARTS if not any(key.startswith(own + part) for key in target))
+        state, unused = {}, []
+        for name, value in weights.state_dict.items():
+            key = name if whole else name.removeprefix('backbone.')
+            if name.startswith(wanted) and not key.startswith(absent):
+                state[key] = value
+            else:
+                unused.append(name)
+        self._fit_channels(state, target, own + _FIRST)
         self._check(state, target)
         module.load_state_dict(state, strict=False)  # held against each other just now, but for a new head
-        self._report(module, weights, backbone.arch.dialect, state)
+        arch = cast(NFArch, module.get_submodule('backbone' if whole else '').arch)
+        self._report(module, weights, arch.dialect, len(state), unused)
         if whole:
             # mmengine initialises children after their parent, over what was loaded, unless they count as done.
             for child in module.children():
-                if hasattr(child, 'is_init') and not (self.new_head and child is module.head):
+                if isinstance(child, BaseModule) and not (self.new_head and child is module.head):
                     child.is_init = True
 
     def _check_last(self, module: nn.Module) -> None:
@@ -107,10 +111,9 @@ class NFPretrained:
                 f'{own} would overwrite the weights that it loads; put it last'
             )
 
-    def _report(self, module: nn.Module, weights: Weights, dialect: str, state: dict[str, Tensor]) -> None:
-        unused = [k for k in weights.state_dict if k not in state and k.removeprefix('backbone.') not in state]
+    def _report(self, module: nn.Module, weights: Weights, dialect: str, taken: int, unused: list[str]) -> None:
         said = (
-            f'{type(module).__name__}: took {len(state)} weights of {weights.source} (dialect {weights.dialect}) '
+            f'{type(module).__name__}: took {taken} weights of {weights.source} (dialect {weights.dialect}) '
             f'from {os.fspath(self.checkpoint)!r}'
         )
         if unused:
@@ -135,31 +138,19 @@ class NFPretrained:
             state[key] = kernel[:, torch.arange(channels) % kernel.shape[1]]
 
     def _check(self, state: dict[str, Tensor], target: dict[str, Tensor]) -> None:
-        told = [
-            f'{len(keys)} {what}: {some(keys)}'
-            for keys, what in (
-                (target.keys() - state.keys(), 'missing in the file'),
-                (state.keys() - target.keys(), 'left over'),
-            )
-            if keys
-        ]
+        missing, left_over = target.keys() - state.keys(), state.keys() - target.keys()
+        told = [f'{len(missing)} missing in the file: {some(missing)}'] if missing else []
+        told += [f'{len(left_over)} left over: {some(left_over)}'] if left_over else []
         told += [
-            f'{k} has shape {tuple(state[k].shape)} in the file, {tuple(v.shape)} in the model{self._hint(k)}'
+            f'{k} has shape {tuple(state[k].shape)} in the file, {tuple(v.shape)} in the model{_hint(k)}'
             for k, v in target.items()
             if k in state and state[k].shape != v.shape
         ][:6]
         if told:
             raise ConversionError(f'{os.fspath(self.checkpoint)!r} does not fit the model: {"; ".join(told)}')
 
-    @staticmethod
-    def _hint(key: str) -> str:
-        if key.endswith(_FIRST):
-            return " (in_channels='mean' or 'cycle' adapts input channels)"
-        return ' (new_head=True keeps the new head)' if key.startswith(_HEAD) else ''
 
-
-def _not_built(target: Iterable[str], prefix: str, keys: Iterable[str]) -> list[str]:
-    """Those of ``keys`` that belong to a part of the network that the module with the keys ``target`` has not."""
-    parts = [prefix + part for part in _PARTS]
-    absent = tuple(part for part in parts if not any(key.startswith(part) for key in target))
-    return [key for key in keys if key.startswith(absent)]
+def _hint(key: str) -> str:
+    if key.endswith(_FIRST):
+        return " (in_channels='mean' or 'cycle' adapts input channels)"
+    return ' (new_head=True keeps the new head)' if key.startswith(_HEAD) else ''
