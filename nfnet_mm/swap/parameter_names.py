@@ -11,7 +11,7 @@ import torch
 
 from nfnet_mm.registry import MODELS
 
-from .tree import Notes, type_name, walk
+from .tree import Item, Notes, type_name, walk
 
 _DEPTHS = {
     '18': (2, 2, 2, 2),
@@ -56,15 +56,19 @@ class Swapped(NamedTuple):
 
 def swapped_parts(old: dict[str, Any], new: dict[str, Any], scope: str | None = None) -> Iterator[Swapped]:
     """What of a model was replaced by a network of this package, given both configs and the default scope."""
-    before = {item.path: item.value for item in walk(old) if isinstance(item.value, dict)}
-    for item in walk(new):
-        was = before.get(item.path, {})
-        kind = str(item.value.get('type')) if isinstance(item.value, dict) else ''
-        if 'type' in was and kind.startswith('nfnet_mm.') and kind != was['type']:
+    before = {item.path: item.value for item in walk(old) if type_name(item.value)}
+
+    def is_new(item: Item) -> bool:
+        kind, was = item.value.get('type') if isinstance(item.value, dict) else None, before.get(item.path)
+        return was is not None and str(kind).startswith('nfnet_mm.') and kind != was['type']
+
+    for item in walk(new, enter=lambda item: not is_new(item)):
+        if is_new(item):
             # a semi-supervised detector is held twice, BiSeNet's backbone by its context path
             other = item.path.replace('detector.', 'student.', 1)
             other = other.replace('backbone.backbone_cfg', 'backbone.context_path.backbone')
             places = tuple(dict.fromkeys((item.path, other)))
+            was = before[item.path]
             yield Swapped(places, was, item.value, was['type'].rpartition('.')[0] or scope)
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
 
+from nfnet_mm.errors import UserError
 from nfnet_mm.models.backbones.arch import FAMILIES, find_network, network_names
 from nfnet_mm.registry import MODELS
-from nfnet_mm.errors import UserError
 from nfnet_mm.swap.settings import MEAN, STD
 from nfnet_mm.swap.swap import backbone_hosts, swap_config
 
@@ -431,6 +431,13 @@ def test_parameter_names_are_translated():
     for group in groups:
         fourth = {id(p) for p in net['backbone'].stages[3].parameters()}
         assert {id(p) in fourth for p in group['params']} == {group['lr'] == pytest.approx(0.01 * 0.5)}
+
+
+def test_weights_are_no_part_with_parameters():
+    cfg = detector()
+    cfg['optim_wrapper'].update(paramwise_cfg=dict(custom_keys={'backbone.layer4': dict(lr_mult=0.5)}))
+    new, _ = swap_config(cfg, 'nfnet_f0', weights='w.pth')
+    assert new['optim_wrapper']['paramwise_cfg']['custom_keys'] == {'backbone.stages.3': dict(lr_mult=0.5)}
 
 
 def test_options_that_name_modules():
