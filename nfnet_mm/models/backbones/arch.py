@@ -15,7 +15,7 @@ from .plan import NUM_STAGES, NFArch, check_counts, is_count, round_to_multiple
 
 
 def _nfnet(**fields: Any) -> NFArch:
-    """NFNets, section 4 and Table 1: F0 unless told otherwise."""
+    """NFNets, section 5, Table 1 and Appendix C: F0 unless told otherwise."""
     widths = fields.setdefault('widths', (256, 512, 1536, 1536))
     stem = fields.setdefault('stem_channels', widths[0] // 2)
     if is_count(stem):
@@ -58,7 +58,7 @@ def _nf_resnet(**fields: Any) -> NFArch:
 
 
 def _nf_regnet(**fields: Any) -> NFArch:
-    """NF-ResNets, section 6 and Appendix E: B0 unless told otherwise."""
+    """NF-ResNets, section 5.2 and Appendix C: B0 unless told otherwise."""
     widths = fields.setdefault('widths', (36, 78, 156, 330))
     stem = fields.setdefault('stem_channels', widths[0])
     if is_count(stem):
@@ -165,7 +165,7 @@ def _nf_resnet_rows() -> dict[str, NFArch]:
 
 
 def _nf_regnet_rows() -> dict[str, NFArch]:
-    # NF-ResNets, Appendix E: widths before the factor 0.75, depths, train and test pixels, dropout
+    # NF-ResNets, Appendix D.2: widths before the factor 0.75, depths, train and test pixels, dropout
     table = (
         ((48, 104, 208, 440), (1, 3, 6, 6), 192, 224, 0.2),
         ((48, 104, 208, 440), (2, 4, 7, 7), 224, 256, 0.2),

@@ -102,7 +102,7 @@ class NFBackbone(BaseModule):
         gain = activation_gain(act)
         self.act, self.act_gain = get_activation(act), gain
 
-        self.stem = Stem(arch, in_channels, self.act, gain)
+        self.stem = Stem(arch, self.in_channels, self.act, gain)
         # Stages past the last output would only be parameters without gradients, which DDP refuses.
         self.stages = nn.ModuleList(Stage(blocks, self.act, gain) for blocks in stages[: self.out_indices[-1] + 1])
 

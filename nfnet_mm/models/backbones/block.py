@@ -12,7 +12,7 @@ from .plan import BlockSpec
 
 
 class NFBlock(nn.Module):
-    """Normalizer-free pre-activation bottleneck (NFNets, section 4 and Figure 3; NF-ResNets, section 3).
+    """Normalizer-free pre-activation bottleneck (NFNets, Appendix C, Figures 5 and 6; NF-ResNets, section 4).
 
     The branch computes alpha * skip_gain * attention(f(beta * gamma * act(x))). None of these numbers ever touches an
     activation: gamma and beta are in the weights of the convs that read it, and everything at the branch's end is

@@ -145,12 +145,12 @@ class BlockSpec:
 
     @property
     def beta(self) -> float:
-        """What brings its input to unit variance: 1 / expected standard deviation (NF-ResNets, section 3)."""
+        """What brings its input to unit variance: 1 / expected standard deviation (NF-ResNets, section 4)."""
         return self.in_variance**-0.5
 
     @property
     def out_variance(self) -> float:
-        """Expected variance of its output, where its branch has unit variance before alpha (NF-ResNets, section 3).
+        """Expected variance of its output, where its branch has unit variance before alpha (NF-ResNets, section 4).
 
         A block adds alpha^2, but a transition, whose shortcut starts at unit variance, resets the variance to 1 first.
         """
@@ -229,8 +229,8 @@ def plan_blocks(
 def _bottleneck(arch: NFArch, stage: int, in_channels: int, first: bool) -> tuple[int, int]:
     """(channels, groups) of a block's 3x3 convs; ``first`` marks the network's very first block.
 
-    A part of the output's channels (NFNets, section 4; NF-ResNets, section 5) or, inverted, a multiple of the input's,
-    but as wide as the input in the first block (NF-ResNets, Appendix E), cut to whole groups.
+    A part of the output's channels (NFNets, Appendix C) or, inverted, a multiple of the input's, but as wide as the
+    input in the first block (NF-ResNets, Appendix C); cut to whole groups.
     """
     if arch.inverted_bottleneck:
         width = in_channels * (1 if first else arch.bottleneck_ratio)

@@ -90,7 +90,7 @@ def _refuse_in_place(act: Activation) -> None:
 
 
 def activation_gain(act: str | Activation) -> float:
-    """The gain gamma for which gamma * act(x) has unit variance when x ~ N(0, 1) (NF-ResNets, Appendix D.1).
+    """The gain gamma for which gamma * act(x) has unit variance when x ~ N(0, 1) (NF-ResNets, section 4.3, Appendix D.1).
 
     The authors' own figure where they published one, else computed to about 1e-6 by numerical integration.
 
@@ -121,7 +121,7 @@ def activation_gain(act: str | Activation) -> float:
 
 
 class ScaledActivation(nn.Module):
-    """gamma * act(x), at unit variance for x ~ N(0, 1) (NFNets, section 2).
+    """gamma * act(x), at unit variance for x ~ N(0, 1) (NF-ResNets, section 4.3).
 
     The backbones fold gamma into the convs that read the activation and do not use this module inside; it serves
     where a scaled activation is wanted by itself.

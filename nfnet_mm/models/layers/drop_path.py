@@ -1,4 +1,4 @@
-"""Stochastic depth as the authors' code has it: the kept branches are not rescaled."""
+"""Stochastic depth without rescaling of the kept branches (NF-ResNets, Appendix B.2)."""
 
 import torch
 from torch import Tensor

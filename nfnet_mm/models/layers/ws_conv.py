@@ -75,7 +75,7 @@ def standardize_weight(weight: Tensor, gain: Tensor, dialect: str = 'authors') -
     - ``'authors'``: (W - mean) * gain / sqrt(max(var * N, 1e-4)), the released code of both papers;
     - ``'timm'``: (W - mean) * gain / sqrt((var + 1e-5) * N), what timm's own weights were trained with.
 
-    (NF-ResNets, section 4.) Differentiable once, within ``torch.func`` as often as one likes. Half-precision weights
+    (NF-ResNets, section 4.2.) Differentiable once, within ``torch.func`` as often as one likes. Half-precision weights
     are standardised in float32.
 
     Args:
