@@ -26,7 +26,7 @@ def rows(out):
 
 
 def test_f0(printed):
-    """Betas by hand: 1, 1/sqrt(1.04), ..., 1/sqrt(1.20); the total is that of NFNets, Table 6."""
+    """Betas by hand: 1, 1/sqrt(1.04), ..., 1/sqrt(1.20); the total is the authors' count."""
     status, out, _ = printed('NFNet', 'F0', '--drop-path-rate', '0.24')
     assert status == 0 and out.startswith('NFNet F0\nactivation: gelu, its gain 1.7015')
     assert 'stem: 3x3 convs of 16, 32, 64, 128 channels, strides 2, 1, 1, 2; ' in out
@@ -65,10 +65,7 @@ def test_names(printed):
         (('NFNet', 'F9'), "error: NFNet arch 'F9' is unknown. Did you mean 'F"),
         (('NFNets', 'F0'), "error: family 'NFNets' is unknown. Did you mean 'NFNet'? Known: NFNet, NFResNet, NFRegNet"),
         (('nfnet_g0',), "error: backbone 'nfnet_g0' is unknown. Did you mean 'nfnet_"),
-        (
-            ('NFNet', 'nfnet_f0'),
-            "error: NFNet arch 'nfnet_f0' is the name of two networks: 'F0' for the paper's network",
-        ),
+        (('NFNet', 'nfnet_f0'), "error: NFNet arch 'nfnet_f0' is the name of two networks: 'F0' for the paper's"),
         (('NFNet', 'F0', '--alpha', '0'), 'error: alpha=0.0 must be a positive finite number'),
         (('NFNet', 'F0', '--drop-path-rate', '1'), 'error: drop_path_rate=1.0 must lie in [0, 1)'),
     ],

@@ -190,10 +190,10 @@ def plan_blocks(
         UserError: an argument is out of range; the message quotes it.
 
     Example:
-        >>> from .arch import resolve_arch
+        >>> from nfnet_mm.models.backbones.arch import resolve_arch
         >>> plan = plan_blocks(resolve_arch('NFNet', dict(depths=(1, 3, 1, 1))), drop_path_rate=0.6)
-        >>> [(b.stage, b.index, round(b.beta, 6), b.drop_path_rate) for b in plan[:4]]
-        [(0, 0, 1.0, 0.0), (1, 0, 0.980581, 0.1), (1, 1, 0.980581, 0.2), (1, 2, 0.96225, 0.3)]
+        >>> [(b.stage, b.index, round(b.beta, 4), round(b.drop_path_rate, 4)) for b in plan[:4]]
+        [(0, 0, 1.0, 0.0), (1, 0, 0.9806, 0.1), (1, 1, 0.9806, 0.2), (1, 2, 0.9623, 0.3)]
     """
     check_number('alpha', alpha, '(0, inf)')
     if not isinstance(drop_path_rate, Real) or not 0 <= drop_path_rate < 1:
