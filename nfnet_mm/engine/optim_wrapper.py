@@ -120,7 +120,7 @@ class AGCOptimWrapper(OptimWrapper):
             'a plain OptimWrapper without AGC.'
         )
 
-    # mmengine's DeepSpeed and ColossalAI strategies set it to an engine that steps by itself, past the clipping.
+    # mmengine's DeepSpeed strategy sets it to an engine that steps by itself, past the clipping.
     model = property(None, _refuse_engine)
 
     @staticmethod

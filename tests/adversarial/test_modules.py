@@ -35,7 +35,7 @@ MODULES = {
 
 
 def built(name, **more):
-    cfg, shape, independent = MODULES[name]
+    cfg, *_ = MODULES[name]
     if 'BNResNet' in name:
         pytest.importorskip('mmpretrain')
     torch.manual_seed(0)
@@ -233,7 +233,7 @@ def test_frozen_parts(name, stages):
         key
         for key in left
         if key.startswith(('stem', 'conv1', 'bn1'))
-        or any(key.startswith(f'stages.{i}.') or key.startswith(f'layer{i + 1}.') for i in range(stages))
+        or any(key.startswith((f'stages.{i}.', f'layer{i + 1}.')) for i in range(stages))
     }
 
 

@@ -85,7 +85,9 @@ def by_both(tmp_path, feature, extras=(), channels=3, batch=4, total=8, collate=
 def check(state, expected, rtol=2e-4, atol=2e-6):
     """Weights against those by hand."""
     for name, value in expected.items():
-        torch.testing.assert_close(state[name], value, rtol=rtol, atol=atol, msg=lambda text: f'{name}: {text}')
+        torch.testing.assert_close(
+            state[name], value, rtol=rtol, atol=atol, msg=lambda text, name=name: f'{name}: {text}'
+        )
 
 
 def check_checkpoint(path, expected, **tolerance):

@@ -74,7 +74,7 @@ def test_boxes_and_roi_features_keep_float32(detector):
 def test_an_operator_that_fails_leaves_autocast_as_it_was(detector):
     keep_boxes_in_float32(detector)
     with torch.autocast('cpu', torch.bfloat16):
-        with pytest.raises(Exception):
+        with pytest.raises(AttributeError):
             detector.roi_head.bbox_roi_extractor([torch.zeros(1, 3, 4, 4)], None)
         assert nn.Linear(2, 2)(torch.zeros(1, 2)).dtype == torch.bfloat16
     assert not _suspensions

@@ -393,13 +393,13 @@ def test_everything_is_clipped_but_the_classifiers_weight():
     wrapper = build(model, agc=dict(clipping=0.02))
     grads(model)
     expected = {n: p.grad.clone() for n, p in model.named_parameters()}
-    twin = copy.deepcopy(model)
-    for p, q in zip(twin.parameters(), model.parameters()):
+    other = copy.deepcopy(model)
+    for p, q in zip(other.parameters(), model.parameters()):
         p.grad = q.grad.clone()
-    adaptive_clip_grad_([p for n, p in twin.named_parameters() if n != 'head.fc.weight'], 0.02, 1e-3)
+    adaptive_clip_grad_([p for n, p in other.named_parameters() if n != 'head.fc.weight'], 0.02, 1e-3)
     wrapper.optimizer.step = lambda: None
     wrapper.step()
-    for (name, p), q in zip(model.named_parameters(), twin.parameters()):
+    for (name, p), q in zip(model.named_parameters(), other.parameters()):
         assert torch.equal(p.grad, q.grad)
         assert torch.equal(p.grad, expected[name]) == (name == 'head.fc.weight')
 

@@ -99,7 +99,7 @@ def by_hand(model, wrapper, data, counts, autocast, keep):
     for i, batch in enumerate(copy.deepcopy(data)):
         batch = model.data_preprocessor(batch, True)
 
-        def gradient(net, kept):
+        def gradient(net, kept, batch=batch):
             with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
                 part = dict(inputs=batch['inputs'][kept], data_samples=copy.deepcopy(batch['data_samples'][kept]))
                 loss = net(**part, mode='loss')['loss']
@@ -455,9 +455,7 @@ def test_whole_batches_may_be_anything(kwargs):
         return value
 
     x, factor = torch.randn(2, 3), [dict(value=2.0)]
-    (args, _), moved = noised(
-        loss, x, torch.ones(5), dict(factor=factor, pair=[torch.ones(2, 1), torch.ones(2, 1)]), **kwargs
-    )
+    _, moved = noised(loss, x, torch.ones(5), dict(factor=factor, pair=[torch.ones(2, 1), torch.ones(2, 1)]), **kwargs)
     assert factor == [dict(value=0.0)] and moved.norm().item() == pytest.approx(RHO, rel=1e-5)  # not 0 or NaN
     _, moved = noised(lambda self: dict(loss=self.one.weight.sum()), fraction=1)
     torch.testing.assert_close(moved, torch.full((3, 3), RHO / 3))
@@ -498,7 +496,7 @@ def steps(model, steps=4, rank=0):
 
         model.register_comm_hook(None, count)
     generator = torch.Generator().manual_seed(rank)
-    for step in range(steps):
+    for _ in range(steps):
         kept = [p.grad for p in model.parameters()]
         values = [grad if grad is None else grad.clone() for grad in kept]
         with wrapper.optim_context(model):

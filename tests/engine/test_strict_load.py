@@ -10,7 +10,8 @@ ARCH = dict(widths=(8, 8, 8, 8), depths=(1, 1, 1, 1), group_width=4)
 
 
 def mismatches(model, checkpoint):
-    return sum(strict_load.mismatches(model, checkpoint)[:2], [])
+    wrong, left_over, _ = strict_load.mismatches(model, checkpoint)
+    return wrong + left_over
 
 
 def net(**arch):

@@ -84,7 +84,7 @@ def test_any_split_of_the_batch_takes_the_same_steps(tmp_path, batch):
 
 
 def test_log_schedule_validation_and_checkpoints_count_updates(tmp_path):
-    _, runner = trained(tmp_path / 'log')
+    trained(tmp_path / 'log')
     scalars = [json.loads(line) for line in next((tmp_path / 'log').rglob('scalars.json')).read_text().splitlines()]
     rows = [row for row in scalars if 'loss' in row]
     assert [row['step'] for row in rows] == [1, 2, 3, 4]
@@ -134,7 +134,8 @@ def test_resuming_with_another_rate_is_refused(tmp_path, change, quoted, told):
         torch.save(checkpoint, path)
     runner = toy_runner(tmp_path / 'new', resume=True, load_from=str(path), **{**GROUPS, **change})
     if not told and 'train_cfg.lr_batch' in change:
-        return runner.train()
+        runner.train()
+        return
     with pytest.raises(ValueError, match=f'cannot resume: .*{quoted}.*load_from=<the checkpoint> and resume=False'):
         runner.train()
     assert runner.iter == 0 and torch.equal(runner.model.linear.weight, torch.full((1, 3), 0.5))
@@ -262,7 +263,7 @@ def test_a_short_last_batch_is_refused(tmp_path, kind):
         match=r'DefaultSampler gives each process 32 samples a pass, in batches of 6 and a '
         r"last one of 2 .*type='InfiniteSampler'.*drop_last=True",
     ):
-        toy_runner(tmp_path / 'finite', **data).train_loop
+        assert toy_runner(tmp_path / 'finite', **data).train_loop
     dropped = (
         {'train_dataloader.drop_last': True}
         if kind == 'batch size'
