@@ -10,14 +10,18 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from nfnet_mm.models.backbones.arch import NFArch, resolve_arch
-from nfnet_mm.registry import MODELS
+from nfnet_mm.errors import UserError
+from nfnet_mm.models.backbones.arch import resolve_arch
+from nfnet_mm.models.backbones.base import NFBackbone
+from nfnet_mm.models.backbones.plan import NFArch
 
 CLASSES = 1000
 
 
 @dataclass(frozen=True)
 class Cost:
+    """What a classifier costs."""
+
     parameters: int
     macs: int  # multiply-adds of the convs and linear layers for one image; "FLOPs" in the papers and in OpenMMLab
 
@@ -35,22 +39,26 @@ def cost(family: str, arch: str | NFArch, size: int | None = None) -> Cost:
         Cost(parameters=71489284, macs=12384198656)
     """
     row = resolve_arch(family, arch)
-    return _cost(family, row, size or row.test_size)
+    size = size or row.test_size
+    if size is None:
+        raise UserError(f'{family} arch={arch!r} states no test_size: give the size of the image')
+    return _cost(row, size)
 
 
 @functools.cache
-def _cost(family: str, row: NFArch, size: int) -> Cost:
+def _cost(row: NFArch, size: int) -> Cost:
     # All blocks of a stage but the first are alike, so two of each are enough.
     short = dataclasses.replace(row, depths=tuple(min(depth, 2) for depth in row.depths))
     with torch.device('meta'):
         # Activations count nothing, and would take a third of the time.
-        net = MODELS.build(dict(type=f'nfnet_mm.{family}', arch=short, act='identity', out_indices=(0, 1, 2, 3, 4)))
+        net = NFBackbone(short, act='identity', out_indices=(0, 1, 2, 3, 4))
         image = torch.empty(1, 3, size, size)
     parameters, (macs, outs) = _parameters(net), _macs(net.eval(), image)
     for depth, stage, out in zip(row.depths, net.stages, outs):
         if depth > 2:
-            parameters += (depth - 2) * _parameters(stage[1])
-            macs += (depth - 2) * _macs(stage[1], out)[0]
+            block = stage.get_submodule('1')
+            parameters += (depth - 2) * _parameters(block)
+            macs += (depth - 2) * _macs(block, out)[0]
     features = net.out_channels[-1]
     return Cost(parameters + (features + 1) * CLASSES, macs + features * CLASSES)
 
@@ -68,11 +76,11 @@ def _macs(module: nn.Module, x: torch.Tensor) -> tuple[int, Any]:
 class _MacCounter(TorchDispatchMode):
     """Counts as ``FlopCounterMode`` does, several times faster: that takes every elementwise operation apart."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.macs = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         flops = flop_registry.get(func._overloadpacket)
