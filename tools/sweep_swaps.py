@@ -28,7 +28,7 @@ from mmengine import MessageHub
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
 from nfnet_mm.engine.bfloat16 import keep_boxes_in_float32
-from nfnet_mm.errors import UserError
+from nfnet_mm.errors import UserError, short
 from nfnet_mm.models.backbones.base import NFBackbone
 from nfnet_mm.models.backbones.stage import NFStage
 from nfnet_mm.swap import config_files, swap
@@ -88,16 +88,10 @@ def made_up_batch(cfg, size):
         from mmengine.structures import PixelData
         from mmseg.structures import SegDataSample
 
-        samples = [
-            SegDataSample(
-                gt_sem_seg=PixelData(data=torch.randint(0, min(classes, 4), (1, size, size))),
-                metainfo=dict(img_shape=(size, size), ori_shape=(size, size)),
-            )
-            for _ in range(2)
-        ]
-        return dict(
-            inputs=[torch.randint(0, 256, (3, size, size), dtype=torch.uint8) for _ in samples], data_samples=samples
-        )
+        shape, masks = (size, size), torch.randint(0, min(classes, 4), (2, 1, size, size))
+        known = dict(metainfo=dict(img_shape=shape, ori_shape=shape))
+        samples = [SegDataSample(gt_sem_seg=PixelData(data=mask), **known) for mask in masks]
+        return dict(inputs=list(torch.randint(0, 256, (2, 3, *shape), dtype=torch.uint8)), data_samples=samples)
     if cfg['default_scope'] == 'mmpretrain':
         from mmpretrain.structures import DataSample
 
@@ -210,10 +204,9 @@ def gradient_norm(module):
     return float(torch.stack(grads).norm()) if grads else 0.0
 
 
-def short(error):
-    text = f'{type(error).__name__}: {error}'.strip().replace('\n', ' ')
+def reason(error):
     where = traceback.extract_tb(error.__traceback__)[-1]
-    return f'{text[:200]} ({Path(where.filename).name}:{where.lineno})'
+    return f'{type(error).__name__}: {short(error)} ({Path(where.filename).name}:{where.lineno})'
 
 
 def examine(framework, name, names, bfloat16):
@@ -226,7 +219,8 @@ def examine(framework, name, names, bfloat16):
         result['shipped'] = 'builds'
         was = [sizes(backbone) for backbone in backbones(old, model)]
     except Exception as error:
-        result['shipped'] = short(error)
+        result['shipped'] = reason(error)
+    yield result
     for backbone in names:
         model = None  # memory for one
         row = result[backbone] = {}
@@ -249,12 +243,12 @@ def examine(framework, name, names, bfloat16):
             finite = abs(row['loss']) < float('inf') and all(0 < norm < float('inf') for norm in row['gradient'])
             row['ok'] = bool(finite and row['sizes'])
         except Exception as error:
-            row['error'] = short(error)
+            row['error'] = reason(error)
             if row['built'] and result['shipped'] == 'builds' and 'shipped_step' not in result:
                 try:
                     result['shipped_step'] = step(old, build(old))
                 except Exception as error:
-                    result['shipped_step'] = short(error)
+                    result['shipped_step'] = reason(error)
         row['seconds'] = round(time.time() - start, 1)
         yield result
     yield result

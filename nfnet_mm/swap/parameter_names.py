@@ -13,15 +13,8 @@ from nfnet_mm.registry import MODELS
 
 from .tree import Item, Notes, type_name, walk
 
-_DEPTHS = {
-    '18': (2, 2, 2, 2),
-    '34': (3, 4, 6, 3),
-    '50': (3, 4, 6, 3),
-    '101': (3, 4, 23, 3),
-    '152': (3, 8, 36, 3),
-    '200': (3, 24, 36, 3),
-    '269': (3, 30, 48, 8),
-}
+# Blocks of the stages; all others have those of ResNet-50.
+_DEPTHS = {'18': (2, 2, 2, 2), '101': (3, 4, 23, 3), '152': (3, 8, 36, 3), '200': (3, 24, 36, 3), '269': (3, 30, 48, 8)}
 _NORMS = {'GN': 'gn', 'IN': 'in', 'LN': 'ln'}
 _STEM = {'0': 'conv0', '3': 'conv1', '6': 'conv2'}  # of the stem of three convs, norm layers between them
 _BLOCK = {'conv1': 'conv0', 'conv2': 'conv1', 'conv3': 'conv2'}  # of the bottleneck
@@ -62,14 +55,13 @@ def swapped_parts(old: dict[str, Any], new: dict[str, Any], scope: str | None = 
         kind, was = item.value.get('type') if isinstance(item.value, dict) else None, before.get(item.path)
         return was is not None and str(kind).startswith('nfnet_mm.') and kind != was['type']
 
-    for item in walk(new, enter=lambda item: not is_new(item)):
-        if is_new(item):
-            # a semi-supervised detector is held twice, BiSeNet's backbone by its context path
-            other = item.path.replace('detector.', 'student.', 1)
-            other = other.replace('backbone.backbone_cfg', 'backbone.context_path.backbone')
-            places = tuple(dict.fromkeys((item.path, other)))
-            was = before[item.path]
-            yield Swapped(places, was, item.value, was['type'].rpartition('.')[0] or scope)
+    for item in filter(is_new, walk(new, enter=lambda item: not is_new(item))):
+        # a semi-supervised detector is held twice, BiSeNet's backbone by its context path
+        other = item.path.replace('detector.', 'student.', 1)
+        other = other.replace('backbone.backbone_cfg', 'backbone.context_path.backbone')
+        was = before[item.path]
+        places = tuple(dict.fromkeys((item.path, other)))
+        yield Swapped(places, was, item.value, was['type'].rpartition('.')[0] or scope)
 
 
 def _modules(cfg: dict[str, Any], scope: str | None) -> Iterator[tuple[str, bool]]:
@@ -91,7 +83,7 @@ def _modules(cfg: dict[str, Any], scope: str | None) -> Iterator[tuple[str, bool
             yield from ((f'stem.{i}', i in (1, 4, 7)) for i in (0, 1, 3, 4, 6, 7))
     pooled = int(cfg.get('avg_down', kind in ('ResNetV1d', 'ResNeSt')))  # a pooling before the shortcut's conv
     for stage in stages:
-        for block in range(_DEPTHS.get(depth, _DEPTHS['50'])[stage]):
+        for block in range(_DEPTHS.get(depth, (3, 4, 6, 3))[stage]):
             at = f'layer{stage + 1}.{block}'
             for i in range(1, 3 if depth in ('18', '34') else 4):
                 yield from ((f'{at}.conv{i}', False), (f'{at}.{norm}{i}', True))
@@ -178,11 +170,10 @@ def translate_keys(keys: dict[str, Any], parts: Sequence[Swapped], place: str = 
                 notes.warn(f'{key!r} and {origin[text]!r} both become {text!r}, with the settings of the latter')
             else:
                 result[text], origin[text] = value, key
-    told = set()
+    surprises: dict[tuple[str, str | None], str] = {}
     for key, other, name in _surprises(result, origin, order, won, new):
-        if (key, other) in told:
-            continue
-        told.add((key, other))
+        surprises.setdefault((key, other), name)
+    for (key, other), name in surprises.items():
         if other is None:
             notes.warn(f'{key!r} decided nothing in the ResNet, and does in the new network, for example for {name!r}')
         else:

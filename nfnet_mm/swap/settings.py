@@ -160,25 +160,24 @@ def set_module_names(cfg: dict[str, Any], parts: Sequence[Swapped], notes: Notes
     """The other options that name modules: what acts on the backbone's by mmengine, and a note on any others."""
     places = tuple(place for part in parts for place in part.places)
     inside = tuple(f'{place}.' for place in places)
-    for option in ('activation_checkpointing', 'efficient_conv_bn_eval'):
+
+    def take_out(option: str, whole: tuple[str, ...] = ()) -> list[str]:
         value = cfg.get(option) or ()
         names = [value] if isinstance(value, str) else list(value)
-        checkpoints = option == 'activation_checkpointing'
-        # mmengine wraps the forward of a whole stage, which ours do not call: the backbone's own option is the same
-        gone = [
-            name
-            for name in names
-            if isinstance(name, str) and (name.startswith(inside) or (name in places and not checkpoints))
-        ]
+        gone = [name for name in names if isinstance(name, str) and (name.startswith(inside) or name in whole)]
         if gone:
             cfg[option] = [name for name in names if name not in gone] or None
-        if gone and not checkpoints:
-            notes.add(f'{option}: {gone} dropped: there is no BatchNorm')
-            continue
-        for part in parts:
-            if any(name.startswith(f'{place}.') for name in gone for place in part.places):
-                part.new.get('backbone', part.new)['with_cp'] = True
-                notes.add(f'{option}: {gone} -> model.{part.places[0]}.with_cp=True, which recomputes each block')
+        return gone
+
+    # mmengine wraps the forward of a whole stage, which ours do not call: the backbone's own option is the same
+    gone = take_out('activation_checkpointing')
+    for part in parts:
+        if any(name.startswith(f'{place}.') for name in gone for place in part.places):
+            part.new.get('backbone', part.new)['with_cp'] = True
+            where = f'model.{part.places[0]}.with_cp=True'
+            notes.add(f'activation_checkpointing: {gone} -> {where}, which recomputes each block')
+    if gone := take_out('efficient_conv_bn_eval', places):
+        notes.add(f'efficient_conv_bn_eval: {gone} dropped: there is no BatchNorm')
     for i, hook in enumerate(cfg.get('custom_hooks') or ()):
         if isinstance(hook, dict) and 'PreciseBN' in str(hook.get('type')):
             notes.add(f'custom_hooks.{i}: {hook["type"]!r} has no BatchNorm of the backbone to work on')

@@ -111,6 +111,29 @@ def test_unknown_name_suggests_the_nearest():
         swap_config(detector(), 'nfnet_f9')
 
 
+@pytest.mark.parametrize(
+    'name, cfg, told',
+    [
+        (
+            'nf_resnet50',
+            dict(type='nfnet_mm.NFResNet', depth=50),
+            "nf_resnet50 is the paper's network, for the authors' weights; timm's of that name is 'timm/nf_resnet50'",
+        ),
+        (
+            'timm/nf_resnet50',
+            dict(type='nfnet_mm.NFResNet', arch='timm/nf_resnet50'),
+            "timm/nf_resnet50 is timm's network, for timm's weights; the paper's of that name is 'nf_resnet50'",
+        ),
+        ('nf_resnet152', dict(type='nfnet_mm.NFResNet', depth=152), None),
+        ('nf_seresnet50', dict(type='nfnet_mm.NFResNet', arch='timm/nf_seresnet50'), None),
+    ],
+)
+def test_of_two_networks_of_one_name_the_taken_is_told(name, cfg, told):
+    new, notes = swap_config(detector(), name)
+    assert new['model']['backbone'].items() >= cfg.items()
+    assert [note for note in notes if 'of that name' in note] == [told] * bool(told)
+
+
 def test_detector():
     cfg = detector()
     before = copy.deepcopy(cfg)

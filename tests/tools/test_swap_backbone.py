@@ -155,6 +155,12 @@ def test_command(run_tool, tmp_path, monkeypatch):
     ]
 
 
+def test_a_file_is_named_by_the_networks_full_name(run_tool, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_tool('swap_backbone', RETINANET, '--backbone', 'F0') == (0, '')
+    assert [path.name for path in tmp_path.iterdir()] == ['retinanet_nfnet_f0_fpn_1x_coco.py']
+
+
 @pytest.mark.parametrize(
     'args, message',
     [
@@ -166,6 +172,7 @@ def test_command(run_tool, tmp_path, monkeypatch):
         (['mmyolo::x.py'], "no package 'mmyolo' is installed"),
         (['nowhere.py'], "config 'nowhere.py' does not exist"),
         ([RETINANET, '-o', 'no/folder.py'], "the folder 'no' does not exist"),
+        ([RETINANET, '-o', '/proc/new.py'], "output '/proc/new.py' was not written: "),
         ([RETINANET, '-o', 'x.json'], "'x.json' must end in .py"),
         (['lazy.py'], 'in the style of read_base'),
         (['broken.py'], 'does not load'),
