@@ -8,10 +8,9 @@ import importlib.metadata
 import importlib.util
 import re
 import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-__all__ = ['require']
 
 
 @dataclass(frozen=True)
@@ -46,27 +45,27 @@ class _Found:
     operators: bool = True
 
     @property
-    def onedl(self):
+    def onedl(self) -> bool:
         return any(name.startswith('onedl-') for name in self.distributions)
 
     @property
-    def original(self):
+    def original(self) -> bool:
         return any(not name.startswith('onedl-') for name in self.distributions)
 
 
-def _version(distribution):
+def _version(distribution: str) -> str | None:
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def _number(version):
+def _number(version: str) -> tuple[int, ...]:
     """'2.6.0+cu124' as (2, 6, 0), to compare; an unknown version compares as the newest."""
     return tuple(int(part) for part in re.findall(r'\d+', version.split('+')[0])[:3]) or (999,)
 
 
-def _look(name):
+def _look(name: str) -> _Found:
     package = _PACKAGES[name]
     versions = {d: _version(d) for d in (package.onedl, package.original)}
     there = tuple(d for d, version in versions.items() if version)
@@ -81,7 +80,7 @@ def _look(name):
     return _Found(versions[there[0]] if there else '?', there, operators)
 
 
-def _problems(names, found, torch):
+def _problems(names: Iterable[str], found: Mapping[str, _Found], torch: str | None) -> Iterator[str]:
     """One phrase for everything in ``names`` that cannot work."""
     for name in names:
         package, it = _PACKAGES[name], found[name]
@@ -103,7 +102,7 @@ def _problems(names, found, torch):
                 yield f"{name} needs mmcv's compiled operators (mmcv._ext) and mmcv has none"
 
 
-def _commands(names, found, torch):
+def _commands(names: Iterable[str], found: Mapping[str, _Found], torch: str | None) -> str:
     """The shell command that brings ``names`` to a state that works, in one family of distributions."""
     pip = f'{sys.executable} -m pip'
     steps = []
@@ -122,10 +121,10 @@ def _commands(names, found, torch):
     if leave:
         steps.append(f'{pip} uninstall -y {" ".join(leave)}')
 
-    def good(name):
+    def good(name: str) -> bool:
         it = found[name]
         pin = _PACKAGES[name].onedl_pin if onedl else _PACKAGES[name].minimum
-        return (
+        return bool(
             it.version
             and not set(it.distributions) & set(leave)
             and _number(it.version) >= _number(pin)
@@ -152,7 +151,7 @@ def _commands(names, found, torch):
     return ' && '.join(steps)
 
 
-def _describe(name, it):
+def _describe(name: str, it: _Found) -> str:
     if it.version is None and not it.distributions:
         return f'{name} missing'
     operators = '' if name != 'mmcv' or it.version is None else ' with' + ('' if it.operators else 'out') + ' operators'

@@ -3,6 +3,7 @@
 The same for every framework of the stack: the config's ``default_scope`` decides which one is loaded, by mmengine.
 """
 
+import argparse
 import functools
 import gc
 import json
@@ -10,40 +11,50 @@ import mmap
 import os
 import re
 import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmengine import Config, DictAction
+from mmengine.device import get_device
+from mmengine.registry import DATASETS, METRICS, RUNNERS, init_default_scope
 
 from nfnet_mm.errors import UserError, check_exists, nearest_files
+from nfnet_mm.registry import type_name
 
-__all__ = [
-    'UserError',
-    'build_runner',
-    'check_amp_device',
-    'check_coco_files',
-    'dump_predictions',
-    'load_config',
-    'one_line_errors',
-    'prepare_launcher',
-    'require_whole',
-    'show_predictions',
-    'use_amp',
-    'use_data_root',
-    'use_resume',
-    'use_tta',
-]
+if TYPE_CHECKING:
+    from mmengine.runner import Runner
 
-# The wrapper that trains in mixed precision as this one does in float32.
-AMP_TWINS = {'OptimWrapper': 'AmpOptimWrapper', 'nfnet_mm.AGCOptimWrapper': 'nfnet_mm.AmpAGCOptimWrapper'}
+# Optimizer wrapper: the one that does the same in mixed precision.
+MIXED_PRECISION = {'OptimWrapper': 'AmpOptimWrapper', 'nfnet_mm.AGCOptimWrapper': 'nfnet_mm.AmpAGCOptimWrapper'}
 COCO_KEYS = ('images', 'annotations', 'categories')
 COCO_IMAGES = ('images', 'categories')  # without answers
 # Parsing more than this (in bytes) only to check it would delay the start by seconds.
 PARSE_LIMIT = 64 << 20
 
 
-def one_line_errors(main):
+def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The command line, of a parser's own arguments and the options of every command that starts a run."""
+    parser.add_argument('--work-dir', help='folder for what is written (default: work_dirs/<name of the config>)')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='replace values of the config, by dotted key; a list is "[a,b]"',
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
     """Make ``main`` end with one line, not a traceback, on a :class:`UserError` (of several processes, one speaks)."""
 
     @functools.wraps(main)
-    def wrapped():
+    def wrapped() -> None:
         try:
             main()
             _leave_process_group()
@@ -55,7 +66,7 @@ def one_line_errors(main):
     return wrapped
 
 
-def _leave_process_group():
+def _leave_process_group() -> None:
     """End a distributed run: threads of the group that outlive the interpreter's end abort it, now and then."""
     torch = sys.modules.get('torch')
     if torch and torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -63,23 +74,23 @@ def _leave_process_group():
         torch.distributed.destroy_process_group()
 
 
-def load_config(path, options=None, work_dir=None, launcher='none'):
+def load_config(
+    path: str, options: dict[str, Any] | None = None, work_dir: str | None = None, launcher: str = 'none'
+) -> Config:
     """Read a config file.
 
     Args:
-        path (str): The file.
-        options (dict, optional): Values that replace the file's, by dotted key.
-        work_dir (str, optional): Replaces the file's ``work_dir``; with neither, ``work_dirs/<name of the file>``.
-        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+        path: the file.
+        options: values that replace the file's, by dotted key.
+        work_dir: replaces the file's ``work_dir``; with neither, ``work_dirs/<name of the file>``.
+        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
 
     Returns:
-        mmengine.Config: the config, ready for :func:`build_runner`.
+        the config, ready for :func:`build_runner`.
 
     Raises:
         UserError: there is no such file.
     """
-    from mmengine import Config
-
     check_exists(path, 'config')
     cfg = Config.fromfile(path)
     cfg.merge_from_dict(options or {})
@@ -91,7 +102,7 @@ def load_config(path, options=None, work_dir=None, launcher='none'):
     return cfg
 
 
-def use_resume(cfg, resume):
+def use_resume(cfg: Config, resume: str | None) -> None:
     """Resume from the checkpoint ``resume``, or from the work folder's last one if that is 'auto' (None: neither).
 
     Where there is none yet, as in the first start of a job that is requeued, training starts as without ``resume``,
@@ -110,7 +121,7 @@ def use_resume(cfg, resume):
         cfg.resume, cfg.load_from = True, resume
 
 
-def _last_checkpoint(cfg):
+def _last_checkpoint(cfg: Config) -> str:
     """The work folder's last checkpoint, also where the folder was moved or copied since it was written."""
     from mmengine.runner import find_latest_checkpoint
 
@@ -129,18 +140,12 @@ def _last_checkpoint(cfg):
     )
 
 
-def _name(kind):
-    """The bare name of a type in a config, given as text or as a class."""
-    return str(kind if isinstance(kind, str) else getattr(kind, '__name__', kind)).rpartition('.')[2]
-
-
-def use_amp(cfg):
+def use_amp(cfg: Config) -> None:
     """Replace the optimizer wrapper by the one that does the same in mixed precision; its other keys stay.
 
     Raises:
-        UserError: the wrapper has no known twin. Another one in its place would drop what it does.
+        UserError: the wrapper has no known form in mixed precision. Any other in its place would drop what it does.
 
-    >>> from mmengine import Config
     >>> cfg = Config(dict(optim_wrapper=dict(type='nfnet_mm.AGCOptimWrapper', agc=dict(clipping=0.01))))
     >>> use_amp(cfg)
     >>> cfg.optim_wrapper.type, cfg.optim_wrapper.agc.clipping
@@ -150,39 +155,34 @@ def use_amp(cfg):
     if not isinstance(wrapper, dict):
         raise UserError(f'--amp changes the type of optim_wrapper, and the config has optim_wrapper={wrapper!r}')
     kind = wrapper.get('type', 'OptimWrapper')
-    name = kind if isinstance(kind, str) else _class_path(kind)
-    known = {}
-    for plain, twin in AMP_TWINS.items():
-        for own, other in ((plain, twin), (twin, twin)):
-            known[own] = known[own.rpartition('.')[2]] = other
-    name = name[len('mmengine.') :] if name.startswith('mmengine.') else name
-    if name not in known:
+    name = (kind if isinstance(kind, str) else _class_path(kind)).removeprefix('mmengine.')
+    forms = {**MIXED_PRECISION, **{form: form for form in MIXED_PRECISION.values()}}
+    forms.update({own.rpartition('.')[2]: form for own, form in forms.items()})
+    if name not in forms:
         raise UserError(
             f'--amp does not know the optimizer wrapper {name!r}, and any other would drop what it does; '
-            f'known are {", ".join([*AMP_TWINS, *AMP_TWINS.values()])}: set optim_wrapper.type to one of '
+            f'known are {", ".join([*MIXED_PRECISION, *MIXED_PRECISION.values()])}: set optim_wrapper.type to one of '
             'these, or leave --amp and configure mixed precision in the wrapper itself'
         )
-    wrapper['type'] = known[name]
+    wrapper['type'] = forms[name]
 
 
-def _class_path(kind):
+def _class_path(kind: type) -> str:
     """How a config names a class of mmengine or of this package; any other class by its full name."""
     package = kind.__module__.partition('.')[0]
     return f'{package if package in ("mmengine", "nfnet_mm") else kind.__module__}.{kind.__name__}'
 
 
-def check_amp_device(cfg):
+def check_amp_device(cfg: Config) -> None:
     """Raise a :class:`UserError` if mmengine's ``AmpOptimWrapper``, which wants an accelerator, would find none."""
-    from mmengine.device import get_device
-
-    if _name((cfg.get('optim_wrapper') or {}).get('type')) == 'AmpOptimWrapper' and get_device() == 'cpu':
+    if type_name(cfg.get('optim_wrapper') or {}) == 'AmpOptimWrapper' and get_device() == 'cpu':
         raise UserError(
             "optimizer wrapper 'AmpOptimWrapper' needs an accelerator, and this machine shows none: train "
             'in float32 here (without --amp)'
         )
 
 
-def _datasets(cfg):
+def _datasets(cfg: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Every innermost dataset config below a dataset config (RepeatDataset, ConcatDataset and the like hold more)."""
     inner = cfg.get('datasets') or ([cfg['dataset']] if 'dataset' in cfg else None)
     if inner is None:
@@ -192,9 +192,7 @@ def _datasets(cfg):
             yield from _datasets(dataset)
 
 
-def _is_coco(kind):
-    from mmengine.registry import DATASETS
-
+def _is_coco(kind: Any) -> bool:
     if isinstance(kind, str):
         with DATASETS.switch_scope_and_registry(None) as registry:
             kind = registry.get(kind)
@@ -202,12 +200,12 @@ def _is_coco(kind):
     return any(base.__name__ == 'CocoDataset' for base in getattr(kind, '__mro__', ()))
 
 
-def _unlabelled(dataset):
+def _unlabelled(dataset: Mapping[str, Any]) -> bool:
     """Whether a dataset's pipeline asks for no answers, as that of semi-supervised training's unlabelled pictures."""
-    return any(_name(transform.get('type')) == 'LoadEmptyAnnotations' for transform in dataset.get('pipeline') or ())
+    return any(type_name(transform) == 'LoadEmptyAnnotations' for transform in dataset.get('pipeline') or ())
 
 
-def check_coco_file(path, needed=COCO_KEYS, used_by=''):
+def check_coco_file(path: str, needed: Sequence[str] = COCO_KEYS, used_by: str = '') -> None:
     """Raise a :class:`UserError` unless ``path`` is a JSON object with the keys of a COCO annotation file.
 
     A file over 64 MiB is searched for the keys and for its closing bracket rather than parsed.
@@ -225,8 +223,7 @@ def check_coco_file(path, needed=COCO_KEYS, used_by=''):
             found = [key for key in needed if re.search(rb'"%s"\s*:\s*\[' % key.encode(), text)]
     else:
         try:
-            with open(path, encoding='utf-8') as file:
-                content = json.load(file)
+            content = json.loads(Path(path).read_text(encoding='utf-8'))
         except ValueError as error:
             raise UserError(f'{what} {path!r} is not JSON ({error}); {holds}') from error
         content = content if isinstance(content, dict) else {}
@@ -235,55 +232,54 @@ def check_coco_file(path, needed=COCO_KEYS, used_by=''):
         raise UserError(f'{what} {path!r} is not a COCO file, it lacks {", ".join(missing)}; {holds}')
 
 
-def check_coco_files(cfg, splits):
+def _coco_files(cfg: Config, split: str) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """(path, keys that are needed in it, key of the config) of each local file of a split's COCO data and metrics."""
+    evaluators = cfg.get(f'{split}_evaluator') or []
+    evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
+    # A test set without public answers is COCO without annotations, and can only be predicted on.
+    needed = COCO_IMAGES if any(e.get('format_only') for e in evaluators) else COCO_KEYS
+    loader = cfg.get(f'{split}_dataloader') or {}
+    users = [
+        (dataset, COCO_IMAGES if _unlabelled(dataset) else needed, f'{split}_dataloader')
+        for dataset in (_datasets(loader['dataset']) if 'dataset' in loader else ())
+        if not dataset.get('backend_args') and _is_coco(dataset.get('type'))
+    ]
+    users += [
+        ({'ann_file': evaluator.get('ann_file')}, needed, f'{split}_evaluator')
+        for evaluator in evaluators
+        if not evaluator.get('backend_args') and type_name(evaluator).endswith('CocoMetric')
+    ]
+    for user, keys, used_by in users:
+        path = os.path.join(user.get('data_root') or '', user.get('ann_file') or '')
+        if user.get('ann_file') and '://' not in path:
+            yield path, keys, used_by
+
+
+def check_coco_files(cfg: Config, splits: Sequence[str]) -> None:
     """Check the annotation files of every COCO dataset and metric of a config, before anything is built from it.
 
     Args:
-        cfg (mmengine.Config): The config.
-        splits (Sequence[str]): Of 'train', 'val' and 'test', those the run will use.
+        cfg: the config.
+        splits: of 'train', 'val' and 'test', those that the run will use.
 
     Raises:
         UserError: a file is missing or is not COCO (see :func:`check_coco_file`).
     """
-    from mmengine.registry import init_default_scope
-
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     checked = set()
     for split in splits:
-        evaluators = cfg.get(f'{split}_evaluator') or []
-        evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
-        # A test set without public answers is COCO without annotations, and can only be predicted on.
-        needed = COCO_KEYS if not any(e.get('format_only') for e in evaluators) else COCO_IMAGES
-        loader = cfg.get(f'{split}_dataloader') or {}
-        files = [
-            (
-                dataset.get('data_root') or '',
-                dataset.get('ann_file'),
-                f'{split}_dataloader',
-                COCO_IMAGES if _unlabelled(dataset) else needed,
-            )
-            for dataset in (_datasets(loader['dataset']) if 'dataset' in loader else ())
-            if not dataset.get('backend_args') and _is_coco(dataset.get('type'))
-        ]
-        files += [
-            ('', evaluator.get('ann_file'), f'{split}_evaluator', needed)
-            for evaluator in evaluators
-            if _name(evaluator.get('type')).endswith('CocoMetric') and not evaluator.get('backend_args')
-        ]
-        for root, file, used_by, keys in files:
-            path = os.path.join(root, file or '')
-            if file and '://' not in path and (path, keys) not in checked:
+        for path, keys, used_by in _coco_files(cfg, split):
+            if (path, keys) not in checked:
                 check_coco_file(path, keys, used_by)
                 checked.add((path, keys))
 
 
-def prepare_launcher(cfg):
+def prepare_launcher(cfg: Config) -> None:
     """Let ``cfg.launcher == 'pytorch'`` work on a machine without an accelerator (gloo between CPU processes).
 
     mmengine's launcher would select a CUDA device, and its model wrapper would name one.
     """
     import torch
-    from mmengine.device import get_device
 
     if cfg.launcher == 'none' or get_device() != 'cpu':
         return
@@ -301,15 +297,14 @@ def prepare_launcher(cfg):
     cfg.model_wrapper_cfg = {**(cfg.get('model_wrapper_cfg') or wrapper), 'device_ids': None}
 
 
-def build_runner(cfg):
+def build_runner(cfg: Config) -> 'Runner':
     """The runner of a config, of the class its ``runner_type`` names if it has one."""
-    from mmengine.registry import RUNNERS
     from mmengine.runner import Runner
 
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
-def require_whole(runner, allow_missing=False):
+def require_whole(runner: 'Runner', allow_missing: bool = False) -> None:
     """Let the runner load a checkpoint only if it is its model's, whole (see ``StrictLoadHook``).
 
     With ``allow_missing``, as for fine-tuning, only if it holds something of it.
@@ -319,13 +314,14 @@ def require_whole(runner, allow_missing=False):
     runner.register_hook(StrictLoadHook(allow_missing))
 
 
-def show_predictions(cfg, show=False, directory=None, wait_time=2.0):
+def show_predictions(cfg: Config, show: bool = False, directory: str | None = None, wait_time: float = 2.0) -> None:
     """Turn on the visualization hook of the config's framework.
 
     Args:
-        cfg (mmengine.Config): The config; unchanged if neither ``show`` nor ``directory`` is given.
-        show (bool): Open a window per picture, for ``wait_time`` seconds.
-        directory (str, optional): Write the pictures there.
+        cfg: the config; unchanged if neither ``show`` nor ``directory`` is given.
+        show: open a window per picture.
+        directory: write the pictures there.
+        wait_time: how long a window stays, in seconds.
 
     Raises:
         UserError: the config has no visualization hook of mmdet, mmseg or mmpretrain.
@@ -333,7 +329,7 @@ def show_predictions(cfg, show=False, directory=None, wait_time=2.0):
     if not (show or directory):
         return
     hook = (cfg.get('default_hooks') or {}).get('visualization') or {}
-    name = _name(hook.get('type'))
+    name = type_name(hook)
     known = {'DetVisualizationHook': 'test_out_dir', 'VisualizationHook': 'out_dir', 'SegVisualizationHook': None}
     if name not in known:
         raise UserError(
@@ -348,7 +344,7 @@ def show_predictions(cfg, show=False, directory=None, wait_time=2.0):
         cfg.visualizer.save_dir = directory
 
 
-def use_tta(cfg):
+def use_tta(cfg: Config) -> None:
     """Wrap the model for test-time augmentation, as the config's ``tta_model`` and ``tta_pipeline`` say."""
     if missing := [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]:
         raise UserError(f'--tta needs {" and ".join(missing)} in the config')
@@ -356,10 +352,9 @@ def use_tta(cfg):
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
 
 
-def dump_predictions(runner, path):
+def dump_predictions(runner: 'Runner', path: str) -> None:
     """Also write a test run's predictions to the pickle file ``path``, as the runner's framework lays them out."""
     from mmengine.evaluator import DumpResults
-    from mmengine.registry import METRICS
 
     if not path.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out {path!r} must end in .pkl or .pickle')
@@ -368,7 +363,7 @@ def dump_predictions(runner, path):
     runner.test_evaluator.metrics.append(kind(out_file_path=path))
 
 
-def use_data_root(cfg, root):
+def use_data_root(cfg: Config, root: str) -> None:
     """Point every dataset of a config, and the annotation files of its metrics, at another data folder.
 
     The folder is replaced at the start of the metrics' paths, as ``data_root`` names it in the file.

@@ -35,7 +35,7 @@ def test_missing_config_suggests_near_names(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'kind,twin',
+    'kind,mixed',
     [
         ('OptimWrapper', 'AmpOptimWrapper'),
         ('mmengine.OptimWrapper', 'AmpOptimWrapper'),
@@ -46,7 +46,7 @@ def test_missing_config_suggests_near_names(tmp_path):
         (None, 'AmpOptimWrapper'),
     ],
 )
-def test_amp_picks_the_twin_and_keeps_the_rest(kind, twin):
+def test_amp_picks_the_mixed_precision_form_and_keeps_the_rest(kind, mixed):
     keys = dict(
         optimizer=dict(type='SGD', lr=0.1),
         agc=dict(clipping=0.02),
@@ -56,14 +56,14 @@ def test_amp_picks_the_twin_and_keeps_the_rest(kind, twin):
     )
     cfg = Config(dict(optim_wrapper=dict(keys, type=kind) if kind else dict(keys)))
     run.use_amp(cfg)
-    assert cfg.optim_wrapper.to_dict() == dict(keys, type=twin)
+    assert cfg.optim_wrapper.to_dict() == dict(keys, type=mixed)
 
 
-def test_amp_twins_are_registered_and_take_what_the_plain_ones_take():
+def test_mixed_precision_forms_are_registered_and_take_what_the_plain_ones_take():
     from mmengine.registry import OPTIM_WRAPPERS
 
-    for plain, twin in run.AMP_TWINS.items():
-        assert OPTIM_WRAPPERS.get(twin).__name__ == 'Amp' + OPTIM_WRAPPERS.get(plain).__name__
+    for plain, mixed in run.MIXED_PRECISION.items():
+        assert OPTIM_WRAPPERS.get(mixed).__name__ == 'Amp' + OPTIM_WRAPPERS.get(plain).__name__
 
 
 def test_amp_does_not_take_another_class_of_the_same_name():

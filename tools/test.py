@@ -4,17 +4,15 @@ import argparse
 import os
 import sys
 
-from mmengine import DictAction
-
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
 from nfnet_mm import run
 
 
-def parse_args():
+@run.one_line_errors
+def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--work-dir', help='folder for the log (default: work_dirs/<name of the config>)')
     parser.add_argument('--out', help='write the predictions to this .pkl file')
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument('--show-dir', help='write pictures of the predictions into this folder')
@@ -25,23 +23,7 @@ def parse_args():
         action='store_true',
         help='score a model also if the checkpoint lacks weights of it or holds others besides',
     )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='replace values of the config, by dotted key; a list is "[a,b]"',
-    )
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
-
-
-@run.one_line_errors
-def main():
-    args = parse_args()
+    args = run.parse_args(parser)
     cfg = run.load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
     if '://' not in args.checkpoint:
         run.check_exists(args.checkpoint, 'checkpoint')

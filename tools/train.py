@@ -4,16 +4,14 @@ import argparse
 import os
 import sys
 
-from mmengine import DictAction
-
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
 from nfnet_mm import run
 
 
-def parse_args():
+@run.one_line_errors
+def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='folder for checkpoints and logs (default: work_dirs/<name of the config>)')
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -22,25 +20,9 @@ def parse_args():
         help="go on from this checkpoint, or from the work folder's last one",
     )
     parser.add_argument(
-        '--amp', action='store_true', help='mixed precision: the twin of the configured optimizer wrapper'
+        '--amp', action='store_true', help='mixed precision, by the wrapper that else does what the configured one does'
     )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='replace values of the config, by dotted key; a list is "[a,b]"',
-    )
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
-
-
-@run.one_line_errors
-def main():
-    args = parse_args()
+    args = run.parse_args(parser)
     cfg = run.load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
     run.use_resume(cfg, args.resume)
     if args.amp:
