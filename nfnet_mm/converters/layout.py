@@ -1,4 +1,4 @@
-"""The names and shapes of a classifier's weights: read off a state dict, and held against the modules themselves.
+"""The names and shapes of a classifier's weights: those of a plan of blocks, and those of a state dict.
 
 The classifier is mmpretrain's ``ImageClassifier`` around one of our backbones::
 
@@ -11,8 +11,8 @@ The classifier is mmpretrain's ``ImageClassifier`` around one of our backbones::
     backbone.final_conv.{weight (F,C,1,1), gain (F,), bias (F,)}       NFNet, NFRegNet
     head.fc.{weight (classes,F), bias (classes,)}
 
-A few sizes in a state dict are free (depths, widths, groups, ...). They make a plan of blocks, the modules of that plan
-have all names and shapes, and those of the state dict have to be the same.
+A few sizes in a state dict are free (depths, widths, groups, ...). They make a plan of blocks, the plan gives all names
+and shapes, and those of the state dict have to be the same.
 """
 
 import re
@@ -23,14 +23,12 @@ from functools import cache
 from math import isfinite, prod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nfnet_mm.errors import UserError, some
 from nfnet_mm.models.backbones.arch import resolve_arch
-from nfnet_mm.models.backbones.base import Stem
-from nfnet_mm.models.backbones.block import NFBlock
 from nfnet_mm.models.backbones.plan import NUM_STAGES, BlockSpec, NFArch, plan_blocks
-from nfnet_mm.models.layers import WSConv2d
+from nfnet_mm.models.layers import EfficientChannelAttention
 
 from .errors import ConversionError
 
@@ -101,23 +99,43 @@ def planned_layout(
 
 
 def _shapes(arch: NFArch, blocks: Iterable[BlockSpec], in_channels: int, num_classes: int | None) -> Shapes:
-    act, gain = nn.Identity(), 1.0  # which have no weights
-    parts: dict[str, dict[str, Tensor]] = {}
-    kinds: dict[tuple, dict[str, Tensor]] = {}  # most blocks have the shapes of another
-    with torch.device('meta'):  # shapes only
-        parts['backbone.stem'] = Stem(arch, in_channels, act, gain).state_dict()
-        for block in blocks:
-            kind = (block.transition, block.in_channels, block.out_channels, block.width, block.groups, block.se_hidden)
-            if kind not in kinds:
-                kinds[kind] = NFBlock(block, act, gain).state_dict()
-            parts[f'backbone.stages.{block.stage}.{block.index}'] = kinds[kind]
-        channels = arch.widths[-1]
-        if arch.final_channels:
-            parts['backbone.final_conv'] = WSConv2d(channels, arch.final_channels, 1).state_dict()
-            channels = arch.final_channels
-        if num_classes:
-            parts['head.fc'] = nn.Linear(channels, num_classes).state_dict()
-    return {f'{part}.{name}': tuple(v.shape) for part, state in parts.items() for name, v in state.items()}
+    shapes: Shapes = {}
+
+    def conv(name: str, outputs: int, inputs: int, kernel: int = 1) -> None:
+        shapes[f'{name}.weight'] = (outputs, inputs, kernel, kernel)
+        shapes[f'{name}.bias'] = shapes[f'{name}.gain'] = (outputs,)
+
+    def linear(name: str, outputs: int, inputs: int) -> None:
+        shapes[f'{name}.weight'], shapes[f'{name}.bias'] = (outputs, inputs), (outputs,)
+
+    for i, (outputs, inputs) in enumerate(zip(arch.stem_channels, (in_channels, *arch.stem_channels))):
+        conv(f'backbone.stem.conv{i}', outputs, inputs, arch.stem_kernel)
+    for block in blocks:
+        at = f'backbone.stages.{block.stage}.{block.index}.'
+        width, group, seen = block.width, block.width // block.groups, block.attention_channels
+        if arch.skip_init:
+            shapes[f'{at}skip_gain'] = ()
+        if block.transition:
+            conv(f'{at}conv_shortcut', block.out_channels, block.in_channels)
+        conv(f'{at}conv0', width, block.in_channels)
+        conv(f'{at}conv1', width, group, 3)
+        if arch.extra_conv:
+            conv(f'{at}conv1b', width, group, 3)
+        conv(f'{at}conv2', block.out_channels, width)
+        if block.se_hidden is not None:
+            linear(f'{at}attention.fc1', block.se_hidden, seen)
+            linear(f'{at}attention.fc2', seen, block.se_hidden)
+        elif arch.attention == 'eca':
+            with torch.device('meta'):
+                gate = EfficientChannelAttention(seen)
+            shapes[f'{at}attention.conv.weight'] = tuple(gate.conv.weight.shape)
+    channels = arch.widths[-1]
+    if arch.final_channels:
+        conv('backbone.final_conv', arch.final_channels, channels)
+        channels = arch.final_channels
+    if num_classes:
+        linear('head.fc', num_classes, channels)
+    return shapes
 
 
 def describe(state_dict: Mapping[str, Tensor], head: bool = True) -> Layout:
