@@ -54,6 +54,26 @@ def test_common_arguments():
     }
 
 
+def test_plan_and_names():
+    from nfnet_mm.models.backbones import plan_blocks
+    from nfnet_mm.models.backbones.arch import find_network
+
+    parameters = ['arch', 'alpha', 'drop_path_rate', 'strides', 'dilations']
+    assert list(inspect.signature(plan_blocks).parameters) == parameters
+        'arch',
+        'alpha',
+        'drop_path_rate',
+        'strides',
+        'dilations',
+    ]
+    network = find_network('nf_resnet50')
+    assert (network.family, network.key, network.name) == ('NFResNet', '50', 'nf_resnet50')
+    assert network.cfg == dict(type='nfnet_mm.NFResNet', depth=50)
+    block = plan_blocks(network.arch)[3]
+    assert (block.stage, block.index, block.transition, block.in_channels, block.out_channels) == (1, 0, True, 256, 512)
+    assert (block.width, block.groups, block.stride, block.dilation, block.alpha) == (128, 1, 2, 1, 0.2)
+
+
 def test_parameter_layout():
     net = root.MODELS.build(dict(type='nfnet_mm.NFNet', arch='nano', out_indices=(4,)))
     for name, parameter in net.named_parameters():

@@ -1,3 +1,5 @@
+"""Backbones of normalizer-free networks, and the layers that they are made of."""
+
 from .backbones import NFNet, NFRegNet, NFResNet, NFStage
 
 __all__ = ['NFNet', 'NFRegNet', 'NFResNet', 'NFStage']

@@ -1,6 +1,7 @@
 """One name for each network, and the old spellings that still work."""
 
 import pytest
+import torch
 
 from nfnet_mm.errors import UserError
 from nfnet_mm.models import NFNet, NFResNet
@@ -78,3 +79,12 @@ def test_unknown_names():
         NFResNet(51)
     with pytest.raises(UserError, match="NFNet arch 'timm/nfnet_f0\\+' is unknown"):
         NFNet('timm/nfnet_f0+')
+
+
+def test_networks_of_timm_by_depth():
+    """Their attention is their own: with ``attention`` they would become the paper's shape without a word."""
+    with torch.device('meta'):
+        net = NFResNet('timm/nf_resnet50')
+    assert net.arch is find_network('timm/nf_resnet50').arch
+    with pytest.raises(UserError, match="attention='se' goes with depth; arch='timm/nf_resnet50' states its own"):
+        NFResNet('timm/nf_resnet50', attention='se')

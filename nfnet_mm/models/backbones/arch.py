@@ -1,4 +1,4 @@
-"""The one table of variants. Adding a variant is adding a row.
+"""The one table of networks, and their names. Adding a network is adding a row.
 
 Sources: NFNets = Brock et al. 2021, "High-Performance Large-Scale Image Recognition Without Normalization"; NF-ResNets
 = Brock et al. 2021, "Characterizing signal propagation ..."; the authors' released code where it differs; timm 1.0.31
@@ -191,13 +191,12 @@ def _nf_regnet_rows() -> dict[str, NFArch]:
     return rows
 
 
-Builder = Callable[..., NFArch]
-FAMILIES: Mapping[str, tuple[Builder, dict[str, NFArch]]] = {
+# {family: (what completes a dict of fields, {key: network})}
+FAMILIES: Mapping[str, tuple[Callable[..., NFArch], dict[str, NFArch]]] = {
     'NFNet': (_nfnet, _nfnet_rows()),
     'NFResNet': (_nf_resnet, _nf_resnet_rows()),
     'NFRegNet': (_nf_regnet, _nf_regnet_rows()),
 }
-_FIELDS = tuple(field.name for field in dataclasses.fields(NFArch))
 
 
 class Network(NamedTuple):
@@ -223,6 +222,7 @@ class Network(NamedTuple):
 
     @property
     def arch(self) -> NFArch:
+        """Its design."""
         return FAMILIES[self.family][1][self.key]
 
     @property
@@ -304,9 +304,10 @@ def resolve_arch(family: str, arch: str | Mapping[str, Any] | NFArch) -> NFArch:
         raise UserError(f'{_unknown(f"{family} arch", arch, rows)}; or a dict with fields of NFArch.')
     if not isinstance(arch, Mapping):
         raise UserError(f'{family} arch={arch!r} must be a name or a dict; known names: {", ".join(rows)}')
+    known = [field.name for field in dataclasses.fields(NFArch)]
     for field in arch:
-        if field not in _FIELDS:
-            raise UserError(_unknown('arch field', field, _FIELDS))
+        if field not in known:
+            raise UserError(_unknown('arch field', field, known))
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in arch.items()}
     if 'widths' in fields:  # the family's defaults are derived from these two, so they are checked first
         fields['widths'] = check_counts('widths', fields['widths'], NUM_STAGES)

@@ -1,3 +1,5 @@
+"""NF-RegNets."""
+
 from collections.abc import Mapping
 from typing import Any
 

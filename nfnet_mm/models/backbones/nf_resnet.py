@@ -1,3 +1,5 @@
+"""NF-ResNets."""
+
 from collections.abc import Mapping
 from typing import Any
 

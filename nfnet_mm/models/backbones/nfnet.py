@@ -1,3 +1,5 @@
+"""NFNets."""
+
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,3 +1,5 @@
+"""A single stage of a normalizer-free network, for detectors whose heads run one."""
+
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,3 +1,5 @@
+"""Layers: scaled weight standardisation, activations of unit variance, channel attention, stochastic depth, padding."""
+
 from .activations import ScaledActivation, activation_gain, get_activation
 from .attention import EfficientChannelAttention, SqueezeExcite, build_attention
 from .drop_path import drop_path_mask
