@@ -75,8 +75,9 @@ def swap_config(
             del host.value[option]  # its default
     shipped = copy.deepcopy(model)
     for host in hosts:
-        if not is_resnet(host.value):
-            notes.add(f'{host.path} stays {host.value["type"]!r}')
+        now = host.owner[host.key]  # one dict may stand at two places
+        if not is_resnet(now):
+            notes.add(f'{host.path} stays {now["type"]!r}')
             continue
         swap.replace(host)
         _drop_weights_around(host, model, notes)
