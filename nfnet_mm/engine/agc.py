@@ -1,6 +1,6 @@
 """Adaptive gradient clipping (NFNets, section 4.1; where paper and released code differ, the code)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,12 +27,14 @@ def check_agc(clipping: float, eps: float) -> None:
     check_number('AGC eps', eps, '(0, inf)', hint)
 
 
+@torch.no_grad()
 def adaptive_clip_grad_(
     params: Iterable[Tensor],
     clipping: float = 0.01,
     eps: float = 1e-3,
     transposed: Mapping[Tensor, int] = {},
     norm_dtype: torch.dtype = torch.float32,
+    exclude: Container[Tensor] = (),
 ) -> ClipStats:
     """Clip, in place, the gradient of every unit relative to the norm of the unit's weights.
 
@@ -47,6 +49,7 @@ def adaptive_clip_grad_(
         eps: keeps units with tiny weights trainable.
         transposed: which of ``params`` are transposed-conv weights (I, O / groups, kh, kw), with their groups.
         norm_dtype: norms are computed in this dtype or a wider one.
+        exclude: a set of those of ``params`` that are not clipped; whether their gradients are finite is still told.
 
     Raises:
         ValueError: ``clipping`` or ``eps`` is not a positive finite number, or a gradient is sparse.
@@ -58,41 +61,17 @@ def adaptive_clip_grad_(
         (1, tensor([[3.0000e-01, 4.0000e-01],
                 [0.0000e+00, 6.0000e-06]]))
     """
-    return clip_(dense_grads([params] if isinstance(params, Tensor) else params), clipping, eps, transposed, norm_dtype)
-
-
-def dense_grads(params: Iterable[Tensor]) -> dict[Tensor, Tensor]:
-    """The gradient of each parameter that has one and is not empty.
-
-    Raises:
-        ValueError: a gradient is sparse.
-    """
-    grads = {p: p.grad for p in params if p.grad is not None and p.numel()}
-    for p, grad in grads.items():
-        if grad.layout is not torch.strided:
-            raise ValueError(
-                f'the gradient of a parameter of shape {tuple(p.shape)} is sparse ({grad.layout}), and '
-                'AGC takes dense ones: build its nn.Embedding with sparse=False'
-            )
-    return grads
-
-
-@torch.no_grad()
-def clip_(
-    grad_of: Mapping[Tensor, Tensor],
-    clipping: float,
-    eps: float,
-    transposed: Mapping[Tensor, int] = {},
-    norm_dtype: torch.dtype = torch.float32,
-) -> ClipStats:
-    """:func:`adaptive_clip_grad_`, given the gradient of each parameter."""
     check_agc(clipping, eps)
-    if not grad_of:
-        return ClipStats(0, torch.tensor(0), torch.tensor(1.0), torch.tensor(True))
-    params, grads = list(grad_of), list(grad_of.values())
-    groups = [transposed.get(p, 0) for p in params]
+    found = _dense_grads([params] if isinstance(params, Tensor) else params)
+    left = [grad for p, grad in found.items() if p in exclude]
+    finite = torch.stack(torch._foreach_norm(left)).isfinite().all() if left else torch.tensor(True)
+    clipped = [p for p in found if p not in exclude]
+    if not clipped:
+        return ClipStats(0, torch.tensor(0), torch.tensor(1.0), finite)
+    grads = [found[p] for p in clipped]
+    groups = [transposed.get(p, 0) for p in clipped]
     grad_norms = unit_norms(grads, groups, norm_dtype)
-    limits = unit_norms(params, groups, norm_dtype)
+    limits = unit_norms(clipped, groups, norm_dtype)
     sizes = [n.numel() for n in limits]
     grad_norm, limit = torch.cat(grad_norms), torch.cat(limits).clamp_(min=eps).mul_(clipping)
     norm_finite = grad_norm.isfinite()
@@ -103,7 +82,20 @@ def clip_(
         scaled = [entry for entry, hit in zip(scaled, over.split(sizes)) if hit.any()]
     if scaled:
         torch._foreach_mul_(*zip(*(_aligned(grad, s, n) for grad, s, n in scaled)))
-    return ClipStats(scale.numel(), over.sum(), scale.min(), norm_finite.all())
+    all_finite = norm_finite.all() & finite if left else norm_finite.all()
+    return ClipStats(scale.numel(), over.sum(), scale.min(), all_finite)
+
+
+def _dense_grads(params: Iterable[Tensor]) -> dict[Tensor, Tensor]:
+    """The gradient of each parameter that has one and is not empty."""
+    grads = {p: p.grad for p in params if p.grad is not None and p.numel()}
+    for p, grad in grads.items():
+        if grad.layout is not torch.strided:
+            raise ValueError(
+                f'the gradient of a parameter of shape {tuple(p.shape)} is sparse ({grad.layout}), and '
+                'AGC takes dense ones: build its nn.Embedding with sparse=False'
+            )
+    return grads
 
 
 def unit_norms(tensors: Sequence[Tensor], groups: Sequence[int], dtype: torch.dtype) -> list[Tensor]:

@@ -126,7 +126,10 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def _merged(self, params: list[dict], model: nn.Module) -> list[dict]:
         """One group for each setting, in the order of first appearance; each parameter once."""
-        decays, scales = self._optimizer_decays(), self._optimizer_is_lars()
+        kind = self._optimizer()
+        takes = inspect.signature(kind).parameters.values() if kind else ()
+        decays = any(p.name == 'weight_decay' or p.kind is p.VAR_KEYWORD for p in takes)  # given or by its own default
+        scales = getattr(kind, '__name__', None) == 'LARS'
         merged: dict[Any, dict] = {}
         seen: dict[Tensor, dict] = {}
         for group in params:
@@ -149,15 +152,6 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             return kind
         with OPTIMIZERS.switch_scope_and_registry(None) as registry:  # that of the config's framework
             return registry.get(kind)  # None: refused when it is built
-
-    def _optimizer_decays(self) -> bool:
-        """Whether the optimizer takes a weight decay, given or by its own default."""
-        kind = self._optimizer()
-        takes = inspect.signature(kind).parameters.values() if kind else ()
-        return any(p.name == 'weight_decay' or p.kind is p.VAR_KEYWORD for p in takes)
-
-    def _optimizer_is_lars(self) -> bool:
-        return getattr(self._optimizer(), '__name__', None) == 'LARS'
 
     def _check_same(self, param: Tensor, first: dict, other: dict, model: nn.Module) -> None:
         """Raise ValueError unless a shared parameter has the same settings under each of its names."""

@@ -17,7 +17,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from nfnet_mm.errors import check_positive, did_you_mean
 from nfnet_mm.registry import OPTIM_WRAPPERS
 
-from .agc import check_agc, clip_, dense_grads
+from .agc import adaptive_clip_grad_, check_agc
 from .bfloat16 import keep_boxes_in_float32
 
 _DEFAULTS = dict(clipping=0.01, eps=1e-3)
@@ -146,26 +146,20 @@ class AGCOptimWrapper(OptimWrapper):
         if not self._bound:
             self._bound = True
             self._warn_of_other_constructor()
-        grads = dense_grads(p for group in self.optimizer.param_groups for p in group['params'])
-        self._refuse_shards(grads)
-        clipped = {p: grad for p, grad in grads.items() if p not in self.excluded}
-        rule = self.agc['clipping'], self.agc['eps'], self._transposed
-        stats = clip_(clipped, *rule)
-        finite = stats.finite
-        if len(clipped) < len(grads):
-            others = [grad for p, grad in grads.items() if p in self.excluded]
-            finite = finite & torch.stack(torch._foreach_norm(others)).isfinite().all()
+        params = [p for group in self.optimizer.param_groups for p in group['params']]
+        self._refuse_shards(params)
+        rule: dict[str, Any] = dict(self.agc, transposed=self._transposed, exclude=self.excluded)
+        stats = adaptive_clip_grad_(params, **rule)
         # one transfer for everything that the host wants to know
-        all_finite, hits, min_scale = torch.stack(
-            [x.to(finite.device) for x in (finite, stats.clipped, stats.min_scale)]
-        ).tolist()
-        if not all_finite:
-            culprit = next((p for p, grad in grads.items() if not grad.isfinite().all()), None)
-            if culprit is not None:
-                self._skip(culprit, grads[culprit])
-                return False
+        told = (stats.finite, stats.clipped, stats.min_scale)
+        finite, hits, min_scale = torch.stack([x.to(stats.finite.device) for x in told]).tolist()
+        if not finite:
+            for p in params:
+                if p.grad is not None and not p.grad.isfinite().all():
+                    self._skip(p, p.grad)
+                    return False
             # finite after all: only a float32 norm had overflown
-            stats = clip_(clipped, *rule, norm_dtype=torch.float64)
+            stats = adaptive_clip_grad_(params, **rule, norm_dtype=torch.float64)
             hits, min_scale = int(stats.clipped), float(stats.min_scale)
         self._nonfinite_in_a_row = 0
         self.message_hub.update_scalar('train/agc/clipped_fraction', hits / max(stats.units, 1))
@@ -193,7 +187,7 @@ class AGCOptimWrapper(OptimWrapper):
         name = self._names.get(culprit, f'a parameter of shape {tuple(culprit.shape)}')
         bad = grad[~grad.isfinite()]
         message = (
-            f'non-finite gradient, first in {name} ({bad.numel()} of {grad.numel()} values, e.g. '
+            f'non-finite gradient, first in {name} ({bad.numel()} of {culprit.numel()} values, e.g. '
             f'{bad[0].item()}): step skipped, {self._nonfinite_in_a_row} in a row, {self.skipped_steps} in all'
         )
         print_log(message, logger='current', level=logging.WARNING)
