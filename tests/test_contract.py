@@ -60,12 +60,6 @@ def test_plan_and_names():
 
     parameters = ['arch', 'alpha', 'drop_path_rate', 'strides', 'dilations']
     assert list(inspect.signature(plan_blocks).parameters) == parameters
-        'arch',
-        'alpha',
-        'drop_path_rate',
-        'strides',
-        'dilations',
-    ]
     network = find_network('nf_resnet50')
     assert (network.family, network.key, network.name) == ('NFResNet', '50', 'nf_resnet50')
     assert network.cfg == dict(type='nfnet_mm.NFResNet', depth=50)
