@@ -1,11 +1,15 @@
-"""BN-ResNet-50 + FCN, Pascal VOC 2012 val: mIoU 75.4 in the paper (NF-ResNets, Table 6).
+# Written by tools/write_configs.py from nfnet_mm/recipes.py.
+"""BN-ResNet-50 + FCN, Pascal VOC 2012 val: mIoU 75.4 (NF-ResNets, Table 6).
 
 Expects data/VOCdevkit/VOC2012 in the usual layout, with SegmentationClassAug. Batch 16 = train_dataloader.batch_size
-(4) x GPUs x accumulation, the last derived: one GPU accumulates 4 times, four GPUs none.
+(4) x GPUs x accumulation, the last derived: one GPU accumulates 4 times.
 """
-_base_ = './_base_/fcn_voc_bn.py'
+_base_ = './_base_/recipe/fcn_voc.py'
 
-# SET ME: the ImageNet weights to start from (a classifier of mmpretrain's or ours). None starts from random weights.
+# SET ME: the ImageNet weights to start from: a classifier of mmpretrain's or ours. None starts from random weights.
 weights = None
 init = dict(init_cfg=dict(type='Pretrained', checkpoint=weights, prefix='backbone.')) if weights else {}
-model = dict(backbone=dict(depth=50, **init))
+norm_cfg = dict(type='BN')
+model = dict(
+    backbone=dict(type='nfnet_mm.BNResNet', depth=50, out_indices=(3, ), norm_cfg=norm_cfg, norm_eval=False, **init),
+    decode_head=dict(norm_cfg=dict(_delete_=True, **norm_cfg)))

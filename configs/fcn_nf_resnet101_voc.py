@@ -1,11 +1,12 @@
-"""NF-ResNet-101 + FCN, Pascal VOC 2012 val: mIoU 76.7 in the paper (NF-ResNets, Table 6).
+# Written by tools/write_configs.py from nfnet_mm/recipes.py.
+"""NF-ResNet-101 + FCN, Pascal VOC 2012 val: mIoU 76.7 (NF-ResNets, Table 6).
 
 Expects data/VOCdevkit/VOC2012 in the usual layout, with SegmentationClassAug. Batch 16 = train_dataloader.batch_size
-(4) x GPUs x accumulation, the last derived: one GPU accumulates 4 times, four GPUs none.
+(4) x GPUs x accumulation, the last derived: one GPU accumulates 4 times.
 """
-_base_ = './_base_/fcn_voc.py'
+_base_ = './_base_/recipe/fcn_voc.py'
 
-# SET ME: the ImageNet weights to start from (a classifier of ours). None starts from random weights.
+# SET ME: the ImageNet weights to start from: a classifier of ours. None starts from random weights.
 weights = None
 init = dict(init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=weights)) if weights else {}
-model = dict(backbone=dict(depth=101, **init))
+model = dict(backbone=dict(type='nfnet_mm.NFResNet', depth=101, out_indices=(4, ), **init))

@@ -1,9 +1,10 @@
-"""Mask R-CNN + FPN on a BatchNorm ResNet-101, COCO: box AP 42.9, mask AP 37.7 in the NFNet paper (ICML, Table 5).
+# Written by tools/write_configs.py from nfnet_mm/recipes.py.
+"""Mask R-CNN + FPN on BN-ResNet-101, COCO: box AP 42.9, mask AP 37.7 (NFNets, ICML version, Table 5).
 
-Expects COCO 2017 in data/coco ({train,val}2017/, annotations/instances_{train,val}2017.json).
-Batch 256 = train_dataloader.batch_size (2) x GPUs x accumulation, the last derived: 8 GPUs accumulate 16 times.
+Expects COCO 2017 in data/coco ({train,val}2017/, annotations/instances_{train,val}2017.json). Batch 256 =
+train_dataloader.batch_size (2) x GPUs x accumulation, the last derived: one GPU accumulates 128 times.
 """
-_base_ = ['./_base_/mask_rcnn_fpn.py', './_base_/coco_instance_lsj.py', './_base_/coco_22k.py']
+_base_ = './_base_/recipe/mask_rcnn_coco.py'
 
 # The ImageNet weights to start from: a URL, or a checkpoint of mmdet's ResNet.
 weights = 'torchvision://resnet101'

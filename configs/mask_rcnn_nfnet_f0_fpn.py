@@ -1,13 +1,17 @@
-"""Mask R-CNN + FPN on NFNet-F0, COCO: box AP 46.7, mask AP 40.9 in the paper (ICML, Table 5).
+# Written by tools/write_configs.py from nfnet_mm/recipes.py.
+"""Mask R-CNN + FPN on NFNet-F0, COCO: box AP 46.7, mask AP 40.9 (NFNets, ICML version, Table 5).
 
-Expects COCO 2017 in data/coco ({train,val}2017/, annotations/instances_{train,val}2017.json).
-Batch 256 = train_dataloader.batch_size (2) x GPUs x accumulation, the last derived: 8 GPUs accumulate 16 times. A GPU
-of 80 GB holds more: --cfg-options train_dataloader.batch_size=8.
+Expects COCO 2017 in data/coco ({train,val}2017/, annotations/instances_{train,val}2017.json). Batch 256 =
+train_dataloader.batch_size (2) x GPUs x accumulation, the last derived: one GPU accumulates 128 times.
 """
-_base_ = ['./_base_/mask_rcnn_nfnet_fpn.py', './_base_/coco_instance_lsj.py', './_base_/coco_22k_agc.py']
+_base_ = './_base_/recipe/mask_rcnn_coco_agc.py'
 
-# SET ME: the F0 weights to start from: the authors' F0_haiku.npz, timm's dm_nfnet_f0, or a classifier of ours. None
-# starts from random weights, for which 22,500 steps are too few.
+# SET ME: the ImageNet weights to start from: the authors' F0_haiku.npz, timm's dm_nfnet_f0, or a classifier of ours.
+# None starts from random weights, for which 22,500 steps are too few.
 weights = None
 init = dict(init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=weights)) if weights else {}
-model = dict(backbone=dict(arch='F0', **init), neck=dict(in_channels=[256, 512, 1536, 1536]))
+model = dict(
+    backbone=dict(
+        _delete_=True, type='nfnet_mm.NFNet', arch='F0', out_indices=(0, 1, 2, 3), frozen_stages=-1, drop_path_rate=0.1,
+        **init),
+    neck=dict(in_channels=[256, 512, 1536, 1536]))

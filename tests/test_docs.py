@@ -11,9 +11,9 @@ from mmengine import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
-from nfnet_mm.analysis.published import PAPER_ACCURACY, TWIN_ACCURACY
 from nfnet_mm.engine import AGCOptimWrapper
 from nfnet_mm.engine.total_batch import plan_accumulation
+from nfnet_mm.recipes import IMAGENET
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -68,13 +68,12 @@ def test_imagenet_table_holds_the_published_figures():
                     for size, figure in zip((224, 320, 384), figures.split(' / '))
                 }
             )
-    published = {**PAPER_ACCURACY, **TWIN_ACCURACY}
-    assert table == {name: str(published[name].top1) for name in published if re.search('15e|finetune_.._', name)}
+    assert table == {name: str(row.top1) for name, row in IMAGENET.items() if re.search('15e|finetune_.._', name)}
     assert len(table) == 30
 
 
 def test_configs_state_the_published_figures():
-    for name, accuracy in {**PAPER_ACCURACY, **TWIN_ACCURACY}.items():
+    for name, accuracy in {name: row.accuracy for name, row in IMAGENET.items() if row.accuracy}.items():
         comment = re.search(r'^# Paper.*', (ROOT / f'configs/imagenet/{name}.py').read_text(), re.M)[0]
         stated = re.search(r'top-1 (?:/ top-5 )?(\d+\.\d)(?: / (\d+\.\d))?', comment)
         assert [float(figure) for figure in stated.groups() if figure] == [

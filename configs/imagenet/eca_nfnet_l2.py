@@ -1,12 +1,11 @@
+# Written by tools/write_configs.py from nfnet_mm/recipes.py.
 # 4096 = 32 images x 8 GPUs x 16 accumulated.
-# In no paper; timm's weights, by another recipe: top-1 84.7 at 384 px.
-_base_ = '../_base_/light_nfnet_imagenet.py'
-model = dict(backbone=dict(arch='ECA-L2'), head=dict(in_channels=3072, dropout=0.4))
+# Paper: in none; timm trains by another recipe.
+_base_ = 'nfnet_f0.py'
+model = dict(backbone=dict(arch='ECA-L2'), head=dict(dropout=0.4))
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
 train_pipeline[1]['scale'] = 320
 test_pipeline[1]['scale'], test_pipeline[2]['crop_size'] = 384 + 32, 384
-train_dataloader = dict(
-    dataset=dict(pipeline=train_pipeline),
-    collate_fn=dict(randaugment=dict(magnitude=15)))
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline), collate_fn=dict(randaugment=dict(magnitude=15)))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

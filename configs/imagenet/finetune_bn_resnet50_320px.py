@@ -1,9 +1,7 @@
+# Written by tools/write_configs.py from nfnet_mm/recipes.py.
 # 2048 = 64 images x 8 GPUs x 4 accumulated.
-# Paper: top-1 79.6 after JFT-300M (NFNets, Table 4).
-_base_ = '../_base_/nf_resnet_finetune.py'
-model = dict(backbone=dict(
-    _delete_=True, type='nfnet_mm.BNResNet', depth=50, out_indices=(3, ), init_cfg=dict(
-        type='Pretrained', checkpoint='work_dirs/pretrain_bn_resnet50/iter_138643.pth', prefix='backbone.')))
+# Paper: top-1 79.6 (NFNets, Table 4, pre-trained on JFT-300M).
+_base_ = 'finetune_bn_resnet50_224px.py'
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
 train_pipeline[1]['scale'] = 320
 test_pipeline[1]['scale'], test_pipeline[2]['crop_size'] = 320 + 32, 320

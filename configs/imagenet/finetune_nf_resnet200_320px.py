@@ -1,10 +1,8 @@
+# Written by tools/write_configs.py from nfnet_mm/recipes.py.
 # 2048 = 32 images x 8 GPUs x 8 accumulated.
-# Paper: top-1 84.1 after JFT-300M (NFNets, Table 4).
-_base_ = '../_base_/nf_resnet_finetune.py'
-model = dict(backbone=dict(
-    depth=200, init_cfg=dict(
-        type='nfnet_mm.NFPretrained', checkpoint='work_dirs/pretrain_nf_resnet200/iter_138643.pth')))
-optim_wrapper = dict(type='nfnet_mm.AGCOptimWrapper', agc=dict(clipping=0.01, eps=1e-3))
+# Paper: top-1 84.1 (NFNets, Table 4, pre-trained on JFT-300M).
+_base_ = 'finetune_nf_resnet50_224px.py'
+model = dict(backbone=dict(depth=200, init_cfg=dict(checkpoint='work_dirs/pretrain_nf_resnet200/iter_138643.pth')))
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
 train_pipeline[1]['scale'] = 320
 test_pipeline[1]['scale'], test_pipeline[2]['crop_size'] = 320 + 32, 320

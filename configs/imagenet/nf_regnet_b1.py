@@ -1,11 +1,12 @@
+# Written by tools/write_configs.py from nfnet_mm/recipes.py.
 # 1024 = 128 images x 8 GPUs.
-# Paper: top-1 78.7 (NF-ResNets, Table 3).
-_base_ = '../_base_/nf_regnet_imagenet.py'
-model = dict(backbone=dict(arch='B1'), head=dict(in_channels=960, dropout=0.2))
-optim_wrapper = dict(optimizer=dict(weight_decay=6e-5))
+# Paper: top-1 78.7 (NF-ResNets, Table 3, with MixUp and CutMix).
+_base_ = 'nf_regnet_b0.py'
+model = dict(backbone=dict(arch='B1'))
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
 train_pipeline[1]['scale'] = 224
 test_pipeline[1]['scale'], test_pipeline[2]['crop_size'] = 256 + 32, 256
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
+optim_wrapper = dict(optimizer=dict(weight_decay=6e-5))

@@ -1,11 +1,12 @@
+# Written by tools/write_configs.py from nfnet_mm/recipes.py.
 # 1024 = 64 images x 8 GPUs x 2 accumulated.
-# Paper: top-1 83.0 (NF-ResNets, Table 3).
-_base_ = '../_base_/nf_regnet_imagenet.py'
+# Paper: top-1 83.0 (NF-ResNets, Table 3, with MixUp and CutMix).
+_base_ = 'nf_regnet_b0.py'
 model = dict(backbone=dict(arch='B5'), head=dict(in_channels=1536, dropout=0.4))
-optim_wrapper = dict(optimizer=dict(weight_decay=1e-4))
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
 train_pipeline[1]['scale'] = 384
 test_pipeline[1]['scale'], test_pipeline[2]['crop_size'] = 456 + 32, 456
 train_dataloader = dict(batch_size=64, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
+optim_wrapper = dict(optimizer=dict(weight_decay=1e-4))

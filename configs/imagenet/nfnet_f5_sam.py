@@ -1,4 +1,7 @@
+# Written by tools/write_configs.py from nfnet_mm/recipes.py.
 # 4096 = 8 images x 8 GPUs x 64 accumulated; the ascent step takes a fifth of each.
 # Paper: top-1 / top-5 86.3 / 97.9 (NFNets, Table 3).
 _base_ = 'nfnet_f5.py'
-custom_hooks = [*_base_.custom_hooks, dict(type='nfnet_mm.SAMHook', rho=0.05, fraction=0.2)]
+custom_hooks = [
+    dict(type='EMAHook', ema_type='nfnet_mm.WarmupEMA', momentum=1e-5),
+    dict(type='nfnet_mm.SAMHook', rho=0.05, fraction=0.2)]

@@ -1,4 +1,8 @@
+# Written by tools/write_configs.py from nfnet_mm/recipes.py.
 # 1024 = 128 images x 8 GPUs.
 # Paper: see the fine-tuning.
-_base_ = '../_base_/nf_resnet_pretrain.py'
+_base_ = 'pretrain_nf_resnet50.py'
 model = dict(backbone=dict(_delete_=True, type='nfnet_mm.BNResNet', depth=152, out_indices=(3, )))
+optim_wrapper = dict(
+    _delete_=True, type='OptimWrapper', constructor='nfnet_mm.NFOptimWrapperConstructor',
+    optimizer=dict(type='SGD', lr=0.4, momentum=0.9, nesterov=True, weight_decay=1e-5))

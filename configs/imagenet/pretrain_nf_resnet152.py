@@ -1,5 +1,5 @@
+# Written by tools/write_configs.py from nfnet_mm/recipes.py.
 # 1024 = 128 images x 8 GPUs.
 # Paper: see the fine-tuning.
-_base_ = '../_base_/nf_resnet_pretrain.py'
+_base_ = 'pretrain_nf_resnet50.py'
 model = dict(backbone=dict(depth=152))
-optim_wrapper = dict(type='nfnet_mm.AGCOptimWrapper', agc=dict(clipping=0.01, eps=1e-3))

@@ -9,9 +9,10 @@ import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from nfnet_mm.analysis.cost import cost
-from nfnet_mm.analysis.model_zoo import METAFILES, read_recipes, variants, zoo_files
-from nfnet_mm.analysis.published import PAPER_ACCURACY, PUBLIC_WEIGHTS
-from nfnet_mm.models.backbones.arch import FAMILIES
+from nfnet_mm.analysis.model_zoo import METAFILES, networks, recipes, zoo_files
+from nfnet_mm.analysis.published import PUBLIC_WEIGHTS
+from nfnet_mm.models.backbones.arch import FAMILIES, find_network
+from nfnet_mm.recipes import IMAGENET
 from nfnet_mm.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +36,7 @@ PAPERS = {
 
 @pytest.fixture(scope='module')
 def files():
-    return zoo_files(ROOT)
+    return zoo_files()
 
 
 @pytest.fixture(scope='module')
@@ -44,13 +45,9 @@ def models(files):
     return {model['Name']: model for path in METAFILES.values() for model in yaml.safe_load(files[path])['Models']}
 
 
-def family_of(name):
-    return next(family for family, (_, rows) in FAMILIES.items() if name in rows)
-
-
 def test_files_are_up_to_date(files):
     stale = [path for path, text in files.items() if not (ROOT / path).exists() or (ROOT / path).read_text() != text]
-    assert not stale, f'{stale} differ from the variants and configs: run python tools/model_zoo.py'
+    assert not stale, f'{stale} differ from the tables: run python tools/write_configs.py'
 
 
 @pytest.mark.parametrize('family, arch', [(family, arch) for family, rows in PAPERS.items() for arch in rows])
@@ -86,10 +83,11 @@ def test_against_timm(file):
     name = file.split('.')[0]
     with torch.device('meta'):
         theirs = timm.create_model(name).eval()
-    spent = cost(family_of(name), name)
+    network = find_network(f'timm/{name}')
+    spent = cost(network.family, network.key)
     assert spent.parameters == sum(p.numel() for p in theirs.parameters())
     if not name.startswith('dm_nfnet'):  # their sizes are those of the paper
-        size = FAMILIES[family_of(name)][1][name].test_size
+        size = network.arch.test_size
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             theirs(torch.empty(1, 3, size, size, device='meta'))
         assert spent.macs == counter.get_total_flops() / 2
@@ -100,22 +98,28 @@ def test_public_weights_are_those_of_timm_and_deepmind():
     assert set(TIMM_NAMES) == listed
     assert [w.file for w in PUBLIC_WEIGHTS.values() if w.owner == 'DeepMind'] == [f'F{n}_haiku.npz' for n in range(7)]
     for name, weights in PUBLIC_WEIGHTS.items():
-        family_of(name)
+        assert find_network(name).name == name
         assert (weights.accuracy is None) == (weights.size is None)
 
 
 def test_every_config_exists_and_is_listed_once(files, models):
     configs = [model['Config'] for name, model in models.items() if '_3rdparty' not in name]
     assert configs and all((ROOT / config).is_file() for config in configs)
-    assert sorted(configs) == sorted(recipe.config for recipe in read_recipes(ROOT))
+    assert sorted(configs) == sorted(recipe.config for family in FAMILIES for recipe in recipes(family))
+    others = [recipe.config for recipe in IMAGENET.values() if recipe.batch_norm or recipe.pretraining]
+    assert sorted([*configs, *others]) == sorted(
+        f'configs/imagenet/{p.name}' for p in ROOT.glob('configs/imagenet/*.py')
+    )
+    assert all(f'[{Path(config).stem}](../{config})' in files['docs/model_zoo.md'] for config in (*configs, *others))
     assert yaml.safe_load(files['model-index.yml']) == dict(Import=list(METAFILES.values()))
 
 
 def test_every_accuracy_of_the_papers_finds_its_config(models):
-    for name, accuracy in PAPER_ACCURACY.items():
+    reported = {name: row for name, row in IMAGENET.items() if row.accuracy and not row.batch_norm}
+    for name, row in reported.items():
         (result,) = models[f'{name}_in1k']['Results']
-        assert result['Metrics']['Top 1 Accuracy'] == accuracy.top1 and result['Source'] == accuracy.source
-    assert sum('Results' in m for n, m in models.items() if '_3rdparty' not in n) == len(PAPER_ACCURACY)
+        assert result['Metrics']['Top 1 Accuracy'] == row.top1 and result['Source'] == row.source
+    assert sum('Results' in m for n, m in models.items() if '_3rdparty' not in n) == len(reported) == 32
 
 
 def test_one_model_in_full(models):
@@ -143,31 +147,14 @@ def test_no_address_is_given_for_weights(files):
     assert all('Weights: http' not in text and not text.count('.npz"') for text in files.values())
 
 
-def test_the_page_has_every_variant(files):
+def test_the_page_has_every_network(files):
     page = files['docs/model_zoo.md']
-    for family in FAMILIES:
-        for names, row in variants(family):
-            (line,) = [ln for ln in page.splitlines() if ln.startswith(f'| {", ".join(f"`{n}`" for n in names)} |')]
-            assert f'| {row.dialect} | {row.test_size} | {cost(family, row).parameters / 1e6:.2f} |' in line
+    for network in (network for family in FAMILIES for network in networks(family)):
+        (line,) = [ln for ln in page.splitlines() if ln.startswith(f'| `{network.name}` |')]
+        parameters = cost(network.family, network.key).parameters
+        assert f'| {network.arch.dialect} | {network.arch.test_size} | {parameters / 1e6:.2f} |' in line
+    assert '| `nf_resnet50` | `depth=50` |' in page and "| `nfnet_f4+` | `arch='F4+'` |" in page
     assert all(len(line) <= 120 for line in page.splitlines() if not line.startswith(('|', '[')))
-
-
-def test_new_configs_come_in_and_others_stay_out(tmp_path):
-    folder = tmp_path / 'configs' / 'imagenet'
-    folder.mkdir(parents=True)
-    config = """
-model = dict(backbone=dict(type='{backbone}', arch='F1'))
-test_dataloader = {loader}
-"""
-    loader = "dict(dataset=dict(pipeline=[dict(type='CenterCrop', crop_size=96), dict(type='PackInputs')]))"
-    for name, backbone, load in (
-        ('nfnet_f1', 'nfnet_mm.NFNet', loader),
-        ('bn', 'nfnet_mm.BNResNet', loader),
-        ('pretrain', 'nfnet_mm.NFNet', None),
-    ):
-        (folder / f'{name}.py').write_text(config.format(backbone=backbone, loader=load))
-    (recipe,) = read_recipes(tmp_path)
-    assert (recipe.name, recipe.family, recipe.arch, recipe.size) == ('nfnet_f1', 'NFNet', 'F1', 96)
 
 
 def test_mmpretrain_reads_the_index(monkeypatch):

@@ -3,14 +3,12 @@
 What the paper leaves open is taken from there (Simple Copy-Paste, section 4): learning rate 0.32 after 1,000 steps of
 linear warm-up from 0.0032, divided by 10 at 0.9, 0.95 and 0.975 of the training, weight decay 4e-5.
 """
-_base_ = 'mmdet::_base_/default_runtime.py'
+_base_ = ['../model/mask_rcnn.py', '../data/coco.py', '../runtime/mmdet.py']
 max_iters = 22_500
 # An iteration is one update on 256 pictures on any number of GPUs: what they cannot hold at once is accumulated. So
 # every number here counts updates. Another total_batch scales the learning rate (lr_batch: what 0.32 is meant for).
 train_cfg = dict(
     type='nfnet_mm.TotalBatchTrainLoop', total_batch=256, lr_batch=256, max_iters=max_iters, val_interval=2500)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
 # The constructor keeps weight decay off biases, gains and normalization.
 optim_wrapper = dict(
     type='OptimWrapper', constructor='nfnet_mm.NFOptimWrapperConstructor',
@@ -18,7 +16,3 @@ optim_wrapper = dict(
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=1000),
     dict(type='MultiStepLR', by_epoch=False, begin=0, end=max_iters, milestones=[20_250, 21_375, 21_937], gamma=0.1)]
-default_hooks = dict(
-    logger=dict(interval=10, log_metric_by_epoch=False),
-    checkpoint=dict(_delete_=True, type='CheckpointHook', by_epoch=False, interval=500, max_keep_ckpts=3))
-log_processor = dict(by_epoch=False, window_size=10)

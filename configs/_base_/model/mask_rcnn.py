@@ -1,4 +1,8 @@
-"""Mask R-CNN + FPN of mmdet on its BatchNorm ResNet, trained whole; the base of all backbones."""
+"""Mask R-CNN + FPN of mmdet on its BatchNorm ResNet, trained whole; the neck and heads have no normalization.
+
+Of the normalizer-free networks it takes the sums that the stages end in, before any activation: FPN's lateral 1x1 convs
+read them first.
+"""
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 model = dict(
     # The public weights were trained on RGB with ImageNet's mean and deviation.

@@ -1,5 +1,5 @@
-"""AGC for coco_22k.py, for what has no normalization."""
-_base_ = 'coco_22k.py'
+"""AGC for mask_rcnn_coco.py, for what has no normalization."""
+_base_ = 'mask_rcnn_coco.py'
 optim_wrapper = dict(
     type='nfnet_mm.AGCOptimWrapper',
     # 0.01 is the value of all the paper's NFNets; smaller batches than theirs (4096) bear a larger one (Figure 2b).

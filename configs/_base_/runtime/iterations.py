@@ -1,12 +1,10 @@
-"""What every training by mmseg shares: hooks, logging and the processes' environment."""
-default_scope = 'mmseg'
+"""What all trainings by mmpretrain and mmseg share; they count updates of the weights, on however many devices."""
 default_hooks = dict(
-    timer=dict(type='IterTimerHook'), logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
+    timer=dict(type='IterTimerHook'), logger=dict(type='LoggerHook', log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'), sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook'))
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, max_keep_ckpts=3))
 env_cfg = dict(cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
                dist_cfg=dict(backend='nccl'))
-visualizer = dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 log_processor = dict(by_epoch=False)
 log_level = 'INFO'
 load_from = None

@@ -1,0 +1,83 @@
+"""The written configs: as the tables say, and each whole in spite of what it inherits."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from mmengine import Config
+
+from nfnet_mm.analysis import configs
+from nfnet_mm.analysis.configs import config_files
+from nfnet_mm.recipes import IMAGENET, TRANSFERS
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_files_are_up_to_date():
+    files = config_files()
+    stale = [path for path, text in files.items() if not (ROOT / path).exists() or (ROOT / path).read_text() != text]
+    assert not stale, f'{stale} differ from the tables: run python tools/write_configs.py'
+    leaves = [*ROOT.glob('configs/*.py'), *ROOT.glob('configs/imagenet/*.py')]
+    assert sorted(files) == sorted(str(path.relative_to(ROOT)) for path in leaves)
+    assert {line for text in files.values() for line in text.splitlines() if len(line) > 120} == set()
+
+
+def settled(name, text, folder):
+    """What a config with this text resolves to, beside the others."""
+    path = folder / f'{name}.py'
+    path.write_text(text.replace("'../_base_", f"'{ROOT}/configs/_base_"))
+    return Config.fromfile(path).to_dict()
+
+
+def test_an_inherited_config_is_what_it_would_be_alone(tmp_path):
+    """Each recipe written whole and written as a difference resolve to the same."""
+    short = {recipe.name: settled(recipe.name, configs.imagenet(recipe), tmp_path) for recipe in IMAGENET.values()}
+    for name, recipe in IMAGENET.items():
+        whole = settled(f'whole_{name}', configs.imagenet(dataclasses.replace(recipe, like=None)), tmp_path)
+        if (
+            recipe.pretraining
+        ):  # written whole it keeps the type of the data that the base names, which the row replaces
+            for config in (whole, short[name]):
+                config.pop('train_dataloader')
+        if 'custom_hooks' not in whole:  # an empty list takes away what it inherits
+            assert not short[name].pop('custom_hooks', None)
+        assert whole == short[name], name
+
+
+@pytest.mark.parametrize('recipe', IMAGENET.values(), ids=lambda recipe: recipe.name)
+def test_numbers_of_the_row(recipe):
+    cfg = Config.fromfile(ROOT / recipe.config)
+    recipe = recipe.resolved
+    assert (cfg.images, cfg.train_cfg.total_batch) == (recipe.images, recipe.total_batch)
+    assert (cfg.train_cfg.max_iters, cfg.param_scheduler[0].end - 1) == (recipe.max_iters, recipe.warmup)
+    assert cfg.train_dataloader.batch_size == recipe.batch
+    assert cfg.train_dataloader.dataset.pipeline[1].scale == recipe.train_size
+    assert (cfg.optim_wrapper.optimizer.lr, cfg.model.head.dropout) == (recipe.lr, recipe.dropout)
+
+
+@pytest.mark.parametrize('recipe', TRANSFERS.values(), ids=lambda recipe: recipe.name)
+def test_the_batch_of_a_transfer_is_that_of_its_base(recipe):
+    pytest.importorskip('mmdet' if recipe.task.title.startswith('Mask') else 'mmseg')
+    cfg = Config.fromfile(ROOT / recipe.config)
+    assert (cfg.train_cfg.total_batch, cfg.train_dataloader.batch_size) == (recipe.task.total_batch, recipe.task.batch)
+
+
+def test_a_new_row_states_only_what_it_changes(tmp_path, monkeypatch):
+    """One row of a sweep: AGC of 0.04 at batch 512."""
+    like = IMAGENET['nf_resnet50_agc']
+    row = dataclasses.replace(like, name='sweep', like=like.name, total_batch=512, batch=64, lr=0.2, agc=0.04, note='')
+    monkeypatch.setitem(IMAGENET, 'sweep', row)
+    for name in ('nf_resnet50', 'nf_resnet50_agc'):
+        (tmp_path / f'{name}.py').write_text(
+            (ROOT / IMAGENET[name].config).read_text().replace("'../_base_", f"'{ROOT}/configs/_base_")
+        )
+    text = configs.imagenet(row)
+    assert '# 512 = 64 images x 8 GPUs.\n' in text and 'optimizer=dict(lr=0.2)' in text and 'model' not in text
+    cfg, before = Config(settled('sweep', text, tmp_path)), Config.fromfile(ROOT / like.config)
+    assert (cfg.train_cfg.max_iters, cfg.param_scheduler[0].end) == (90 * 1281167 // 512, 5 * 1281167 // 512 + 1)
+    assert cfg.optim_wrapper.agc == dict(clipping=0.04, eps=1e-3) and cfg.model == before.model
+
+
+def test_a_batch_that_does_not_come_out_even_is_refused():
+    with pytest.raises(ValueError, match='nf_resnet50: 96 images x 8 devices do not divide total_batch=1024'):
+        dataclasses.replace(IMAGENET['nf_resnet50'], batch=96)
