@@ -13,11 +13,13 @@ from nfnet_mm.run import one_line_errors
 
 
 @one_line_errors
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('source', help='file of weights')
     parser.add_argument('target', help='file to write, .pth or .safetensors')
-    parser.add_argument('--arch', help='the variant they must be of, e.g. F0 (default: found from the shapes)')
+    parser.add_argument(
+        '--arch', help='the variant they must be of, e.g. F0 or timm/nf_resnet50 (default: found from the shapes)'
+    )
     parser.add_argument(
         '--dialect',
         choices=['authors', 'timm'],

@@ -14,8 +14,6 @@ from .formats.safetensors import write_safetensors
 from .load import check_arch, find_arch, load_weights
 from .names.timm import write_timm
 
-SUFFIXES = ('.pth', '.safetensors')
-
 
 @dataclass(frozen=True)
 class Summary:
@@ -80,8 +78,8 @@ def convert_file(
 
 def _check_target(source: str, target: str, force: bool) -> None:
     """Say what would go wrong in the end before the work is done."""
-    if not target.endswith(SUFFIXES):
-        raise ConversionError(f'{target!r} must end in {" or ".join(SUFFIXES)}')
+    if not target.endswith(('.pth', '.safetensors')):
+        raise ConversionError(f'{target!r} must end in .pth or .safetensors')
     folder = os.path.dirname(target) or '.'
     if not os.path.isdir(folder):
         raise ConversionError(f'the folder {folder!r} to write to does not exist')

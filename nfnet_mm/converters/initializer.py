@@ -128,10 +128,11 @@ class NFPretrained:
 
     def _fit_channels(self, state: dict[str, Tensor], target: dict[str, Tensor], key: str) -> None:
         """Give the first conv (O,I,k,k) as many input channels as the module has, if asked to."""
-        kernel = state.get(key)
-        if kernel is None or self.in_channels is None or kernel.shape[1] == target[key].shape[1]:
+        if key not in state or self.in_channels is None:
             return
-        channels = target[key].shape[1]
+        kernel, channels = state[key], target[key].shape[1]
+        if kernel.shape[1] == channels:
+            return
         if self.in_channels == 'mean':
             state[key] = kernel.mean(1, keepdim=True).expand(-1, channels, -1, -1)
         else:

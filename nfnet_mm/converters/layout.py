@@ -1,18 +1,9 @@
 """The names and shapes of a classifier's weights: those of a plan of blocks, and those of a state dict.
 
-The classifier is mmpretrain's ``ImageClassifier`` around one of our backbones::
-
-    backbone.stem.conv{s}.{weight (O,I,k,k), gain (O,), bias (O,)}     s: 0-3 (NFNet), 0 (NFResNet, NFRegNet)
-    backbone.stages.{i}.{j}.{conv}.{weight (O,I/groups,k,k), gain (O,), bias (O,)}
-                    conv: conv0 1x1, conv1 3x3, conv1b 3x3 (NFNet), conv2 1x1, conv_shortcut 1x1 (j = 0)
-    backbone.stages.{i}.{j}.attention.{fc1.weight (H,C), fc1.bias (H,), fc2.weight (C,H), fc2.bias (C,)}  or
-    backbone.stages.{i}.{j}.attention.conv.weight (1,1,k)              C: block output, or its middle (NFRegNet)
-    backbone.stages.{i}.{j}.skip_gain ()
-    backbone.final_conv.{weight (F,C,1,1), gain (F,), bias (F,)}       NFNet, NFRegNet
-    head.fc.{weight (classes,F), bias (classes,)}
-
-A few sizes in a state dict are free (depths, widths, groups, ...). They make a plan of blocks, the plan gives all names
-and shapes, and those of the state dict have to be the same.
+The classifier is mmpretrain's ``ImageClassifier`` around one of our backbones, with names such as
+``backbone.stem.conv0.weight``, ``backbone.stages.3.0.attention.fc1.bias``, ``backbone.final_conv.gain`` and
+``head.fc.weight``; :func:`_shapes` has all. A few sizes in a state dict are free: depths, widths, groups and so on. They
+make a plan of blocks, the plan gives all names and shapes, and those of the state dict have to be the same.
 """
 
 import re
@@ -70,15 +61,7 @@ class Layout:
 def planned_layout(
     family: str, arch: NFArch, blocks: Iterable[BlockSpec], in_channels: int, num_classes: int | None
 ) -> Layout:
-    """The layout of a planned network.
-
-    Args:
-        family: a key of ``FAMILIES``.
-        arch: its design.
-        blocks: its blocks in order, of :func:`plan_blocks`.
-        in_channels: channels of the images.
-        num_classes: of the head; None for a network without.
-    """
+    """The layout of a network of a family, a design and its blocks in order (of :func:`plan_blocks`)."""
     blocks = list(blocks)
     last = [block for block in blocks if block.index == arch.depths[block.stage] - 1]
     return Layout(
@@ -142,7 +125,7 @@ def describe(state_dict: Mapping[str, Tensor], head: bool = True) -> Layout:
     """Check a classifier's state dict in full and say which network it is.
 
     Args:
-        state_dict: keys and shapes as in the module's docstring.
+        state_dict: names and tensors of a whole classifier.
         head: whether ``head.fc`` has to be there, or must not be.
 
     Raises:

@@ -8,8 +8,7 @@ Files that this package converted say their dialect; other checkpoints of ours a
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -38,7 +37,6 @@ class Weights:
     state_dict: dict[str, Tensor]
     layout: Layout | None = None  # of a checkpoint of ours none: it may be a detector's
     foreign: tuple[str, ...] = ()  # names that were left out, as not under the prefix that was asked for
-    meta: Mapping[str, Any] = field(default_factory=dict)  # what the file says of itself
 
     def classifier_layout(self) -> Layout:
         """The layout of the whole classifier that they are.
@@ -97,7 +95,7 @@ def _recognise(content: Content, prefix: str | None, dialect: str | None) -> Wei
     if content.meta.get('dialect') in DIALECTS:
         dialect = dialect or content.meta['dialect']
     dialect = dialect or ('authors' if 'backbone.stages.0.0.skip_gain' in named else 'timm')
-    return Weights(source, dialect, named, layout, foreign, content.meta)
+    return Weights(source, dialect, named, layout, foreign)
 
 
 def _under(prefix: str, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:

@@ -16,6 +16,27 @@ def classifier_state(family, arch):
     return state | {f'head.fc.{k}': v for k, v in head.state_dict().items()}
 
 
+def test_sizes_of_no_variant():
+    """Groups differ by stage, a hidden width by block, and no ratio of channels gives it."""
+    arch = dict(widths=(24, 32, 48, 48), depths=(1, 3, 1, 2), group_width=(6, 4, 3, 8), stem_channels=(5, 6, 7, 8))
+    with torch.device('meta'):
+        backbone = MODELS.build(dict(type='NFNet', arch=arch, out_indices=(4,), in_channels=4))
+    state = {f'backbone.{k}': v for k, v in backbone.state_dict().items()}
+    for block, hidden in (('1.1', 7), ('3.1', 29)):
+        channels = len(state[f'backbone.stages.{block}.attention.fc2.bias'])
+        for name, shape in {
+            'fc1.weight': (hidden, channels),
+            'fc1.bias': (hidden,),
+            'fc2.weight': (channels, hidden),
+        }.items():
+            state[f'backbone.stages.{block}.attention.{name}'] = torch.empty(shape, device='meta')
+    layout = describe(state, head=False)
+    assert (layout.widths, layout.depths, layout.group_widths) == (arch['widths'], arch['depths'], arch['group_width'])
+    assert (layout.mid_widths, layout.se_hidden, layout.stem_channels) == ((12, 16, 24, 24), 29, 8)
+    assert (layout.in_channels, layout.num_classes, find_arch(layout, 'authors')) == (4, None, None)
+    assert layout.parameters == sum(v.numel() for v in state.values())
+
+
 def variants():
     """All of the table; the deep ones, which take seconds to build, for the slow run."""
     for family, (_, rows) in FAMILIES.items():

@@ -129,6 +129,8 @@ def test_inverse_of_each_other(family, depths, widths, skip, attention, seed):
         ),
         (lambda s: s.update({'stages.1.0.attn.fc1.bias': torch.ones(16)}), r'are both'),
         (lambda s: [s.pop(k) for k in list(s) if k.startswith('stages.3')], r'stages \[0, 1, 2\]'),
+        (lambda s: s.update({'stages.2.999999.skipinit_gain': torch.ones(())}), r'go up to \(1, 1, 1000000, 1\)'),
+        (lambda s: s.update({f'stages.2.{"9" * 5000}.skipinit_gain': torch.ones(())}), r'1 left over: .*stages\.2\.9'),
     ],
 )
 def test_refused(change, words):

@@ -20,7 +20,7 @@ import numpy as np
 from nfnet_mm.errors import short
 
 from ..errors import ReadError
-from .stand_ins import CALLS, ENCODE, PickledArray, PickledDType, PickledName, kind_of, known_name, set_array, set_dtype
+from .stand_ins import CALLS, ENCODE, PickledArray, PickledDType, PickledName, kind_of, known_name
 
 _MAX_INSTRUCTIONS = 2_000_000  # the largest NFNet takes under 100,000
 _MAX_DEPTH = 50_000  # of the stack: a dict's items wait on it, a thousand at a time
@@ -31,21 +31,22 @@ def read_pickled_tree(file: BinaryIO) -> dict[str, dict[str, np.ndarray]]:
     """The two-level mapping {module: {name: array}} of a pickle.
 
     Args:
-        file: Opened for binary reading, at the start of the pickle, which has to fill the rest.
+        file: opened for binary reading, at the start of the pickle, which has to fill the rest.
 
     Returns:
         The mapping; its arrays are views of the bytes read, so they cannot be written to.
 
     Raises:
-        ReadError: The pickle is cut off or malformed, needs anything but arrays and mappings, or is no such tree.
+        ReadError: the pickle is cut off or malformed, needs anything but arrays and mappings, or is no such tree.
 
-    >>> import io, pickle
-    >>> read_pickled_tree(io.BytesIO(pickle.dumps({'net/~/conv': {'gain': np.ones(2, np.float32)}})))
-    {'net/~/conv': {'gain': array([1., 1.], dtype=float32)}}
-    >>> read_pickled_tree(io.BytesIO(pickle.dumps({'net': print})))
-    Traceback (most recent call last):
-    ...
-    nfnet_mm.converters.errors.ReadError: the pickle asks for builtins.print, which is neither an array nor a mapping
+    Example:
+        >>> import io, pickle
+        >>> read_pickled_tree(io.BytesIO(pickle.dumps({'net/~/conv': {'gain': np.ones(2, np.float32)}})))
+        {'net/~/conv': {'gain': array([1., 1.], dtype=float32)}}
+        >>> read_pickled_tree(io.BytesIO(pickle.dumps({'net': exec})))
+        Traceback (most recent call last):
+        ...
+        nfnet_mm.converters.errors.ReadError: the pickle asks for builtins.exec, which is neither an array nor a mapping
     """
     reader = Bounded(file)
     tree = _Machine(reader.size).run(reader)
@@ -162,14 +163,11 @@ class _Machine:
             raise ReadError(f'the pickle appends to {kind_of(self.stack[-1])}')
         self.stack[-1].extend(items)
 
-    def _name(self, path: str) -> None:
-        self.stack.append(known_name(path))
-
     def _stack_name(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         if type(name) is not str or type(module) is not str:
             raise ReadError('the pickle names a global by something else than text')
-        self._name(f'{module}.{name}')
+        self.stack.append(known_name(f'{module}.{name}'))
 
     def _call(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
@@ -190,12 +188,9 @@ class _Machine:
 
     def _build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
-        if isinstance(target, PickledDType):
-            set_dtype(target, state)
-        elif isinstance(target, PickledArray):
-            set_array(target, state)
-        else:
+        if not isinstance(target, (PickledDType, PickledArray)):
             raise ReadError(f'the pickle sets the state of {kind_of(target)}')
+        target.set_state(state)
 
 
 _NUMBERS = ('INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'FLOAT', 'BINFLOAT')
@@ -223,7 +218,7 @@ _STEPS: dict[str, Callable] = {
     **dict.fromkeys(('PUT', 'BINPUT', 'LONG_BINPUT'), lambda m, i: m.memo.__setitem__(i, m.stack[-1])),
     **dict.fromkeys(('GET', 'BINGET', 'LONG_BINGET'), lambda m, i: m.stack.append(m.memo[i])),
     'MEMOIZE': lambda m, _: m.memo.__setitem__(len(m.memo), m.stack[-1]),
-    'GLOBAL': lambda m, name: m._name('.'.join(name.split(' ', 1))),
+    'GLOBAL': lambda m, name: m.stack.append(known_name(name.replace(' ', '.', 1))),
     'STACK_GLOBAL': lambda m, _: m._stack_name(),
     'REDUCE': lambda m, _: m._call(),
     'BUILD': lambda m, _: m._build(),

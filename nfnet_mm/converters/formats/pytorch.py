@@ -111,18 +111,15 @@ class _Nothing:
 
 
 # Classes of these names, rather than one class for all: PyTorch before 2.6 knows them by their own name only.
+_NUMPY = [f'numpy.{core}.multiarray.{name}' for core in ('core', '_core') for name in ('_reconstruct', 'scalar')]
 _BESIDE_WEIGHTS: list[Any] = [
-    type(name, (_Nothing,), {'__module__': module})
-    for module, name in (
-        ('mmengine.logging.history_buffer', 'HistoryBuffer'),
-        ('builtins', 'getattr'),
-        ('numpy', 'dtype'),
-        ('numpy', 'ndarray'),
-        *(
-            (f'numpy.{core}.multiarray', function)
-            for core in ('core', '_core')
-            for function in ('_reconstruct', 'scalar')
-        ),
+    type(path.rpartition('.')[2], (_Nothing,), {'__module__': path.rpartition('.')[0]})
+    for path in (
+        'mmengine.logging.history_buffer.HistoryBuffer',
+        'builtins.getattr',
+        'numpy.dtype',
+        'numpy.ndarray',
+        *_NUMPY,
     )
 ]
 

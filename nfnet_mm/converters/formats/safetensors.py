@@ -19,25 +19,17 @@ from nfnet_mm.errors import short
 from ..errors import ReadError
 
 _MAX_HEADER = 16 << 20  # bytes; NFNet-F6 takes 0.2 MB
-_DTYPES = {
-    'F64': torch.float64,
-    'F32': torch.float32,
-    'F16': torch.float16,
-    'BF16': torch.bfloat16,
-    'I64': torch.int64,
-    'I32': torch.int32,
-    'I16': torch.int16,
-    'I8': torch.int8,
-    'U8': torch.uint8,
-    'BOOL': torch.bool,
-}
+_FLOATS = dict(F64=torch.float64, F32=torch.float32, F16=torch.float16, BF16=torch.bfloat16)
+_WHOLE = dict(I64=torch.int64, I32=torch.int32, I16=torch.int16, I8=torch.int8, U8=torch.uint8, BOOL=torch.bool)
+_DTYPES = {**_FLOATS, **_WHOLE}
 
 
 def looks_like_safetensors(head: bytes) -> bool:
     """Whether a file that begins with ``head`` (9 bytes or more) is one: a length of a sane size, then JSON.
 
-    >>> looks_like_safetensors(b'\\x02' + bytes(7) + b'{}'), looks_like_safetensors(b'{"no": "length"}')
-    (True, False)
+    Example:
+        >>> looks_like_safetensors(b'\\x02' + bytes(7) + b'{}'), looks_like_safetensors(b'{"no": "length"}')
+        (True, False)
     """
     return head[6:9] == b'\0\0{'
 
@@ -46,7 +38,7 @@ def read_safetensors(file: BufferedReader) -> tuple[dict[str, Tensor], dict[str,
     """The tensors of a file opened for binary reading, and its metadata.
 
     Raises:
-        ReadError: The header is too long, malformed, or does not fit the bytes that follow it.
+        ReadError: the header is too long, malformed, or does not fit the bytes that follow it.
     """
     size = file.seek(0, os.SEEK_END) - 8
     file.seek(0)
@@ -60,11 +52,8 @@ def read_safetensors(file: BufferedReader) -> tuple[dict[str, Tensor], dict[str,
     meta = header.pop('__metadata__', {})
     if type(meta) is not dict or not all(type(v) is str for v in meta.values()):
         raise ReadError('the safetensors metadata are not texts')
-    end, spans = size - length, []
-    for name, entry in header.items():
-        spans.append((*_span(name, entry), name))
-    spans.sort(key=lambda span: span[:2])
-    at = 0
+    spans = sorted(((*_span(name, entry), name) for name, entry in header.items()), key=lambda span: span[:2])
+    at, end = 0, size - length
     for start, stop, *_, name in spans:
         if start != at or stop > end:
             raise ReadError(f'the bytes of {short(name)} do not follow the ones before it, or are not in the file')

@@ -19,14 +19,7 @@ _MAX_RANK = 8
 
 @dataclass(frozen=True)
 class PickledName:
-    """A global of the pickle: its name, nothing more."""
-
-    path: str
-
-
-@dataclass(frozen=True)
-class PickledModule:
-    """A module that dill would import: its name, nothing more."""
+    """A global of the pickle, or a module that dill would import: its name, nothing more."""
 
     path: str
 
@@ -38,6 +31,12 @@ class PickledDType:
     code: str
     order: Literal['<', '>', '|', '='] = '='
 
+    def set_state(self, state: Any) -> None:
+        # (version, byte order, and for structured types: subarray, names, fields, ...)
+        if type(state) is not tuple or len(state) < 5 or state[1] not in ('<', '>', '|', '=') or any(state[2:5]):
+            raise ReadError('the pickle has an array type other than plain numbers')
+        self.order = state[1]
+
 
 @dataclass
 class PickledArray:
@@ -45,19 +44,11 @@ class PickledArray:
 
     value: np.ndarray | None = None
 
-
-def set_dtype(dtype: PickledDType, state: Any) -> None:
-    # (version, byte order, and for structured types: subarray, names, fields, ...)
-    if type(state) is not tuple or len(state) < 5 or state[1] not in ('<', '>', '|', '=') or any(state[2:5]):
-        raise ReadError('the pickle has an array type other than plain numbers')
-    dtype.order = state[1]
-
-
-def set_array(array: PickledArray, state: Any) -> None:
-    if array.value is not None or type(state) is not tuple or len(state) not in (4, 5):
-        raise ReadError('the pickle has an array with a malformed state')
-    shape, dtype, fortran, data = state[-4:]  # a version comes before
-    array.value = _array(shape, dtype, 'F' if fortran else 'C', data)
+    def set_state(self, state: Any) -> None:
+        if self.value is not None or type(state) is not tuple or len(state) not in (4, 5):
+            raise ReadError('the pickle has an array with a malformed state')
+        shape, dtype, fortran, data = state[-4:]  # a version comes before
+        self.value = _array(shape, dtype, 'F' if fortran else 'C', data)
 
 
 def _array(shape: Any, dtype: Any, order: Literal['C', 'F'], data: Any) -> np.ndarray:
@@ -103,14 +94,11 @@ def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
 
 def _rebuild(function: Any, arguments: Any, state: Any, extra: Any = None) -> PickledArray:
     # JAX: extra says whether a type is weak. dill: attributes of a subclass of arrays, which have no place here.
-    if (
-        function not in map(PickledName, _RECONSTRUCT)
-        or type(arguments) is not tuple
-        or not (extra is None or _flags(extra))
-    ):
+    known = function in map(PickledName, _RECONSTRUCT) and (extra is None or _flags(extra))
+    if not known or type(arguments) is not tuple:
         raise ReadError('the pickle builds an array in an unknown way')
     array = _empty_array(*arguments)
-    set_array(array, state)
+    array.set_state(state)
     return array
 
 
@@ -127,14 +115,14 @@ def _mapping(mapping: Any = None) -> dict:
     return mapping
 
 
-def _module(path: Any) -> PickledModule:
+def _module(path: Any) -> PickledName:
     if type(path) is not str or path not in _MODULES:
         raise ReadError(f'the pickle asks for the module {show(path)}, which arrays do not need')
-    return PickledModule(path)
+    return PickledName(path)
 
 
 def _attribute(module: Any, name: Any) -> PickledName:
-    if not isinstance(module, PickledModule) or type(name) is not str:
+    if not isinstance(module, PickledName) or module.path not in _MODULES or type(name) is not str:
         raise ReadError(f'the pickle asks for an attribute of {kind_of(module)}')
     return known_name(f'{module.path}.{name}')
 
@@ -167,7 +155,7 @@ CALLS: dict[str, Callable] = {
 }
 
 
-_KINDS = dict(PickledArray='array', ndarray='array', PickledDType='array type', PickledModule='module', object='mark')
+_KINDS = dict(PickledArray='array', ndarray='array', PickledDType='array type', object='mark')
 
 
 def kind_of(value: Any) -> str:
@@ -176,8 +164,7 @@ def kind_of(value: Any) -> str:
         return f'a reference to {short(value.path)}'
     if value is None:
         return 'None'
-    name = type(value).__name__
-    name = _KINDS.get(name, name)
+    name = _KINDS.get(type(value).__name__, type(value).__name__)
     return f'an {name}' if name[0] in 'aeiou' else f'a {name}'
 
 

@@ -16,6 +16,7 @@ from nfnet_mm.errors import some
 
 from ..errors import ConversionError
 from ..layout import Layout, describe
+from . import renamed
 
 # Root, number of the block (none for the first) and path in it, or path outside of the blocks.
 _MODULE = re.compile(r'(NFNet|NF_ResNet|NF_RegNet)/~/(?:(nf_(?:res_)?block)(?:_([1-9]\d{0,5}))?(?:/~/(.+))?|(.+))')
@@ -33,6 +34,7 @@ _INSIDE: dict[str | None, tuple[str, dict[str, str]]] = {
     'squeeze_excite/~/linear': ('attention.fc1.', _LINEAR),
     'squeeze_excite/~/linear_1': ('attention.fc2.', _LINEAR),
 }
+_NOWHERE: tuple[str, dict[str, str]] = ('', {})
 _CONV_AXES, _LINEAR_AXES = (3, 2, 0, 1), (1, 0)  # HWIO -> OIHW, IO -> OI
 
 
@@ -62,40 +64,26 @@ def from_deepmind(tree: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
 
 def read_deepmind(tree: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Tensor], Layout]:
     """The state dict of :func:`from_deepmind`, and the layout of its network."""
-    state = _rename(tree)
-    layout = describe(state)
-    return {key: state[key] for key in layout.shapes}, layout
-
-
-def _rename(tree: Mapping[str, Mapping[str, Any]]) -> dict[str, Tensor]:
     if not isinstance(tree, Mapping) or not all(isinstance(m, Mapping) for m in tree.values()):
         raise ConversionError('a DeepMind tree is a mapping {module: {name: array}}')
     modules = {module: _MODULE.fullmatch(str(module)) for module in tree}
     prefixes = _number_stages(modules.values())
-    state: dict[str, Tensor] = {}
-    sources: dict[str, str] = {}
-    unknown, roots = [], set()
-    for module, leaves in tree.items():
-        match, prefix, place = modules[module], '', None
-        if match and match[2]:
-            prefix, place = prefixes[int(match[3] or 0)], _INSIDE.get(match[4])
-        elif match:
-            place = _OUTSIDE.get(match[5])
-        for name, value in leaves.items():
-            source = f'{module}|{name}'
-            if match is None or place is None or name not in place[1]:
-                unknown.append(source)
-                continue
-            key = f'{prefix}{place[0]}{place[1][name]}'
-            if key in state:
-                raise ConversionError(f'{source} and {sources[key]} are both {key}')
-            roots.add(match[1])
-            sources[key], state[key] = source, _tensor(source, key, value)
-    if unknown:
-        raise ConversionError(f'not NFNet, NF_ResNet or NF_RegNet weights: {some(unknown)}')
+
+    def key(module: str, name: str) -> str | None:
+        match = modules[module]
+        if match is None:
+            return None
+        prefix = prefixes[int(match[3] or 0)] if match[2] else ''
+        path, leaves = _INSIDE.get(match[4], _NOWHERE) if match[2] else _OUTSIDE.get(match[5], _NOWHERE)
+        return f'{prefix}{path}{leaves[name]}' if name in leaves else None
+
+    weights = ((f'{m}|{n}', key(m, n), array) for m, leaves in tree.items() for n, array in leaves.items())
+    state = renamed(weights, _tensor, 'not NFNet, NF_ResNet or NF_RegNet weights')
+    roots = {match[1] for match in modules.values() if match}
     if len(roots) > 1:
         raise ConversionError(f'weights of more than one network: {some(roots)}')
-    return state
+    layout = describe(state)
+    return {key: state[key] for key in layout.shapes}, layout
 
 
 def _number_stages(modules: Iterable[re.Match[str] | None]) -> dict[int, str]:

@@ -14,6 +14,7 @@ from nfnet_mm.errors import some
 
 from ..errors import ConversionError
 from ..layout import Layout, describe
+from . import renamed
 
 _STEM = {'conv': 'conv0', **{f'conv{s + 1}': f'conv{s}' for s in range(4)}}
 _BLOCK = {
@@ -61,19 +62,8 @@ def to_timm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def read_timm(state_dict: Mapping[str, Tensor], head: bool) -> tuple[dict[str, Tensor], Layout]:
     """The state dict of :func:`from_timm`, and the layout of its network."""
-    state: dict[str, Tensor] = {}
-    sources: dict[str, str] = {}
-    unknown = []
-    for source, value in state_dict.items():
-        key = _rename(source)
-        if key is None:
-            unknown.append(source)
-            continue
-        if key in state:
-            raise ConversionError(f'{source} and {sources[key]} are both {key}')
-        sources[key], state[key] = source, _squeeze(source, key, value)
-    if unknown:
-        raise ConversionError(f"not weights of timm's NFNet, NF-ResNet or NF-RegNet: {some(unknown)}")
+    weights = ((source, _rename(source), value) for source, value in state_dict.items())
+    state = renamed(weights, _squeeze, "not weights of timm's NFNet, NF-ResNet or NF-RegNet")
     layout = describe(state, head)
     place = _attention(layout)
     misplaced = [source for source in state_dict if '.attn' in source and f'.{place}.' not in source]
