@@ -68,7 +68,7 @@ def rewire_head(head: dict[str, Any], path: str, levels: Levels, notes: Notes, b
         rewire(head, 'in_channels', path, levels, notes)
     elif 'in_channels' in head:  # which level is told, so that equal numbers cannot be mixed up
         value, many = head['in_channels'], isinstance(index, (list, tuple))
-        read = [levels[i] for i in (index if many else (index,))]
+        read = [levels[i] for i in (index if many else (index,)) if -len(levels) <= i < len(levels)]
         if [old for old, _ in read] != (list(value) if many else [value]):
             raise UserError(
                 f"{path}.in_channels={value!r} with in_index={index!r} does not fit the ResNet's channels "

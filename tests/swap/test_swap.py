@@ -748,3 +748,5 @@ def test_arguments_refused():
     cfg['model']['decode_head']['in_index'] = 2
     with pytest.raises(UserError, match='in_channels=2048 with in_index=2 does not fit'):
         swap_config(cfg, 'nfnet_f0')
+    with pytest.raises(UserError, match='in_channels=2048 with in_index=3 does not fit'):  # of one output
+        swap_config(segmentor(dict(out_indices=(3,)), auxiliary_head=None), 'nfnet_f0')
