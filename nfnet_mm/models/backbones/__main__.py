@@ -19,29 +19,15 @@ from .base import NFBackbone
 from .plan import BlockSpec, NFArch, plan_blocks
 
 CLASSES = 1000
-COLUMNS = (
-    'stage',
-    'block',
-    'channels',
-    'width',
-    'groups',
-    'stride',
-    'out stride',
-    'beta',
-    'alpha',
-    'drop rate',
-    'variance',
-    'parameters',
-)
 LEGEND = """\
-A row is one block, or several of one shape: then beta, drop rate and variance are those of the first and the last, and
+A row is one block, or several of one shape: then beta, drop_rate and variance are those of the first and the last, and
   parameters those of each.
-width, groups: channels and groups of the 3x3 convs. out stride: of the block's output, in image pixels.
+width, groups: channels and groups of the 3x3 convs. out_stride: of the block's output, in image pixels.
 variance: expected of the block's output, the sum of shortcut and branch before any activation, if all branches keep
   variance. alpha^2 is added by each block; a transition (block 0) resets it to 1 first (NF-ResNets, section 4).
 beta: 1 / sqrt(variance of the block's input), so that the branch reads unit variance (NF-ResNets, section 4).
 alpha: scale of the branch (NF-ResNets, section 4; NFNets, section 3).
-drop rate: of stochastic depth, the whole network's times index / number of blocks (the authors' code); branches that
+drop_rate: of stochastic depth, the whole network's times index / number of blocks (the authors' code); branches that
   are kept are not rescaled (NF-ResNets, Appendix B.2).
 Shapes: NFNets, section 5 and Appendix C; NF-ResNets, section 5.1 (ResNets), section 5.2 and Appendix C (RegNets); timm.
 NF-ResNets is arXiv 2101.08692, NFNets arXiv 2102.06171."""
@@ -70,12 +56,13 @@ def design(title: str, arch: NFArch, alpha: float = 0.2, drop_path_rate: float =
         f'{_list(arch.stem_strides)}{pool}; {_parameters(net.stem):,} parameters',
         '',
     ]
-    rows: list[tuple[str, ...]] = [COLUMNS]
+    rows = []
     for _, run in groupby(plan, lambda b: (b.stage, b.transition, b.in_channels, b.width)):
         blocks = list(run)
         rows.append(_row(blocks, _parameters(net.stages[blocks[0].stage].get_submodule(str(blocks[0].index)))))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines += ['  '.join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
+    table = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table)]
+    lines += ['  '.join(cell.rjust(width) for cell, width in zip(row, widths)) for row in table]
     if net.final_conv is not None:
         count = _parameters(net.final_conv)
         lines += ['', f'final conv: 1x1, {arch.widths[-1]} -> {arch.final_channels} channels; {count:,} parameters']
@@ -90,26 +77,27 @@ def design(title: str, arch: NFArch, alpha: float = 0.2, drop_path_rate: float =
     return '\n'.join(lines)
 
 
-def _row(blocks: Sequence[BlockSpec], parameters: int) -> tuple[str, ...]:
+def _row(blocks: Sequence[BlockSpec], parameters: int) -> dict[str, str]:
+    """{column: cell} of blocks of one shape."""
     first, last = blocks[0], blocks[-1]
 
     def span(one: float, other: float, digits: str) -> str:
         texts = [format(one, digits), format(other, digits)]
         return texts[0] if texts[0] == texts[1] else ' .. '.join(texts)
 
-    return (
-        str(first.stage),
-        span(first.index, last.index, 'd'),
-        f'{first.in_channels} -> {first.out_channels}',
-        str(first.width),
-        str(first.groups),
-        str(first.stride),
-        str(first.out_stride),
-        span(first.beta, last.beta, '.4f'),
-        f'{first.alpha:g}',
-        span(first.drop_path_rate, last.drop_path_rate, '.4f'),
-        span(first.out_variance, last.out_variance, '.4f'),
-        f'{parameters:,}',
+    return dict(
+        stage=str(first.stage),
+        block=span(first.index, last.index, 'd'),
+        channels=f'{first.in_channels} -> {first.out_channels}',
+        width=str(first.width),
+        groups=str(first.groups),
+        stride=str(first.stride),
+        out_stride=str(first.out_stride),
+        beta=span(first.beta, last.beta, '.4f'),
+        alpha=f'{first.alpha:g}',
+        drop_rate=span(first.drop_path_rate, last.drop_path_rate, '.4f'),
+        variance=span(first.out_variance, last.out_variance, '.4f'),
+        parameters=f'{parameters:,}',
     )
 
 
