@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument('source', help='file of weights')
     parser.add_argument('target', help='file to write, .pth or .safetensors')
     parser.add_argument(
-        '--arch', help='the variant they must be of, e.g. F0 or timm/nf_resnet50 (default: found from the shapes)'
+        '--arch', help='variant they must be of, e.g. F0 or timm/nf_resnet50 (default: found by the shapes)'
     )
     parser.add_argument(
         '--dialect',

@@ -2,8 +2,8 @@
 
 The classifier is mmpretrain's ``ImageClassifier`` around one of our backbones, with names such as
 ``backbone.stem.conv0.weight``, ``backbone.stages.3.0.attention.fc1.bias``, ``backbone.final_conv.gain`` and
-``head.fc.weight``; :func:`_shapes` has all. A few sizes in a state dict are free: depths, widths, groups and so on. They
-make a plan of blocks, the plan gives all names and shapes, and those of the state dict have to be the same.
+``head.fc.weight``; :func:`_shapes` has all. A few sizes in a state dict are free: depths, widths, groups and so on.
+They make a plan of blocks, the plan gives all names and shapes, and those of the state dict have to be the same.
 """
 
 import re
@@ -55,6 +55,7 @@ class Layout:
 
     @property
     def parameters(self) -> int:
+        """How many numbers the weights are."""
         return sum(map(prod, self.shapes.values()))
 
 
