@@ -14,7 +14,7 @@ class UserError(ValueError):
     """Something the user named is wrong. The tools print it as one line and exit with status 2."""
 
 
-def some(names: Iterable[object], limit: int = 6) -> str:
+def some(names: Iterable[str], limit: int = 6) -> str:
     """The first names, and how many more there are.
 
     >>> some(['b', 'a', 'c'], limit=2)
@@ -82,13 +82,10 @@ def check_number(name: str, value: Any, interval: str, hint: str = '') -> float:
     nfnet_mm.errors.UserError: rate=1 must be a number in [0, 1)
     """
     low, high = map(float, interval[1:-1].split(','))
-    good = (
-        isinstance(value, numbers.Real)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and (low < value if interval[0] == '(' else low <= value)
-        and (value < high if interval[-1] == ')' else value <= high)
-    )
+    good = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if good:
+        at = float(value)
+        good = (low < at if interval[0] == '(' else low <= at) and (at < high if interval[-1] == ')' else at <= high)
     if not good:
         what = 'a positive finite number' if interval == '(0, inf)' else f'a number in {interval}'
         raise UserError(f'{name}={value!r} must be {what}{hint}')
