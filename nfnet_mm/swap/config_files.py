@@ -106,7 +106,7 @@ def _literal(value: Any) -> str:
     return repr(value) if not isinstance(value, float) or math.isfinite(value) else f"float('{value}')"
 
 
-def config_text(value: Any, indent: int = 0, room: int = 120) -> str:
+def config_text(value: Any, indent: int = 0, columns: int = 120) -> str:
     """A value as Python in the style of config files, at most 120 columns where that is possible.
 
     Example:
@@ -119,13 +119,10 @@ def config_text(value: Any, indent: int = 0, room: int = 120) -> str:
     opening, closing = ('dict(', ')') if named else ('{', '}')
     pairs = [(f'{key}=' if named else f'{key!r}: ', item) for key, item in value.items()]
     line = opening + ', '.join(key + config_text(item, 0, 10**9) for key, item in pairs) + closing
-    if len(line) + indent < room - 20:
+    if len(line) + indent < columns - 20:
         return line
     inner = indent + 4
-    lines = [
-        ' ' * inner + key + config_text(item, inner + len(key) - 4 if not isinstance(item, dict) else inner, room)
-        for key, item in pairs
-    ]
+    lines = [' ' * inner + key + config_text(item, inner, columns) for key, item in pairs]
     return opening + '\n' + ',\n'.join(lines) + closing
 
 
