@@ -169,13 +169,13 @@ def _fit(shapes: Shapes, head: bool) -> Layout:
     def most_have(name: str) -> bool:
         return 2 * count[name] > len(blocks)
 
-    def size(key: str, axis: int = 0) -> int:
-        return shapes[key][axis] if key in shapes else 1  # that it is missing is said later
+    def size(key: str, axis: int = 0, unknown: int = 1) -> int:
+        return shapes[key][axis] if key in shapes else unknown  # that it is missing is said later
 
-    stem = 4 if 'backbone.stem.conv1.weight' in shapes else 1
+    stem = 4 if any(re.match(r'backbone\.stem\.conv[123]\.', key) for key in shapes) else 1
     final = any(key.startswith('backbone.final_conv.') for key in shapes)
     extra = most_have('conv1b.weight')
-    kernel = size(_STEM, 2) if _STEM in shapes else 3 if stem == 4 or final else 7
+    kernel = size(_STEM, 2, unknown=3 if stem == 4 or final else 7)
     family = 'NFNet' if stem == 4 else 'NFResNet' if kernel == 7 else 'NFRegNet'
     if final != (family != 'NFResNet') or extra != (family == 'NFNet'):
         raise ConversionError(
@@ -199,7 +199,8 @@ def _fit(shapes: Shapes, head: bool) -> Layout:
 
     def as_found(block: BlockSpec) -> BlockSpec:
         name = f'backbone.stages.{block.stage}.{block.index}.'
-        width, group = size(name + 'conv0.weight'), size(name + 'conv1.weight', 1)
+        group = size(name + 'conv1.weight', 1)
+        width = size(name + 'conv0.weight', unknown=group)
         if width % group:
             raise ConversionError(f'{name}conv1.weight has groups of {group} in {width} channels')
         block = replace(block, width=width, groups=width // group)

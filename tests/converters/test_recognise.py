@@ -1,10 +1,13 @@
+import re
+
 import pytest
 import torch
 
-from nfnet_mm.converters import ConversionError, describe, from_timm
+from nfnet_mm.converters import ConversionError, describe, from_deepmind, from_timm
 from nfnet_mm.converters.load import check_arch, find_arch
 from nfnet_mm.models.backbones.arch import FAMILIES, Network, find_network
 from nfnet_mm.registry import MODELS
+from tests.converters.networks import deepmind_tree
 
 
 def classifier_state(family, arch):
@@ -35,6 +38,14 @@ def test_sizes_of_no_variant():
     assert (layout.mid_widths, layout.se_hidden, layout.stem_channels) == ((12, 16, 24, 24), 29, 8)
     assert (layout.in_channels, layout.num_classes, find_arch(layout, 'authors')) == (4, None, None)
     assert layout.parameters == sum(v.numel() for v in state.values())
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_any_weight_that_is_missing_is_named(family):
+    ours = from_deepmind(deepmind_tree(family))
+    for key in ours:
+        with pytest.raises(ConversionError, match=f': 1 missing: {re.escape(key)}$'):
+            describe({k: v for k, v in ours.items() if k != key})
 
 
 def variants():
