@@ -10,29 +10,14 @@ from typing import Any
 
 from mmengine import registry as root
 
-__all__ = [
-    'DATASETS',
-    'FUNCTIONS',
-    'HOOKS',
-    'LOOPS',
-    'METRICS',
-    'MODELS',
-    'OPTIM_WRAPPERS',
-    'OPTIM_WRAPPER_CONSTRUCTORS',
-    'TRANSFORMS',
-    'WEIGHT_INITIALIZERS',
-]
-
-# The rooms that need more of the stack than torch and mmengine, loaded when one of their types is first asked for:
-# a detector must not pay for, or fail on, an import of mmpretrain.
-TASK_TYPES = {
-    **dict.fromkeys(('BNResNet', 'NFClsHead', 'NFRandAugment', 'mixing_collate'), 'nfnet_mm.tasks.classification'),
-    **dict.fromkeys(
-        ('UpProjectionHead', 'BerHuLoss', 'DownsampleCrop', 'DepthColorJitter', 'PixelDepthMetric'),
-        'nfnet_mm.tasks.depth',
-    ),
-    **dict.fromkeys(('CenterCropPad', 'RandomScale'), 'nfnet_mm.tasks.segmentation'),
+# What the tasks register. A task needs more than torch and mmengine, and is imported when one of its types is
+# first asked for: a detector must not pay for, or fail on, an import of mmpretrain.
+_TASKS = {
+    'classification': ('BNResNet', 'NFClsHead', 'NFRandAugment', 'mixing_collate'),
+    'depth': ('UpProjectionHead', 'BerHuLoss', 'DownsampleCrop', 'DepthColorJitter', 'PixelDepthMetric'),
+    'segmentation': ('CenterCropPad', 'RandomScale'),
 }
+TASK_TYPES = {name: f'nfnet_mm.tasks.{task}' for task, names in _TASKS.items() for name in names}
 
 
 def type_name(cfg: Mapping[str, Any]) -> str:
@@ -46,9 +31,10 @@ def type_name(cfg: Mapping[str, Any]) -> str:
 
 
 class Registry(root.Registry):
-    """A child registry that also finds the types of the task rooms, importing a room only on demand."""
+    """A child registry that also finds the types of the tasks, importing a task only on demand."""
 
     def get(self, key: str) -> type | None:
+        """The type of this name, or None."""
         name = key.rpartition('.')[2]
         if name in TASK_TYPES and key in (name, f'{self.scope}.{name}'):
             import_module(TASK_TYPES[name])
@@ -56,10 +42,8 @@ class Registry(root.Registry):
 
 
 def _child(name: str, *locations: str) -> Registry:
-    parent = getattr(root, name)
-    return Registry(
-        parent.name, parent=parent, scope='nfnet_mm', locations=[f'nfnet_mm.{place}' for place in locations]
-    )
+    parent, modules = getattr(root, name), [f'nfnet_mm.{place}' for place in locations]
+    return Registry(parent.name, parent=parent, scope='nfnet_mm', locations=modules)
 
 
 MODELS = _child('MODELS', 'models', 'engine.ema')

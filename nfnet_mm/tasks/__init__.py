@@ -1,1 +1,1 @@
-"""What needs more of the stack than torch and mmengine; one room per framework."""
+"""Heads, losses, transforms and metrics of the papers' tasks, which need more than torch and mmengine."""

@@ -1,4 +1,4 @@
-"""The mmpretrain room."""
+"""Image classification by mmpretrain: the head, the BatchNorm baseline, MixUp, CutMix and RandAugment."""
 
 from nfnet_mm.dependencies import require
 

@@ -1,3 +1,5 @@
+"""The BatchNorm baseline."""
+
 from mmpretrain.models.backbones import ResNet
 from mmpretrain.models.backbones.resnet import Bottleneck
 
@@ -11,7 +13,7 @@ class BNResNet(ResNet):
     The stack's usual network, so the usual thing to compare with; the paper's own BatchNorm networks are of the
     pre-activation kind.
 
-    Args: those of mmpretrain's ``ResNet``; ``out_indices=(3,)`` is the feature for a classifier.
+    The arguments are those of mmpretrain's ``ResNet``; ``out_indices=(3,)`` is the feature for a classifier.
 
     Raises:
         KeyError: a depth that is not in the table.

@@ -1,6 +1,11 @@
+"""The classifier."""
+
+from typing import Any
+
 from mmpretrain.models.heads import LinearClsHead
 from torch import Tensor, nn
 
+from nfnet_mm.errors import check_number
 from nfnet_mm.registry import MODELS
 
 
@@ -16,7 +21,8 @@ class NFClsHead(LinearClsHead):
             ``dict(type='Constant', layer='Linear', val=0)``.
         loss, topk, cal_acc: as in mmpretrain's ``LinearClsHead``. Keep ``cal_acc=False`` with mixed labels.
 
-    Shape: a tuple whose last entry is (N, C) -> (N, num_classes).
+    Shape:
+        A tuple whose last entry is (N, C) -> (N, num_classes).
 
     Raises:
         ValueError: ``dropout`` out of range, or features that are not (N, C).
@@ -28,10 +34,9 @@ class NFClsHead(LinearClsHead):
         in_channels: int,
         dropout: float = 0.0,
         init_cfg: dict | list | None = dict(type='Normal', layer='Linear', std=0.01),
-        **kwargs,
-    ):
-        if not 0 <= dropout < 1:
-            raise ValueError(f'dropout={dropout!r} must lie in [0, 1)')
+        **kwargs: Any,
+    ) -> None:
+        check_number('dropout', dropout, '[0, 1)')
         super().__init__(num_classes, in_channels, init_cfg=init_cfg, **kwargs)
         self.dropout = nn.Dropout(dropout)
         # Before init_weights is called, or where a user never calls it, the classifier already starts small.

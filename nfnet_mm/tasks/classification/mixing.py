@@ -112,7 +112,8 @@ def _warn_of_one_image() -> None:
     """Once per process, whatever filters are set meanwhile."""
     warnings.warn(
         'a batch of one image is not mixed, for want of a partner. For the last batch of an epoch that does '
-        'no harm; train_dataloader.batch_size=1 would mean no MixUp and no CutMix at all'
+        'no harm; train_dataloader.batch_size=1 would mean no MixUp and no CutMix at all',
+        stacklevel=2,
     )
 
 

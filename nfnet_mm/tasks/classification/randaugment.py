@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from nfnet_mm.errors import check_number, is_integer
 from nfnet_mm.registry import TRANSFORMS
 
 FILL = 128  # grey, wherever an operation uncovers or covers pixels
@@ -160,10 +161,9 @@ class NFRandAugment(BaseTransform):
         num_ops: int = 4,
         prob: Sequence[float] = (0.2, 0.8),
         operations: Sequence[str] = tuple(OPERATIONS),
-    ):
-        if isinstance(magnitude, bool) or not isinstance(magnitude, (int, float)) or not 0 <= magnitude < math.inf:
-            raise ValueError(f'magnitude={magnitude!r} must be a number of at least 0 (10 is full scale)')
-        if isinstance(num_ops, bool) or not isinstance(num_ops, int) or num_ops < 0:
+    ) -> None:
+        check_number('magnitude', magnitude, '[0, inf)', ' (10 is full scale)')
+        if not is_integer(num_ops) or num_ops < 0:
             raise ValueError(f'num_ops={num_ops!r} must be an integer of at least 0')
         if len(prob) != 2 or not 0 <= prob[0] <= prob[1] <= 1:
             raise ValueError(f'prob={prob!r} must be two increasing probabilities')
@@ -173,7 +173,8 @@ class NFRandAugment(BaseTransform):
                 f'operations={operations!r} must be some of {", ".join(OPERATIONS)}'
                 + (f'; unknown: {", ".join(map(str, unknown))}' if unknown else '')
             )
-        self.magnitude, self.num_ops, self.prob, self.operations = magnitude, num_ops, tuple(prob), tuple(operations)
+        self.magnitude, self.num_ops, self.operations = magnitude, num_ops, tuple(operations)
+        self.prob = (prob[0], prob[1])
 
     def augment(self, img: np.ndarray) -> np.ndarray:
         """RGB uint8 (H, W, 3) -> the same kind."""
@@ -202,11 +203,11 @@ class NFRandAugment(BaseTransform):
 
 def _look_up(img: np.ndarray, *tables: np.ndarray) -> np.ndarray:
     """Replace values by those of a table of 256 numbers, or of one per channel."""
-    tables = [np.clip(table, 0, 255).astype(np.uint8) for table in tables]
-    return cv2.LUT(img, tables[0] if len(tables) == 1 else np.stack(tables, 1)[None])
+    whole = [np.clip(table, 0, 255).astype(np.uint8) for table in tables]
+    return cv2.LUT(img, whole[0] if len(whole) == 1 else np.stack(whole, 1)[None])
 
 
-def _enhance(degenerate, img: np.ndarray, level: float) -> np.ndarray:
+def _enhance(degenerate: np.ndarray | int, img: np.ndarray, level: float) -> np.ndarray:
     """Mix with a degenerate image, or beyond ``img`` where the factor, ``1.8 * level + 0.1``, exceeds 1."""
     start = np.asarray(degenerate, np.float32)
     mixed = start + np.float32(1.8 * level + 0.1) * (img - start)
@@ -222,7 +223,7 @@ def _signed(level: float) -> float:
     return level if np.random.rand() < 0.5 else -level
 
 
-def _warp(img: np.ndarray, to_source) -> np.ndarray:
+def _warp(img: np.ndarray, to_source: list[list[float]]) -> np.ndarray:
     """Nearest-neighbour affine map; ``to_source`` takes an output pixel's (x, y, 1) to where it comes from."""
     return cv2.warpAffine(
         img,

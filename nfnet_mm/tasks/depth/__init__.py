@@ -1,4 +1,4 @@
-"""The mmseg room: depth from one image on NYU Depth v2 (NF-ResNets, Appendix H.2; Laina et al. 2016)."""
+"""Depth from one image by mmsegmentation: NYU Depth v2 (NF-ResNets, Appendix H.2; Laina et al. 2016)."""
 
 from nfnet_mm.dependencies import require
 
@@ -7,16 +7,15 @@ require('mmseg')
 from .berhu_loss import BerHuLoss, berhu  # noqa: E402
 from .metric import PixelDepthMetric  # noqa: E402
 from .transforms import DepthColorJitter, DownsampleCrop  # noqa: E402
-from .up_projection import UpProjection, UpProjectionHead, interleave, unpool  # noqa: E402
+from .up_projection import UpConv, UpProjection, UpProjectionHead  # noqa: E402
 
 __all__ = [
     'BerHuLoss',
     'DepthColorJitter',
     'DownsampleCrop',
     'PixelDepthMetric',
+    'UpConv',
     'UpProjection',
     'UpProjectionHead',
     'berhu',
-    'interleave',
-    'unpool',
 ]

@@ -23,7 +23,8 @@ def berhu(
         fraction: of the largest error, the threshold.
         reduce: called with a 0-d tensor and ``'max'`` or ``'mean'``, to combine it in place over processes.
 
-    Returns: 0-d tensor; 0 (with zero gradients) where nothing is valid.
+    Returns:
+        A 0-d tensor; 0 (with zero gradients) where nothing is valid.
 
     Example:
         >>> e = torch.tensor([0.5, -1., 5.])  # c = 1, so the last one costs (25 + 1) / 2
@@ -56,7 +57,8 @@ class BerHuLoss(nn.Module):
         loss_weight: factor.
         loss_name: under which it is logged; must begin with ``loss`` to be part of the sum.
 
-    Shape: pred and target (N, 1, H, W) or (N, H, W), in metres -> 0-d.
+    Shape:
+        pred and target (N, 1, H, W) or (N, H, W), in metres -> 0-d.
 
     Raises:
         ValueError: ``fraction`` out of range, or shapes that differ.

@@ -17,8 +17,9 @@ def depth_error_sums(pred: Tensor, target: Tensor, min_depth: float, max_depth: 
         min_depth, max_depth: pixels whose target lies outside, or is not finite, do not count; predictions are clamped
             to this range.
 
-    Returns: six float64 sums over the valid pixels: their number, how many have max(pred / target, target / pred)
-    below 1.25, 1.25^2 and 1.25^3, the squared errors, and the errors relative to the target.
+    Returns:
+        Six float64 sums over the valid pixels: their number, how many have max(pred / target, target / pred) below
+        1.25, 1.25^2 and 1.25^3, the squared errors, and the errors relative to the target.
 
     Example:
         >>> depth_error_sums(torch.tensor([1., 3., 9.]), torch.tensor([1., 2., 0.]), 1e-3, 10.).tolist()
@@ -47,7 +48,9 @@ class PixelDepthMetric(BaseMetric):
         ValueError: an empty range, a prediction and a depth map of different sizes, or not one valid pixel.
     """
 
-    def __init__(self, min_depth: float = 1e-3, max_depth: float = 10.0, collect_device: str = 'cpu', prefix=None):
+    def __init__(
+        self, min_depth: float = 1e-3, max_depth: float = 10.0, collect_device: str = 'cpu', prefix: str | None = None
+    ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if not 0 < min_depth < max_depth:
             raise ValueError(f'min_depth={min_depth!r} and max_depth={max_depth!r} must be 0 < min_depth < max_depth')

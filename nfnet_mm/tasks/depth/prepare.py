@@ -4,17 +4,15 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Union
+from typing import Any
 
 import cv2
 import numpy as np
 from mmengine.utils import ProgressBar
 
-from nfnet_mm.run import UserError
+from nfnet_mm.errors import UserError, check_exists
 
-__all__ = ['STANDARD_SPLIT', 'depth_to_millimetres', 'prepare_nyu', 'read_splits']
-
-PathLike = Union[str, os.PathLike]
+PathLike = str | os.PathLike
 # Training and test images of the split that every paper uses (Laina et al. 2016, section 4.1).
 STANDARD_SPLIT = (795, 654)
 # Small enough a loss for images that are then halved; the suffix is what NYUDataset looks for.
@@ -53,14 +51,13 @@ def _damaged(path: PathLike, error: OSError) -> UserError:
     return UserError(f'{what} cannot be read, download it again: {error}')
 
 
-def _open_hdf5(path: PathLike):
+def _open_hdf5(path: PathLike) -> Any:
     """The open ``h5py.File``, a context manager; :class:`UserError` if there is none to open."""
     try:
         import h5py
     except ImportError as error:
         raise UserError('reading MATLAB 7.3 files needs h5py: pip install h5py') from error
-    if not os.path.isfile(path):
-        raise UserError(f'{str(path)!r} does not exist')
+    check_exists(path, 'the file')
     try:
         return h5py.File(path, 'r')
     except OSError as error:
@@ -78,8 +75,7 @@ def read_splits(path: PathLike) -> dict[str, np.ndarray]:
     except ImportError as error:
         raise UserError('reading MATLAB files needs scipy: pip install scipy') from error
     names = dict(train='trainNdxs', test='testNdxs')
-    if not os.path.isfile(path):
-        raise UserError(f'{str(path)!r} does not exist')
+    check_exists(path, 'the file')
     try:
         content = loadmat(path, variable_names=list(names.values()))
     except NotImplementedError:  # scipy's word for format 7.3
@@ -165,7 +161,7 @@ def prepare_nyu(mat: PathLike, splits: PathLike, out: PathLike, expected: Sequen
         jobs = [job for job in _jobs(numbers, out) if not (job[1].exists() and job[2].exists())]
         if len(jobs) < len(images):
             print(f'{len(images) - len(jobs)} of {len(images)} are already in {out}')
-        bar = ProgressBar(len(jobs), file=sys.stdout) if jobs else None
+        bar = ProgressBar(len(jobs) or 1, start=bool(jobs), file=sys.stdout)
         for index, image_path, depth_path in jobs:
             try:
                 image, depth = images[index].transpose(2, 1, 0), depth_to_millimetres(depths[index].T)

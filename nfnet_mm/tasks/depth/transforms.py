@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from nfnet_mm.errors import check_number
 from nfnet_mm.registry import TRANSFORMS
 
 
@@ -35,7 +36,9 @@ class DownsampleCrop(BaseTransform):
         ((228, 304, 3), (456, 608))
     """
 
-    def __init__(self, scale: Sequence[int] = (320, 240), size: Sequence[int] = (304, 228), full_depth: bool = False):
+    def __init__(
+        self, scale: Sequence[int] = (320, 240), size: Sequence[int] = (304, 228), full_depth: bool = False
+    ) -> None:
         self.scale, self.size, self.full_depth = tuple(scale), tuple(size), full_depth
         if not (
             len(self.scale) == len(self.size) == 2
@@ -92,7 +95,8 @@ def jitter_color(image: np.ndarray, gray: bool, brightness: float, saturation: f
         saturation: factor of the saturation in HSV, which is clipped to 1.
         hue: added to the hue, in turns of the colour circle.
 
-    Returns: a new image of the same shape and dtype.
+    Returns:
+        A new image of the same shape and dtype.
 
     Example:
         >>> jitter_color(np.uint8([[[0, 0, 200]]]), False, 0.0, 1.0, 1 / 3).tolist()  # red to green
@@ -100,7 +104,7 @@ def jitter_color(image: np.ndarray, gray: bool, brightness: float, saturation: f
         >>> jitter_color(np.uint8([[[100, 100, 200]]]), False, 0.0, 0.5, 0.0).tolist()
         [[[150, 150, 200]]]
     """
-    x = image.astype(np.float32) / 255
+    x: np.ndarray = image.astype(np.float32) / 255
     if gray:
         x = cv2.cvtColor(cv2.cvtColor(x, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     x = np.clip(x + np.float32(brightness), 0, 1)
@@ -134,14 +138,14 @@ class DepthColorJitter(BaseTransform):
         brightness: float = 0.1255,
         saturation: Sequence[float] = (0.5, 1.5),
         hue: float = 0.2,
-    ):
-        if not 0 <= gray_prob <= 1:
-            raise ValueError(f'gray_prob={gray_prob!r} must lie in [0, 1]')
-        if not (0 <= brightness <= 1 and 0 <= hue <= 0.5):
-            raise ValueError(f'brightness={brightness!r} must lie in [0, 1] and hue={hue!r} in [0, 0.5]')
+    ) -> None:
+        check_number('gray_prob', gray_prob, '[0, 1]')
+        check_number('brightness', brightness, '[0, 1]')
+        check_number('hue', hue, '[0, 0.5]')
         if not (len(saturation) == 2 and 0 <= saturation[0] <= saturation[1]):
             raise ValueError(f'saturation={saturation!r} must be a range (low, high) of factors from 0')
-        self.gray_prob, self.brightness, self.saturation, self.hue = gray_prob, brightness, tuple(saturation), hue
+        self.gray_prob, self.brightness, self.hue = gray_prob, brightness, hue
+        self.saturation = (saturation[0], saturation[1])
 
     def transform(self, results: dict) -> dict:
         """See the class."""

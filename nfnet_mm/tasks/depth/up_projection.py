@@ -1,6 +1,7 @@
-"""The up-projection decoder of Laina et al. 2016, in its fast form."""
+"""The up-projection decoder of Laina et al. 2016, without multiplications by the zeros of unpooling."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmcv.cnn import build_norm_layer
@@ -15,20 +16,7 @@ from nfnet_mm.registry import MODELS
 RELU_GAIN = activation_gain('relu')
 
 
-def unpool(x: Tensor) -> Tensor:
-    """Every pixel becomes the top left one of a 2x2 square of zeros: (N, C, H, W) -> (N, C, 2H, 2W).
-
-    Example:
-        >>> unpool(torch.tensor([[[[3., 7.]]]])).tolist()
-        [[[[3.0, 0.0, 7.0, 0.0], [0.0, 0.0, 0.0, 0.0]]]]
-    """
-    n, c, h, w = x.shape
-    out = x.new_zeros(n, c, h, 2, w, 2)
-    out[:, :, :, 0, :, 0] = x
-    return out.view(n, c, 2 * h, 2 * w)
-
-
-def interleave(even_even: Tensor, even_odd: Tensor, odd_even: Tensor, odd_odd: Tensor) -> Tensor:
+def _interleave(even_even: Tensor, even_odd: Tensor, odd_even: Tensor, odd_odd: Tensor) -> Tensor:
     """The map whose even rows' even columns are the first, and so on: four (N, C, H, W) -> (N, C, 2H, 2W)."""
     n, c, h, w = even_even.shape
     rows = (torch.stack((even_even, even_odd), -1), torch.stack((odd_even, odd_odd), -1))
@@ -38,18 +26,19 @@ def interleave(even_even: Tensor, even_odd: Tensor, odd_even: Tensor, odd_odd: T
 class _WSConv(WSConv2d):
     """:class:`WSConv2d` with any (height, width) of the kernel; an even side is padded by the caller."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: Sequence[int], input_scale: float):
+    def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, int], input_scale: float) -> None:
         super().__init__(in_channels, out_channels, 1, input_scale=input_scale)
-        self.kernel_size, self.padding = tuple(kernel), tuple((k - 1) // 2 for k in kernel)
+        self.kernel_size, self.padding = kernel, ((kernel[0] - 1) // 2, (kernel[1] - 1) // 2)
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, *kernel))
         self.reset_parameters()
 
 
-def _conv(in_channels: int, out_channels: int, kernel: Sequence[int], input_scale: float | None) -> nn.Conv2d:
+def _conv(in_channels: int, out_channels: int, kernel: tuple[int, int], input_scale: float | None) -> nn.Conv2d:
     """A weight-standardised conv, or (``input_scale`` None) a plain one for a normalisation to follow."""
     if input_scale is not None:
         return _WSConv(in_channels, out_channels, kernel, input_scale)
-    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=tuple((k - 1) // 2 for k in kernel), bias=False)
+    padding = (kernel[0] - 1) // 2, (kernel[1] - 1) // 2
+    conv = nn.Conv2d(in_channels, out_channels, kernel, padding=padding, bias=False)
     nn.init.kaiming_normal_(conv.weight, nonlinearity='relu')
     return conv
 
@@ -78,10 +67,11 @@ class UpConv(nn.Module):
         in_channels, out_channels: of the conv.
         input_scale: see :class:`WSConv2d`; None for plain convs without bias.
 
-    Shape: (N, in_channels, H, W) -> (N, out_channels, 2H, 2W).
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, 2H, 2W).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, input_scale: float | None = None):
+    def __init__(self, in_channels: int, out_channels: int, input_scale: float | None = None) -> None:
         super().__init__()
         self.even_even, self.even_odd, self.odd_even, self.odd_odd = (
             _conv(in_channels, out_channels, (height, width), input_scale) for height in (3, 2) for width in (3, 2)
@@ -90,25 +80,9 @@ class UpConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # an odd row (column) reads the pixel at its own place and the next one, which past the border is zero
         padded = F.pad(x, (0, 1, 0, 1))
-        return interleave(
+        return _interleave(
             self.even_even(x), self.even_odd(padded[:, :, :-1]), self.odd_even(padded[..., :-1]), self.odd_odd(padded)
         )
-
-    def kernel(self) -> Tensor:
-        """The (out_channels, in_channels, 5, 5) kernel of the one conv that this is after unpooling."""
-        first = self.even_even.weight
-        kernel = first.new_empty(*first.shape[:2], 5, 5)
-        for (i, j), conv in zip(((0, 0), (0, 1), (1, 0), (1, 1)), self.children()):
-            kernel[:, :, i::2, j::2] = getattr(conv, 'standardized_weight', lambda: conv.weight)()
-        return kernel
-
-    def plain(self, x: Tensor) -> Tensor:
-        """The same function as the paper writes it: unpool, then one 5x5 conv (and biases per kind of pixel)."""
-        out = F.conv2d(unpool(x), self.kernel(), padding=2)
-        if self.even_even.bias is None:
-            return out
-        biases = (conv.bias.view(1, -1, 1, 1).expand(-1, -1, *x.shape[2:]) for conv in self.children())
-        return out + interleave(*biases)
 
 
 class UpProjection(nn.Module):
@@ -120,10 +94,13 @@ class UpProjection(nn.Module):
             every conv weight-standardised, with the gains of the activations it reads.
         input_scale: of the input, if normalizer-free.
 
-    Shape: (N, in_channels, H, W) -> (N, out_channels, 2H, 2W).
+    Shape:
+        (N, in_channels, H, W) -> (N, out_channels, 2H, 2W).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, norm_cfg: dict | None = None, input_scale: float = 1.0):
+    def __init__(
+        self, in_channels: int, out_channels: int, norm_cfg: dict | None = None, input_scale: float = 1.0
+    ) -> None:
         super().__init__()
         free = norm_cfg is None
         # both branches' up-convolutions read the same input: one of twice the width
@@ -134,9 +111,8 @@ class UpProjection(nn.Module):
             for width in (2 * out_channels, out_channels)
         )
 
-    def forward(self, x: Tensor, plain: bool = False) -> Tensor:
-        """``plain`` computes the same the slow way, with :meth:`UpConv.plain`."""
-        branch, shortcut = self.up_norm(self.up.plain(x) if plain else self.up(x)).chunk(2, 1)
+    def forward(self, x: Tensor) -> Tensor:
+        branch, shortcut = self.up_norm(self.up(x)).chunk(2, 1)
         return F.relu(self.norm(self.conv(F.relu(branch))) + shortcut)
 
 
@@ -154,8 +130,9 @@ class UpProjectionHead(BaseDecodeHead):
         in_index: which feature; the last by default.
         **kwargs: of mmseg's ``BaseDecodeHead``.
 
-    Shape: features, of which (N, in_channels, H, W) is taken -> (N, 1, 2^num_blocks H, 2^num_blocks W). For the loss
-    it is resized to the depth map, for a prediction to the image.
+    Shape:
+        Features, of which (N, in_channels, H, W) is taken -> (N, 1, 2^num_blocks H, 2^num_blocks W). For the loss it is
+        resized to the depth map, for a prediction to the image.
 
     Raises:
         ValueError: channels that cannot be halved so often, or a feature of other channels.
@@ -169,8 +146,8 @@ class UpProjectionHead(BaseDecodeHead):
         norm_cfg: dict | None = None,
         loss_decode: dict | Sequence[dict] = dict(type='nfnet_mm.BerHuLoss'),
         init_cfg: dict | list | None = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         if num_blocks < 1 or channels < 1 or channels % 2**num_blocks:
             raise ValueError(
                 f'channels={channels} must be a positive multiple of 2^{num_blocks}: each of the '
@@ -195,7 +172,7 @@ class UpProjectionHead(BaseDecodeHead):
         )
         self.conv_seg = _OutputConv(self.channels, 1, 3, padding=1)
         nn.init.normal_(self.conv_seg.weight, std=0.1)
-        nn.init.zeros_(self.conv_seg.bias)
+        nn.init.constant_(self.conv_seg.get_parameter('bias'), 0)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         x = self._transform_inputs(inputs)
@@ -220,5 +197,6 @@ class UpProjectionHead(BaseDecodeHead):
         pred = resize(pred, size=target.shape[2:], mode='bilinear', align_corners=self.align_corners)
         losses: dict[str, Tensor] = {}
         for loss in self.loss_decode if isinstance(self.loss_decode, nn.ModuleList) else [self.loss_decode]:
-            losses[loss.loss_name] = losses.get(loss.loss_name, 0) + loss(pred, target)
+            name = str(loss.loss_name)
+            losses[name] = losses.get(name, 0) + loss(pred, target)
         return losses

@@ -30,10 +30,10 @@ class RandomScale(BaseTransform):
         ((6, 8, 3), (2.0, 2.0))
     """
 
-    def __init__(self, scales: tuple[float, float] = (0.5, 2.0)):
+    def __init__(self, scales: Sequence[float] = (0.5, 2.0)) -> None:
         if len(scales) != 2 or not 0 < scales[0] <= scales[1]:
             raise ValueError(f'scales={scales!r} must be two positive numbers, the lower first')
-        self.scales = tuple(scales)
+        self.scales = (scales[0], scales[1])
 
     def transform(self, results: dict) -> dict:
         factor = np.random.uniform(*self.scales)
@@ -74,13 +74,13 @@ class CenterCropPad(BaseTransform):
 
     def __init__(
         self, size: int | Sequence[int] = 513, fill: Sequence[float] = (103.53, 116.28, 123.675), ignore: int = 255
-    ):
+    ) -> None:
         self.size = (size, size) if isinstance(size, int) else tuple(size)
         if len(self.size) != 2 or min(self.size) < 1:
             raise ValueError(f'size={size!r} must be a positive integer, or (height, width)')
         self.fill, self.ignore = fill, ignore
 
-    def _cut(self, array: np.ndarray, fill) -> np.ndarray:
+    def _cut(self, array: np.ndarray, fill: int | Sequence[float]) -> np.ndarray:
         out = np.empty(self.size + array.shape[2:], array.dtype)
         out[...] = np.round(fill) if array.dtype == np.uint8 else fill
         source, target = [], []
