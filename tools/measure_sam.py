@@ -1,7 +1,9 @@
 """What SAM costs here: a training step with it over one without, in pairs; on a CPU, in CPU time."""
 
 import argparse
+import os
 import statistics
+import sys
 import time
 from types import SimpleNamespace
 
@@ -9,6 +11,7 @@ import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
 from nfnet_mm.engine.sam import SAMHook
 
 
@@ -28,28 +31,17 @@ def build(arch, amp, device):
     """A classifier in training mode with the recipe's optimizer, as a runner would hold them."""
     backbone = MODELS.build(dict(type='nfnet_mm.NFNet', arch=arch, out_indices=(4,), drop_path_rate=0.25))
     head = dict(type='nfnet_mm.NFClsHead', num_classes=1000, in_channels=backbone.out_channels[-1])
-    model = (
-        MODELS.build(
-            dict(
-                type='mmpretrain.ImageClassifier',
-                backbone=backbone,
-                neck=dict(type='mmpretrain.GlobalAveragePooling'),
-                head=head,
-            )
-        )
-        .to(device)
-        .train()
+    neck = dict(type='mmpretrain.GlobalAveragePooling')
+    model = MODELS.build(dict(type='mmpretrain.ImageClassifier', backbone=backbone, neck=neck, head=head))
+    model.to(device).train()
+    cfg = dict(
+        type='nfnet_mm.AGCOptimWrapper',
+        constructor='nfnet_mm.NFOptimWrapperConstructor',
+        optimizer=dict(type='SGD', lr=1e-3, momentum=0.9, nesterov=True, weight_decay=2e-5),
     )
-    wrapper = build_optim_wrapper(
-        model,
-        dict(
-            type='nfnet_mm.AGCOptimWrapper',
-            constructor='nfnet_mm.NFOptimWrapperConstructor',
-            optimizer=dict(type='SGD', lr=1e-3, momentum=0.9, nesterov=True, weight_decay=2e-5),
-        )
-        | (dict(type='nfnet_mm.AmpAGCOptimWrapper', dtype='bfloat16') if amp else {}),
-    )
-    return SimpleNamespace(model=model, optim_wrapper=wrapper)
+    if amp:
+        cfg.update(type='nfnet_mm.AmpAGCOptimWrapper', dtype='bfloat16')
+    return SimpleNamespace(model=model, optim_wrapper=build_optim_wrapper(model, cfg))
 
 
 def main():
@@ -70,7 +62,7 @@ def main():
         return clock() - began
 
     plain, sam = [], []
-    for pair in range(args.pairs + 1):
+    for _ in range(args.pairs + 1):
         hook.after_train(runner)
         plain.append(seconds())
         hook.before_train(runner)
@@ -78,7 +70,7 @@ def main():
     ratios = sorted(b / a for a, b in zip(plain[1:], sam[1:]))  # without the first pair, which warms up
     print(
         f'NFNet-{args.arch}, batch {args.batch}, {args.size} px, {args.device}: '
-        f'{1e3 * min(plain[1:]):.1f} ms a step, {1e3 * min(sam[1:]):.1f} ms with SAM on {args.fraction:g} of the batch; '
+        f'{1e3 * min(plain[1:]):.1f} ms a step, {1e3 * min(sam[1:]):.1f} with SAM on {args.fraction:g} of the batch; '
         f'ratio {statistics.median(ratios):.3f} (median of {args.pairs} pairs, {ratios[0]:.3f} to {ratios[-1]:.3f})'
     )
 

@@ -14,6 +14,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import DATA_SAMPLERS, LOOPS, MODELS
 from mmengine.runner import Runner
 
+from nfnet_mm.engine import resume
 from nfnet_mm.engine.total_batch import plan_accumulation, set_accumulation
 from tests import toy
 
@@ -375,6 +376,16 @@ def test_resuming_with_other_options_takes_the_config_s(tmp_path, log_lines):
     )
     (group,) = runner.optim_wrapper.optimizer.param_groups
     assert (group['weight_decay'], group['momentum']) == (0.25, 0.5)
+
+
+@pytest.mark.parametrize('hooks', [[], [dict(type='nfnet_mm.StrictLoadHook')]])
+def test_a_checkpoint_is_held_against_the_settings_once(tmp_path, monkeypatch, hooks):
+    """Where the strict hook of the command line does it, the loop leaves it to that."""
+    trained(tmp_path / 'old')
+    calls, plain = [], resume.check_resumed
+    monkeypatch.setattr(resume, 'check_resumed', lambda *args: (calls.append(1), plain(*args)))
+    trained(tmp_path / 'new', resume=True, load_from=str(tmp_path / 'old/iter_2.pth'), custom_hooks=hooks)
+    assert len(calls) == 1
 
 
 def test_resuming_a_moving_average_without_its_hook_is_refused(tmp_path):
