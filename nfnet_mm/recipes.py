@@ -66,7 +66,7 @@ class ImageNetRecipe(Experiment):
     scale_lr: bool = True  # by a user's other total batch
     weight_decay: float
     agc: float | None = None  # the clipping factor
-    bfloat16: bool = False  # activations
+    bfloat16: bool = False  # activations; parameters and loss stay float32
     with_cp: bool = False  # activation checkpointing
     drop_path: float = 0.0  # stochastic depth; of a BatchNorm baseline none
     mixing: bool = False  # half of each batch MixUp, half CutMix, then RandAugment

@@ -44,7 +44,7 @@ def test_builds_and_fits_together(path):
         assert tuple(cfg.model.roi_head.bbox_roi_extractor.featmap_strides) == tuple(strides)
         anchors = cfg.model.rpn_head.anchor_generator.strides
         assert len(anchors) == model.neck.num_outs and anchors[:4] == list(strides)
-    run.use_amp(cfg)  # raises for a wrapper without a twin
+    run.use_amp(cfg)  # raises for a wrapper without a mixed-precision form
 
 
 @pytest.fixture(scope='module')

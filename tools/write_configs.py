@@ -13,11 +13,13 @@ from nfnet_mm.analysis.model_zoo import zoo_files
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     root = Path(__file__).resolve().parent.parent
-    for name, text in {**config_files(), **zoo_files()}.items():
-        path = root / name
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
-            print(f'written: {name}')
+    files = {**config_files(), **zoo_files()}
+    old = {name: (root / name).read_text() for name in files if (root / name).exists()}
+    changed = {name: text for name, text in files.items() if text != old.get(name)}
+    for name, text in changed.items():
+        (root / name).write_text(text)
+        print(f'written: {name}')
+    print(f'{len(files) - len(changed)} of {len(files)} files were up to date')
 
 
 if __name__ == '__main__':

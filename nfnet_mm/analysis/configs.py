@@ -9,7 +9,16 @@ import textwrap
 from dataclasses import dataclass
 from typing import Any
 
-from nfnet_mm.recipes import COCO, IMAGENET, PRETRAINING_CLASSES, TRANSFERS, VOC, ImageNetRecipe, TransferRecipe
+from nfnet_mm.recipes import (
+    COCO,
+    IMAGENET,
+    PRETRAINING_CLASSES,
+    TRANSFERS,
+    VOC,
+    WARMUP_EPOCHS,
+    ImageNetRecipe,
+    TransferRecipe,
+)
 
 _WIDTH = 120
 _WRITTEN = '# Written by tools/write_configs.py from nfnet_mm/recipes.py.\n'
@@ -42,32 +51,30 @@ class _Name:
 def imagenet(recipe: ImageNetRecipe) -> str:
     """The config of a recipe on ImageNet."""
     recipe, like = recipe.resolved, IMAGENET[recipe.like].resolved if recipe.like else None
-    text = _WRITTEN + _said(recipe)
-    text += f"_base_ = '{f'{like.name}.py' if like else '../_base_/recipe/imagenet.py'}'\n"
-    starts = recipe.pretraining and not (like and like.pretraining)
-    if starts:
-        text += _PRETRAINING.format(images=recipe.images)
-    if like is None or (recipe.total_batch, recipe.max_iters, recipe.warmup) != (
-        like.total_batch,
-        like.max_iters,
-        like.warmup,
-    ):
-        images = 'images' if starts else '_base_.images'
-        iters = f'{recipe.epochs} * {images} // total_batch' if recipe.steps is None else recipe.steps
-        warmup = f'5 * {images} // total_batch' if recipe.warmup_steps is None else recipe.warmup_steps
-        text += f'total_batch = {recipe.total_batch}\nmax_iters, warmup = {iters}, {warmup}'
-        text += '\n' if recipe.steps else f'  # {recipe.max_iters:,} and {recipe.warmup:,}\n'
+    own_data = recipe.pretraining and not (like and like.pretraining)
+    settings = _settings(recipe)
     old = _settings(like) if like else dict(train_dataloader=dict(dataset={}))  # the base file names a data set
-    changed = _difference(_settings(recipe), old)
-    if old.get('custom_hooks') and 'custom_hooks' not in _settings(recipe):
+    changed = _difference(settings, old)
+    if 'custom_hooks' in old and 'custom_hooks' not in settings:
         changed['custom_hooks'] = []
+    body = ''
     for key, value in changed.items():
         if key == 'train_dataloader' and 'dataset' in value:
-            text += _PIPELINES.format(train=recipe.train_size, test=recipe.test_size)
-        text += '\n'.join(_lines(f'{key} = ', value)) + '\n'
-        if key == 'train_dataloader' and starts:
-            text += _NO_VALIDATION
-    return text
+            body += _PIPELINES.format(train=recipe.train_size, test=recipe.test_size)
+        body += '\n'.join(_lines(f'{key} = ', value)) + '\n'
+        if key == 'train_dataloader' and own_data:
+            body += _NO_VALIDATION
+    text = _WRITTEN + _said(recipe)
+    text += f"_base_ = '{f'{like.name}.py' if like else '../_base_/recipe/imagenet.py'}'\n"
+    if own_data:
+        text += _PRETRAINING.format(images=recipe.images)
+    if re.search(r'= ?(total_batch|max_iters|warmup)\b', body):
+        images = 'images' if own_data else '_base_.images'
+        iters = f'{recipe.epochs} * {images} // total_batch' if recipe.steps is None else recipe.steps
+        warmup = f'{WARMUP_EPOCHS} * {images} // total_batch' if recipe.warmup_steps is None else recipe.warmup_steps
+        text += f'total_batch = {recipe.total_batch}\nmax_iters, warmup = {iters}, {warmup}'
+        text += '\n' if recipe.steps else f'  # {recipe.max_iters:,} and {recipe.warmup:,}\n'
+    return text + body
 
 
 def _said(recipe: ImageNetRecipe) -> str:
@@ -110,11 +117,12 @@ def _settings(recipe: ImageNetRecipe) -> dict[str, Any]:
         classes = _Name('num_classes', PRETRAINING_CLASSES)
         head |= dict(num_classes=classes, loss=dict(num_classes=classes))
         data = dict(type='CustomDataset', data_root='data/pretrain', data_prefix='train', **data)
-    wrapper: dict[str, Any] = dict(type='OptimWrapper')
+    scope, clips = ('', '') if recipe.agc is None else ('nfnet_mm.', 'AGC')
+    wrapper: dict[str, Any] = dict(type=f'{scope}{"Amp" if recipe.bfloat16 else ""}{clips}OptimWrapper')
     if recipe.agc is not None:
-        wrapper = dict(type='nfnet_mm.AGCOptimWrapper', agc=dict(clipping=recipe.agc, eps=1e-3))
+        wrapper['agc'] = dict(clipping=recipe.agc, eps=1e-3)
     if recipe.bfloat16:
-        wrapper |= dict(type=wrapper['type'].replace('AGC', 'AmpAGC'), dtype='bfloat16')
+        wrapper['dtype'] = 'bfloat16'
     wrapper['constructor'] = 'nfnet_mm.NFOptimWrapperConstructor'
     sgd = dict(type='SGD', lr=recipe.lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
     batch, steps, warmup = (_Name(name, getattr(recipe, name)) for name in ('total_batch', 'max_iters', 'warmup'))
@@ -132,7 +140,6 @@ def _settings(recipe: ImageNetRecipe) -> dict[str, Any]:
         max_iters=steps,
         val_interval=recipe.val_interval,
     )
-    # from all but zero, which a product cannot leave, to the full rate at step `warmup`
     rising = dict(type='LinearLR', start_factor=1e-8, by_epoch=False, begin=0, end=_Name('warmup + 1', recipe.warmup))
     falling = dict(type='CosineAnnealingLR', by_epoch=False, begin=warmup, end=steps)
     falling['T_max'] = _Name('max_iters - warmup', recipe.max_iters - recipe.warmup)
@@ -276,13 +283,13 @@ def _lines(head: str, value: Any, indent: str = '') -> list[str]:
     left, right, items = '[', ']', [('', item) for item in value]
     if isinstance(value, dict):
         left, right, items = 'dict(', ')', [(f'{key}=' if key else '', item) for key, item in value.items()]
-    lines, inner, room = [f'{indent}{head}{left}'], f'{indent}    ', 0
+    lines, inner, free = [f'{indent}{head}{left}'], f'{indent}    ', 0
     for name, item in items:
         text = f'{name}{_python(item)},'
-        if len(text) < room:
+        if len(text) < free:
             lines[-1] += f' {text}'
         else:
             broken = _lines(name, item, inner)
             lines += [*broken[:-1], f'{broken[-1]},']
-        room = _WIDTH - len(lines[-1]) if lines[-1].endswith(text) else 0
+        free = _WIDTH - len(lines[-1]) if lines[-1].endswith(text) else 0
     return [*lines[:-1], lines[-1][:-1] + right]

@@ -78,6 +78,17 @@ def test_a_new_row_states_only_what_it_changes(tmp_path, monkeypatch):
     assert cfg.optim_wrapper.agc == dict(clipping=0.04, eps=1e-3) and cfg.model == before.model
 
 
+def test_a_new_row_may_change_one_field(tmp_path):
+    """A name that a changed setting needs is written, though its value is inherited; mixed precision without AGC."""
+    like = IMAGENET['finetune_nf_resnet50_224px']
+    row = dataclasses.replace(like, name='scaled', like=like.name, scale_lr=True, agc=None, bfloat16=True)
+    text = configs.imagenet(row).replace(f"'{like.name}.py'", f"'{ROOT / like.config}'")
+    cfg = Config(settled('scaled', text, tmp_path))
+    assert cfg.train_cfg == dict(Config.fromfile(ROOT / like.config).train_cfg, lr_batch=2048)
+    wrapper = dict(type='AmpOptimWrapper', dtype='bfloat16', constructor='nfnet_mm.NFOptimWrapperConstructor')
+    assert {key: value for key, value in cfg.optim_wrapper.items() if key != 'optimizer'} == wrapper
+
+
 def test_a_batch_that_does_not_come_out_even_is_refused():
     with pytest.raises(ValueError, match='nf_resnet50: 96 images x 8 devices do not divide total_batch=1024'):
         dataclasses.replace(IMAGENET['nf_resnet50'], batch=96)
