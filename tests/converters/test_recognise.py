@@ -3,18 +3,28 @@ import re
 import pytest
 import torch
 
-from nfnet_mm.converters import ConversionError, describe, from_deepmind, from_timm
+from nfnet_mm.converters import ConversionError, describe, from_deepmind, from_timm, to_timm
 from nfnet_mm.converters.load import check_arch, find_arch
 from nfnet_mm.models.backbones.arch import FAMILIES, Network, find_network
 from nfnet_mm.registry import MODELS
 from tests.converters.networks import deepmind_tree
 
+# Millions of parameters, with 1000 classes.
+PARAMETERS = {
+    # NFNets, Table 3
+    'nfnet_f0': 71.5,
+    'nfnet_f1': 132.6,
+    # NF-ResNets, Table 3
+    'nf_regnet_b0': 8.6,
+    'nf_regnet_b1': 10.0,
+}
 
-def classifier_state(family, arch):
+
+def classifier_state(family, arch, classes=3):
     """Of the shapes of a variant of the table, with no memory behind it."""
     with torch.device('meta'):
         backbone = MODELS.build(dict(Network(family, arch).cfg, out_indices=(4,)))
-        head = torch.nn.Linear(backbone.out_channels[0], 3)
+        head = torch.nn.Linear(backbone.out_channels[0], classes)
     state = {f'backbone.{k}': v for k, v in backbone.state_dict().items()}
     return state | {f'head.fc.{k}': v for k, v in head.state_dict().items()}
 
@@ -61,6 +71,15 @@ def test_every_variant_is_found(family, arch):
     layout = describe(state)
     assert layout.family == family and list(layout.shapes) == list(state)
     assert find_arch(layout, FAMILIES[family][1][arch].dialect) == check_arch(layout, arch) == arch
+
+
+@pytest.mark.parametrize('name, millions', PARAMETERS.items())
+def test_weights_keep_their_network_under_timms_names(name, millions):
+    network = find_network(name)
+    state = classifier_state(network.family, network.key, classes=1000)
+    layout = describe(from_timm(to_timm(state)))
+    assert find_arch(layout, network.arch.dialect) == network.key
+    assert layout.parameters / 1e6 == pytest.approx(millions, abs=0.06)
 
 
 def test_dialects_tell_variants_of_one_shape_apart():
