@@ -46,7 +46,7 @@ def _child(name: str, *locations: str) -> Registry:
     return Registry(parent.name, parent=parent, scope='nfnet_mm', locations=modules)
 
 
-MODELS = _child('MODELS', 'models', 'engine.ema')
+MODELS = _child('MODELS', 'models')
 WEIGHT_INITIALIZERS = _child('WEIGHT_INITIALIZERS', 'converters')
 OPTIM_WRAPPERS = _child('OPTIM_WRAPPERS', 'engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child('OPTIM_WRAPPER_CONSTRUCTORS', 'engine')
