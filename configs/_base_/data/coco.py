@@ -1,4 +1,4 @@
-"""COCO 2017 instances with large-scale jitter (Ghiasi et al. 2021): scaled by 0.1-2.0 of 1024 px, then cut or padded."""
+"""COCO 2017 instances with large-scale jitter (Ghiasi et al. 2021): scale by 0.1-2.0, cut or pad to 1024 px."""
 data_root = 'data/coco/'
 image_size = (1024, 1024)
 backend_args = None

@@ -1,6 +1,7 @@
 """What mmseg's models share; mmcv loads BGR.
 
-Normalizer-free ResNets end in a sum: their feature 4 is that sum after its activation, where a ResNet's last stage ends.
+Normalizer-free ResNets end in a sum: their feature 4 is that sum after its activation, where a ResNet's last stage
+ends.
 """
 _base_ = 'pixels.py'
 model = dict(
