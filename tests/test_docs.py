@@ -1,6 +1,9 @@
 """The pages of docs/ and the README against what they speak of: configs, tools, options and figures."""
 
+import doctest
+import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +14,13 @@ from mmengine import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
+from nfnet_mm.analysis.model_zoo import result_files
 from nfnet_mm.engine import AGCOptimWrapper
 from nfnet_mm.engine.total_batch import plan_accumulation
-from nfnet_mm.recipes import IMAGENET
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
-LEAVES = [path for path in (ROOT / 'configs').rglob('*.py') if not {'_base_', 'demo'} & set(path.parts)]
+PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
+LEAVES = [path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts]
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
@@ -27,6 +30,18 @@ def test_links_and_paths_exist(page):
     assert [link for link in links if not (page.parent / link).exists()] == []
     paths = re.findall(r'\b(?:configs|tools)/[\w/.]+\.(?:py|sh)\b', text)
     assert [path for path in paths if not (ROOT / path).is_file() and '/dataset_converters/' not in path] == []
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_names_of_the_package_exist(page):
+    names = re.findall(r'`(nfnet_mm(?:\.\w+)+)', page.read_text())
+    for name in {name for name in names if not name.split('.')[1][0].isupper()}:  # nfnet_mm.NFNet is a registered type
+        pkgutil.resolve_name(name)
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_examples_run(page):
+    assert doctest.testfile(str(page), module_relative=False).failed == 0
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
@@ -44,41 +59,9 @@ def test_every_config_is_documented():
     assert len(LEAVES) > 90 and [path.stem for path in LEAVES if path.stem not in words] == []
 
 
-@pytest.mark.parametrize('name', ['detection', 'segmentation', 'depth'])
-def test_tables_hold_the_figures_of_the_configs(name):
-    """Each figure of the papers stands in the config's docstring too."""
-    rows = re.findall(r'^\| \[(\w+)\]\([^)]+\) \| (.*) \|$', (ROOT / f'docs/{name}.md').read_text(), re.M)
-    assert len(rows) >= 6
-    for config, cells in rows:
-        figures = re.findall(r'\d*\.\d+', cells)
-        docstring = (ROOT / f'configs/{config}.py').read_text().split('"""')[1]
-        assert [figure for figure in figures if not re.search(rf'(?<!\d){re.escape(figure)}', docstring)] == []
-        assert figures or 'neither paper' in docstring
-
-
-def test_imagenet_table_holds_the_published_figures():
-    table, text = {}, (ROOT / 'docs/imagenet.md').read_text()
-    for name, *figures in re.findall(r'^\| `(\w+_15e_batch\d+)` \| (\S+) \| (\S+) \|', text, re.M):
-        table.update({f'{kind}_{name}': figure for kind, figure in zip(('nf', 'bn'), figures)})
-    for name, *rows in re.findall(r'^\| `finetune`, `(\w+)` at 224 / 320 / 384 px \| (.+?) \| (.+?) \|', text, re.M):
-        for kind, figures in zip(('nf', 'bn'), rows):
-            table.update(
-                {
-                    f'finetune_{kind}_{name}_{size}px': figure
-                    for size, figure in zip((224, 320, 384), figures.split(' / '))
-                }
-            )
-    assert table == {name: str(row.top1) for name, row in IMAGENET.items() if re.search('15e|finetune_.._', name)}
-    assert len(table) == 30
-
-
-def test_configs_state_the_published_figures():
-    for name, accuracy in {name: row.accuracy for name, row in IMAGENET.items() if row.accuracy}.items():
-        comment = re.search(r'^# Paper.*', (ROOT / f'configs/imagenet/{name}.py').read_text(), re.M)[0]
-        stated = re.search(r'top-1 (?:/ top-5 )?(\d+\.\d)(?: / (\d+\.\d))?', comment)
-        assert [float(figure) for figure in stated.groups() if figure] == [
-            figure for figure in (accuracy.top1, accuracy.top5) if figure
-        ], name
+def test_results_are_written_from_the_recipes():
+    for page, text in result_files(ROOT).items():
+        assert (ROOT / page).read_text() == text, 'run python tools/write_configs.py'
 
 
 def test_the_total_batch_of_the_page():
@@ -93,16 +76,6 @@ def test_the_total_batch_of_the_page():
     assert scope['train_cfg'] == cfg.train_cfg and cfg.train_cfg.total_batch == int(batch)
     assert (cfg.train_dataloader.batch_size, cfg.optim_wrapper.optimizer.lr) == (int(samples), float(rate))
     assert plan_accumulation(int(batch), int(samples), int(devices)) == int(accumulated)
-    for page in ('imagenet/nfnet_f0', 'mask_rcnn_nfnet_f0_fpn', 'fcn_nf_resnet50_voc', 'depth_nf_resnet50_nyu'):
-        cfg = Config.fromfile(ROOT / f'configs/{page}.py')
-        name = {'i': 'imagenet', 'm': 'detection', 'f': 'segmentation', 'd': 'depth'}[page[0]]
-        batch, samples, one = re.search(
-            r'Batch\s(\d+)(?: at 1024 px)?: (\d+) images.*?(\d+) times\s+on\s+one',
-            (ROOT / f'docs/{name}.md').read_text(),
-            re.S,
-        ).groups()
-        assert (cfg.train_cfg.total_batch, cfg.train_dataloader.batch_size) == (int(batch), int(samples)), name
-        assert plan_accumulation(int(batch), int(samples), 1) == int(one), name
 
 
 def test_test_commands_name_the_last_checkpoint():
@@ -152,3 +125,34 @@ def test_the_swap_of_the_page(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / 'retinanet_nfnet_f0_fpn_1x_coco.py').is_file()
+
+
+@pytest.fixture(scope='module')
+def contributed(tmp_path_factory):
+    """A copy of the tree after what CONTRIBUTING.md tells one to do."""
+    copy = tmp_path_factory.mktemp('contributed')
+    for name in ('nfnet_mm', 'configs', 'docs', 'tests', 'tools', 'setup.cfg', 'model-index.yml'):
+        source = ROOT / name
+        shutil.copytree(source, copy / name) if source.is_dir() else shutil.copy(source, copy)
+    diffs = re.findall(r'```diff\n(.*?)```', (ROOT / 'CONTRIBUTING.md').read_text(), re.S)
+    assert [len(re.findall(r'^\+(?!\+\+)', diff, re.M)) for diff in diffs] == [1, 1, 1]  # one row each
+    subprocess.run(['git', 'apply', '-'], input=''.join(diffs), text=True, cwd=copy, check=True)
+    subprocess.run([sys.executable, 'tools/write_configs.py'], cwd=copy, check=True)
+    return copy
+
+
+def test_a_contributed_recipe_is_a_config_that_builds(contributed):
+    cfg = Config.fromfile(contributed / 'configs/imagenet/nfnet_tiny.py')
+    assert (cfg.model.backbone.arch, cfg.model.backbone.drop_path_rate) == ('tiny', 0.1)
+    assert cfg.model.head.in_channels == 512 and cfg.train_dataloader.batch_size == 128
+    assert cfg.train_dataloader.dataset.pipeline[1].scale == 128
+    assert '[nfnet_tiny](' in (contributed / 'docs/model_zoo.md').read_text()
+    build = 'from nfnet_mm.models import NFNet; print(NFNet("tiny").out_channels, NFNet("tiny").out_strides)'
+    done = subprocess.run([sys.executable, '-c', build], cwd=contributed, capture_output=True, text=True, check=True)
+    assert done.stdout == '(64, 128, 256, 256) (4, 8, 16, 32)\n'
+
+
+def test_a_contributed_row_is_a_converter_test_that_passes(contributed):
+    command = [sys.executable, '-m', 'pytest', '-q', 'tests/converters/test_recognise.py', '-k', 'tiny and keep']
+    done = subprocess.run(command, cwd=contributed, capture_output=True, text=True)
+    assert done.returncode == 0 and '1 passed' in done.stdout, done.stdout

@@ -1,4 +1,5 @@
-"""Write anew what is written from the tables of recipes and networks: the configs of experiments and the model zoo.
+"""Write anew what is written from the tables of recipes and networks: the configs of experiments, the model
+zoo, and the tables of results in docs/.
 
 A config's settings are a dict like mmengine's. A recipe that is like another one inherits its config and states only
 what differs, by mmengine's rules for merging.
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
-from nfnet_mm.analysis.model_zoo import zoo_files
+from nfnet_mm.analysis.model_zoo import result_files, zoo_files
 from nfnet_mm.recipes import (
     COCO,
     IMAGENET,
@@ -305,7 +306,7 @@ def main() -> None:
     """Write the files that are not as they should be."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     root = Path(__file__).resolve().parent.parent
-    files = {**config_files(), **zoo_files()}
+    files = {**config_files(), **zoo_files(), **result_files(root)}
     old = {name: (root / name).read_text() for name in files if (root / name).exists()}
     changed = {name: text for name, text in files.items() if text != old.get(name)}
     for name, text in changed.items():

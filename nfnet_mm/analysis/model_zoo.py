@@ -6,12 +6,13 @@ convention, and ``docs/model_zoo.md``. Sizes are counted (:mod:`.cost`); only wh
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from nfnet_mm.models.backbones.arch import FAMILIES, Network, find_network, network_names
-from nfnet_mm.recipes import IMAGENET, TITLES, Accuracy, ImageNetRecipe
+from nfnet_mm.recipes import COCO, IMAGENET, NYU, TITLES, TRANSFERS, VOC, Accuracy, ImageNetRecipe, Task
 
 from .cost import Cost, cost
 from .published import CODE, PAPERS, PUBLIC_WEIGHTS
@@ -171,6 +172,56 @@ def _table(header: str, rows: Iterable[tuple[object, ...]]) -> str:
     cells = header.split(' | ')
     lines = (cells, ['---'] * len(cells), *(['' if cell is None else str(cell) for cell in row] for row in rows))
     return ''.join(f'| {" | ".join(line)} |\n' for line in lines)
+
+
+RESULTS = {'docs/detection.md': COCO, 'docs/segmentation.md': VOC, 'docs/depth.md': NYU}
+
+
+def results(task: Task) -> str:
+    """What the papers report of a task's recipes, beside yours."""
+    rows = [row for row in TRANSFERS.values() if row.task is task]
+    times = task.total_batch // task.batch
+    text = f'Batch {task.total_batch}: {task.batch} images on each GPU, so that one GPU accumulates {times} times.\n\n'
+    return text + _table(
+        f'Config | {task.source} | Yours',
+        (
+            (
+                f'[{row.name}](../{row.config})',
+                task.figures.format(*row.figures) if row.figures else 'in neither paper',
+                None,
+            )
+            for row in rows
+        ),
+    )
+
+
+def baseline_results() -> str:
+    """The papers' top-1 (percent) of normalizer-free ResNets and their BatchNorm baselines, beside yours."""
+    pairs = [(row, IMAGENET.get(row.name.replace('nf_', 'bn_'))) for row in IMAGENET.values() if not row.batch_norm]
+    return _table(
+        'Config | NF | BatchNorm (`bn_` in the name) | Source | Your NF | Your BatchNorm',
+        (
+            (f'[{row.name}](../{row.config})', row.top1, other.top1, row.source, None, None)
+            for row, other in pairs
+            if other and other is not row and row.top1 and other.top1
+        ),
+    )
+
+
+def with_results(page: str, table: str) -> str:
+    """A page of the documentation with what stands between its two marks replaced.
+
+    >>> with_results('Results: <!-- written -->\\nold\\n<!-- end --> Then', 'new\\n')
+    'Results: <!-- written -->\\nnew\\n<!-- end --> Then'
+    """
+    begin, end = '<!-- written -->\n', '<!-- end -->'
+    return page[: page.index(begin) + len(begin)] + table + page[page.index(end) :]
+
+
+def result_files(root: Path) -> dict[str, str]:
+    """{path from the root of a working tree: its text} of the pages in which results are written."""
+    tables = {'docs/imagenet.md': baseline_results()} | {page: results(task) for page, task in RESULTS.items()}
+    return {page: with_results((root / page).read_text(), table) for page, table in tables.items()}
 
 
 def zoo_files() -> dict[str, str]:
