@@ -305,7 +305,7 @@ def _scaler_options(loss_scale: str | float | dict[str, Any]) -> dict[str, Any]:
     return loss_scale
 
 
-def _loss_scaler(options: dict[str, Any], on_cpu: bool) -> torch.amp.GradScaler:
+def _loss_scaler(options: dict[str, Any], on_cpu: bool) -> 'torch.amp.GradScaler':  # a name that torch 2.1 lacks
     if not on_cpu:  # mmengine chooses that of the accelerator
         from mmengine.optim.optimizer.amp_optimizer_wrapper import GradScaler
 
