@@ -18,17 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from set_up.machine import (
-    PROBE,
-    PYTHONS,
-    SetupError,
-    ask,
-    check_disk,
-    find_compiler,
-    find_nvcc,
-    find_python,
-    how_to_install,
-)
+from set_up.machine import PROBE, PYTHONS, SetupError, ask, check_disk, find_compiler, find_nvcc, find_python, lacking
 from set_up.mmcv_ops import MMCV, cuda_flavour, ensure_ops, torch_facts, wheel_folder
 from set_up.process import BEAT, explain, pip, say
 
@@ -54,6 +44,7 @@ class Places:
         self.built_for = self.venv / 'mmcv_built_for.txt'  # the key of the wheel that is installed
         self.base = self.root / 'requirements' / 'base.txt'
         self.pins = self.root / 'requirements' / 'known_good.txt'
+        self.lock = None  # the file descriptor of build/lock, once it is taken
 
     def site(self):
         return next(iter(self.venv.glob('lib/python3*/site-packages')), self.venv / 'none')
@@ -73,11 +64,8 @@ def preflight(at, python, fresh):
         find_compiler()
         if not python['headers']:
             v = python['version']
-            raise SetupError(
-                f"mmcv's operators must be compiled and {python['exe']} has no headers (Python.h): "
-                + how_to_install(f'python{v}-dev', f'python{v}-devel')
-                + '.'
-            )
+            what = f"mmcv's operators must be compiled and {python['exe']} has no headers (Python.h)"
+            raise lacking(what, f'python{v}-dev', f'python{v}-devel')
     need = DISK_GB if fresh or not glob.glob(str(at.site() / 'torch-*.dist-info')) else DISK_GB_LATER
     if check_disk(at.venv, need) < need + CACHE_GB:
         os.environ['PIP_NO_CACHE_DIR'] = '1'  # the downloads fit once, not twice
@@ -145,10 +133,10 @@ def is_ready(at, version=None):
 
 
 def take_lock(at):
-    """Wait until no other set-up works in this .venv; return the lock's file descriptor (None where there are none)."""
+    """Wait until no other set-up works in this .venv, where there are locks."""
     at.build.mkdir(parents=True, exist_ok=True)
     if not fcntl:
-        return None
+        return
     lock = os.open(at.build / 'lock', os.O_RDWR | os.O_CREAT)
     while True:
         try:
@@ -157,11 +145,10 @@ def take_lock(at):
         except BlockingIOError:
             pid = os.pread(lock, 20, 0).decode() or '?'
             say(f'  another set-up is at work in {at.venv} (started by process {pid}): waiting for it')
-            for _ in range(int(BEAT)):
-                time.sleep(1)
+            time.sleep(BEAT)
     os.ftruncate(lock, 0)
     os.pwrite(lock, str(os.getpid()).encode(), 0)
-    return lock
+    at.lock = lock
 
 
 def set_up(at, explicit=None):
@@ -169,7 +156,7 @@ def set_up(at, explicit=None):
     asked = find_python(explicit)['version'] if explicit else None
     if is_ready(at, asked):
         return
-    lock = take_lock(at)
+    take_lock(at)
     if is_ready(at, asked):
         return
     start = time.monotonic()
@@ -190,38 +177,19 @@ def set_up(at, explicit=None):
         for name in drop_half_installed(at.site()):
             say(f'  removed {name}, left half-installed by an interrupted run')
         rest = at.build / 'rest.txt'  # all but mmcv, which is compiled below, in sight of the user
-        rest.write_text(
-            ''.join(line for line in at.pins.read_text().splitlines(True) if not line.startswith(('-r', MMCV + '==')))
-        )
-        pip(
-            at,
-            'installing torch and what mmcv is compiled with',
-            ['install', '-r', str(at.base), '-c', str(rest)],
-            lock,
-        )
-        pip(
-            at,
-            'installing the other packages',
-            ['install', '--no-build-isolation', '-r', str(at.base), '-r', str(rest)],
-            lock,
-        )
+        lines = at.pins.read_text().splitlines(True)
+        rest.write_text(''.join(line for line in lines if not line.startswith(('-r', MMCV + '=='))))
+        install = ['install', '--no-build-isolation']  # with the build tools that the pins name
+        pip(at, 'installing torch and what mmcv is compiled with', 'install', '-r', at.base, '-c', rest)
+        pip(at, 'installing the other packages', *install, '-r', at.base, '-r', rest)
         headless = at.pin('opencv-python-headless')
         if headless and not ask(at.python, 'import cv2; print(1)'):
             # Two of the packages bring OpenCV, and the one with windows does not load on a machine without libGL.
-            pip(
-                at,
-                'taking the OpenCV that needs no display',
-                ['install', '--no-deps', '--force-reinstall', f'opencv-python-headless=={headless}'],
-                lock,
-            )
+            again = ['install', '--no-deps', '--force-reinstall', f'opencv-python-headless=={headless}']
+            pip(at, 'taking the OpenCV that needs no display', *again)
         torch = torch_facts(at)
-        ensure_ops(at, cuda_flavour(torch), python['version'], torch['version'], lock)
-        pip(
-            at,
-            'installing nfnet_mm itself, editable',
-            ['install', '--no-build-isolation', '--no-deps', '-e', '.'],
-            lock,
-        )
+        ensure_ops(at, cuda_flavour(torch), python['version'], torch['version'])
+        pip(at, 'installing nfnet_mm itself, editable', *install, '--no-deps', '-e', '.')
     finally:
         shutil.rmtree(temp, ignore_errors=True)
     part = at.stamp.with_suffix('.part')

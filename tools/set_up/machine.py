@@ -19,24 +19,19 @@ class SetupError(Exception):
 def ask(python, code, timeout=120):
     """Run `code` with `python`; what it prints as JSON, or None if it does not run."""
     try:
-        out = subprocess.run(
-            [str(python), '-c', code],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=timeout,
-            cwd='/',
-            check=True,
-        ).stdout
-        return json.loads(out.decode().strip().splitlines()[-1])
+        done = subprocess.run([str(python), '-c', code], capture_output=True, timeout=timeout, cwd='/', check=True)
+        return json.loads(done.stdout.decode().strip().splitlines()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
 
 
-def how_to_install(apt, dnf):
-    for tool, names in (('apt-get', apt), ('dnf', dnf)):
+def lacking(what, apt, dnf, end='.'):
+    """The SetupError that says what is missing and which packages of the system have it."""
+    how = f"install it with the system's package manager (Debian, Ubuntu: {apt}; Fedora: {dnf})"
+    for tool, names in (('dnf', dnf), ('apt-get', apt)):
         if shutil.which(tool):
-            return f'run `sudo {tool} install {names}`'
-    return f"install it with the system's package manager (Debian, Ubuntu: {apt}; Fedora: {dnf})"
+            how = f'run `sudo {tool} install {names}`'
+    return SetupError(f'{what}: {how}{end}')
 
 
 PROBE = """
@@ -69,10 +64,9 @@ def find_python(explicit=None):
         paths = [os.path.join(f, n) for n in names for f in folders] + [sys.executable]
         for v in PYTHONS:
             paths += sorted(glob.glob(os.path.expanduser(f'~/.pyenv/versions/{v}.*/bin/python')))
-        found, seen = [], set()
-        for path in paths:
-            if os.access(path, os.X_OK) and path not in seen:
-                seen.add(path)
+        found = []
+        for path in dict.fromkeys(paths):
+            if os.access(path, os.X_OK):
                 info = ask(path, PROBE, timeout=20)
                 if info:
                     found.append(info)
@@ -81,19 +75,16 @@ def find_python(explicit=None):
         other = sorted({i['version'] for i in found})
         found = [i for i in found if i['version'] in PYTHONS]
         if not found:
-            how = how_to_install('python3.11 python3.11-venv python3.11-dev', 'python3.11 python3.11-devel')
-            raise SetupError(
-                f'Python 3.10, 3.11 or 3.12 is needed and only {", ".join(other) or "none"} was found: '
-                f'{how}, or name one: make PYTHON=/path/to/python3.11'
+            raise lacking(
+                f'Python 3.10, 3.11 or 3.12 is needed and only {", ".join(other) or "none"} was found',
+                'python3.11 python3.11-venv python3.11-dev',
+                'python3.11 python3.11-devel',
+                ', or name one: make PYTHON=/path/to/python3.11',
             )
     best = min(found, key=lambda i: (not i['venv'], not i['headers'], PYTHONS.index(i['version'])))
     if not best['venv']:
-        v = best['version']
-        raise SetupError(
-            f'{best["exe"]} cannot make virtual environments (its venv or ensurepip is missing): '
-            + how_to_install(f'python{v}-venv', f'python{v}')
-            + '.'
-        )
+        what = f'{best["exe"]} cannot make virtual environments (its venv or ensurepip is missing)'
+        raise lacking(what, f'python{best["version"]}-venv', f'python{best["version"]}')
     return best
 
 
@@ -102,22 +93,13 @@ def find_compiler():
     given = os.environ.get('CXX')
     for cxx in [given] if given else ['g++', 'c++', 'clang++']:
         try:
-            done = subprocess.run(
-                [*shlex.split(cxx), '-std=c++17', '-fsyntax-only', '-x', 'c++', '-'],
-                input=b'#include <optional>\n',
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            if done.returncode == 0:
+            command = [*shlex.split(cxx), '-std=c++17', '-fsyntax-only', '-x', 'c++', '-']
+            if subprocess.run(command, input=b'#include <optional>\n', capture_output=True).returncode == 0:
                 return cxx
         except OSError:
             pass
     what = f'CXX={given} is no' if given else 'there is no'
-    raise SetupError(
-        f"mmcv's operators must be compiled and {what} working C++17 compiler: "
-        + how_to_install('g++', 'gcc-c++')
-        + '.'
-    )
+    raise lacking(f"mmcv's operators must be compiled and {what} working C++17 compiler", 'g++', 'gcc-c++')
 
 
 def check_disk(folder, need_gb):
@@ -136,9 +118,6 @@ def check_disk(folder, need_gb):
 
 def find_nvcc():
     """The path of nvcc where torch looks for it, or None."""
-    home = os.environ.get('CUDA_HOME') or os.environ.get('CUDA_PATH') or ''
-    return (
-        shutil.which(os.path.join(home, 'bin', 'nvcc'))
-        if home
-        else shutil.which('nvcc') or shutil.which('/usr/local/cuda/bin/nvcc')
-    )
+    home = os.environ.get('CUDA_HOME') or os.environ.get('CUDA_PATH')
+    places = [os.path.join(home, 'bin', 'nvcc')] if home else ['nvcc', '/usr/local/cuda/bin/nvcc']
+    return next(filter(None, map(shutil.which, places)), None)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tarfile
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 from set_up.machine import SetupError, ask, find_compiler, find_nvcc
@@ -75,7 +76,7 @@ def compile_news(line):
     return f'compiling the operators of mmcv: {done} of {of} files ({100 * done // of}%)'
 
 
-def build_wheel(at, flavour, lock=None):
+def build_wheel(at, flavour):
     """Compile mmcv from its source package in .venv/build and return the wheel. Ninja goes on where it was stopped."""
     cxx, version = find_compiler(), at.pin(MMCV)
     stem = f'{MMCV.replace("-", "_")}-{version}'
@@ -84,21 +85,8 @@ def build_wheel(at, flavour, lock=None):
     if not source.is_dir():
         if archive.exists():
             archive.unlink()  # pip would take it as it is, whole or not
-        pip(
-            at,
-            'fetching the source of mmcv',
-            [
-                'download',
-                '--no-deps',
-                '--no-build-isolation',
-                '--no-binary',
-                ':all:',
-                '-d',
-                str(at.build),
-                f'{MMCV}=={version}',
-            ],
-            lock,
-        )
+        download = ['download', '--no-deps', '--no-build-isolation', '--no-binary', ':all:', '-d', at.build]
+        pip(at, 'fetching the source of mmcv', *download, f'{MMCV}=={version}')
         unpacked = at.build / 'unpacked'
         shutil.rmtree(unpacked, ignore_errors=True)
         with tarfile.open(archive) as tar:
@@ -119,16 +107,9 @@ def build_wheel(at, flavour, lock=None):
     if flavour == 'cpu':
         env.update(CUDA_VISIBLE_DEVICES='', FORCE_CUDA='0')  # a GPU without a usable nvcc must not be seen
     log.write_bytes(b'')
+    command = [str(at.python), '-m', 'pip', 'wheel', '-v', '.', '--no-deps', '--no-build-isolation', '-w', str(wheels)]
     try:
-        run(
-            [str(at.python), '-m', 'pip', 'wheel', '-v', '.', '--no-deps', '--no-build-isolation', '-w', str(wheels)],
-            log,
-            'compiling the operators of mmcv',
-            compile_news,
-            lock,
-            cwd=str(source),
-            env=env,
-        )
+        run(at, command, log, 'compiling the operators of mmcv', compile_news, cwd=str(source), env=env)
     except SetupError as error:
         say('\n'.join(line[:300] for line in log.read_text(errors='replace').splitlines()[-25:]))
         without = ' To do without CUDA in mmcv, set MMCV_OPS=cpu in the environment.' if flavour != 'cpu' else ''
@@ -139,34 +120,30 @@ def build_wheel(at, flavour, lock=None):
     raise SetupError(f'mmcv was built without its operators: read {log}, mend the cause and run make again.')
 
 
-def ensure_ops(at, flavour, version, torch, lock=None):
+def ensure_ops(at, flavour, version, torch):
     """Install mmcv with working operators: from the user's cache of wheels if it is there, else compiled.
 
     A cached wheel whose operators do not load (built elsewhere, damaged) is built anew and replaced.
     """
     folder = wheel_folder(at, version, flavour, torch)
-    problem = ops_problem(at, folder.name)
-    for cached in (True, False):
-        wheel = next(iter(sorted(folder.glob('*.whl'))), None) if cached and problem else None
-        if problem and not cached:
-            wheel = build_wheel(at, flavour, lock)
-        if not wheel:
-            continue
-        try:
-            pip(at, f'installing mmcv ({wheel})', ['install', '--no-deps', '--force-reinstall', str(wheel)], lock)
-        except SetupError:
-            if not cached:
-                raise
-            continue
+
+    def install(wheel):
+        pip(at, f'installing mmcv ({wheel})', 'install', '--no-deps', '--force-reinstall', wheel)
         at.built_for.write_text(folder.name)
-        problem = ops_problem(at, folder.name)
-        if not cached and not problem:
-            keep(wheel, folder)
+        return ops_problem(at, folder.name)
+
+    problem, cached = ops_problem(at, folder.name), sorted(folder.glob('*.whl'))
+    if problem and cached:
+        with suppress(SetupError):
+            problem = install(cached[0])
     if problem:
-        at.built_for.unlink()
-        raise SetupError(
-            f'mmcv was compiled, yet {problem}: read {at.build / "mmcv.log"}, delete {at.build} and run make again.'
-        )
+        wheel = build_wheel(at, flavour)
+        problem = install(wheel)
+        if problem:
+            at.built_for.unlink()
+            log = at.build / 'mmcv.log'
+            raise SetupError(f'mmcv was compiled, yet {problem}: read {log}, delete {at.build} and run make again.')
+        keep(wheel, folder)
 
 
 def keep(wheel, folder):

@@ -19,26 +19,19 @@ def say(text):
     print(text, flush=True)
 
 
-def run(cmd, log, what, news, lock=None, **kwargs):
+def run(at, cmd, log, what, news, **kwargs):
     """Run `cmd` with its output in the file `log`; at least every BEAT seconds one line says how far it is.
 
     `news` turns a line of output into what the user should read, or None. The command writes to the file itself, so it
-    lives on if this process is killed outright; it holds `lock` meanwhile. Raises SetupError when it fails.
+    lives on if this process is killed outright; it holds the lock meanwhile. Raises SetupError when it fails.
     """
+    kwargs.update(stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[at.lock] if at.lock else [])
     start = shown = time.monotonic()
     latest, fresh, rest = what, True, b''
     with open(log, 'ab') as sink, open(log, 'rb') as source:
         source.seek(0, os.SEEK_END)
         begin = source.tell()
-        proc = subprocess.Popen(
-            cmd,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            pass_fds=[lock] if lock else [],
-            **kwargs,
-        )
+        proc = subprocess.Popen(cmd, stdout=sink, stderr=subprocess.STDOUT, **kwargs)
         try:
             while True:
                 ended = proc.poll() is not None
@@ -89,8 +82,8 @@ def pip_news(line):
     return line if re.match(r'(Downloading|Building wheel|Preparing) ', line) else None
 
 
-def pip(at, what, args, lock=None):
+def pip(at, what, *args):
     """Run pip in .venv, its output in .venv/build/pip.log."""
     say(f'- {what}')
-    command = [str(at.python), '-m', 'pip', *args, '--no-input', '--disable-pip-version-check']
-    run(command, at.build / 'pip.log', what, pip_news, lock, cwd=str(at.root))
+    command = [str(at.python), '-m', 'pip', *map(str, args), '--no-input', '--disable-pip-version-check']
+    run(at, command, at.build / 'pip.log', what, pip_news, cwd=str(at.root))
