@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nfnet_mm.errors import UserError
+from nfnet_mm.errors import UserError, short
 
 
 class ConversionError(UserError):
@@ -22,3 +22,14 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
         yield
     except ConversionError as error:
         raise type(error)(f'{os.fspath(path)!r}: {error}') from None
+
+
+@contextmanager
+def malformed(what: str) -> Iterator[None]:
+    """Make whatever Python raises inside, on a broken or hostile file, a :class:`ReadError` that begins so."""
+    try:
+        yield
+    except (ReadError, MemoryError):
+        raise
+    except Exception as error:
+        raise ReadError(f'{what}: {short(error)}') from None

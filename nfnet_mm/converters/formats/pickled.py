@@ -19,7 +19,7 @@ import numpy as np
 
 from nfnet_mm.errors import short
 
-from ..errors import ReadError
+from ..errors import ReadError, malformed
 from .stand_ins import CALLS, ENCODE, PickledArray, PickledDType, PickledName, kind_of, known_name
 
 _MAX_INSTRUCTIONS = 2_000_000  # the largest NFNet takes under 100,000
@@ -111,7 +111,7 @@ class _Machine:
         self.spare = size  # bytes that texts may be encoded to, in all
 
     def run(self, reader: Bounded) -> Any:
-        try:
+        with malformed('the pickle is malformed'):
             for count, (opcode, argument, _) in enumerate(reader.instructions()):
                 if count > _MAX_INSTRUCTIONS or len(self.stack) > _MAX_DEPTH:
                     raise ReadError("the pickle is far longer or deeper than a network's weights")
@@ -121,10 +121,6 @@ class _Machine:
                     shown = opcode.name if argument is None else f'{opcode.name} {short(argument)}'
                     raise ReadError(f'the pickle uses the instruction {shown}, which no tree of arrays needs')
             return self.stack.pop()
-        except (ReadError, MemoryError):
-            raise
-        except Exception as error:  # whatever Python raises on a malformed program: it is malformed
-            raise ReadError(f'the pickle is malformed: {short(error)}') from None
 
     def _since_mark(self) -> list:
         at = len(self.stack) - 1

@@ -13,18 +13,14 @@ from torch import Tensor
 
 from nfnet_mm.errors import short
 
-from ..errors import ReadError
+from ..errors import ReadError, malformed
 from .pickled import Bounded
 
 _MAX_TUPLES = 100_000  # NFNet-F6 with momentum and averaged weights has under 30,000
 _ZIP = b'PK\x03\x04'
 # What torch.save began with before it wrote zip archives (and timm's releases still do): a pickled magic number.
 _LEGACY = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
-
-
-def looks_like_pytorch(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` (16 bytes) is one, or any zip archive."""
-    return head.startswith((_ZIP, _LEGACY))
+BEGINNINGS = (_ZIP, _LEGACY)
 
 
 def read_pytorch(file: BinaryIO, size: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -40,13 +36,10 @@ def read_pytorch(file: BinaryIO, size: int) -> tuple[dict[str, Tensor], dict[str
         file.seek(0)
         for _ in range(4):  # magic number, version, system, weights
             _check_nesting(file)
-    try:
-        allow: Any = torch.serialization.safe_globals(_BESIDE_WEIGHTS)
-    except AttributeError:  # PyTorch before 2.5 loads files of plain weights only
-        allow = nullcontext()
+    safe_globals: Any = getattr(torch.serialization, 'safe_globals', nullcontext)  # before PyTorch 2.5: weights only
     try:
         file.seek(0)
-        with allow, warnings.catch_warnings():
+        with safe_globals(_BESIDE_WEIGHTS), warnings.catch_warnings():
             warnings.simplefilter('ignore')
             loaded = torch.load(file, map_location='cpu', weights_only=True)
     except MemoryError:
@@ -70,32 +63,23 @@ def read_pytorch(file: BinaryIO, size: int) -> tuple[dict[str, Tensor], dict[str
 
 def _check_zip(file: BinaryIO, size: int) -> None:
     """Refuse archives that are not PyTorch's, or that unpack to more than they are."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-            if members and all(m.filename.endswith('.npy') for m in members):
-                raise ReadError("a NumPy archive; DeepMind's files are pickles in spite of their suffix")
-            pickles = [m for m in members if m.filename.endswith('/data.pkl')]
-            if not pickles:
-                raise ReadError('a zip archive without weights of PyTorch in it')
-            if any(m.compress_type != zipfile.ZIP_STORED for m in members) or sum(m.file_size for m in members) > size:
-                raise ReadError('the archive unpacks to more than its size, which no .pth file does')
-            for member in pickles:
-                _check_nesting(io.BytesIO(archive.read(member)))
-    except (ReadError, MemoryError):
-        raise
-    except Exception as error:  # zipfile raises nearly any kind on a broken or locked archive
-        raise ReadError(f'the .pth archive is cut off or broken: {short(error)}') from None
+    with malformed('the .pth archive is cut off or broken'), zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        if members and all(m.filename.endswith('.npy') for m in members):
+            raise ReadError("a NumPy archive; DeepMind's files are pickles in spite of their suffix")
+        pickles = [m for m in members if m.filename.endswith('/data.pkl')]
+        if not pickles:
+            raise ReadError('a zip archive without weights of PyTorch in it')
+        if any(m.compress_type != zipfile.ZIP_STORED for m in members) or sum(m.file_size for m in members) > size:
+            raise ReadError('the archive unpacks to more than its size, which no .pth file does')
+        for member in pickles:
+            _check_nesting(io.BytesIO(archive.read(member)))
 
 
 def _check_nesting(file: BinaryIO) -> None:
     """Refuse a pickle that could nest tuples so deeply that Python, hashing one as a key, would overrun its stack."""
-    try:
+    with malformed('the .pth file is cut off or broken'):
         tuples = sum(opcode.name.startswith('TUPLE') for opcode, _, _ in Bounded(file).instructions())
-    except (ReadError, MemoryError):
-        raise
-    except Exception as error:
-        raise ReadError(f'the .pth file is cut off or broken: {short(error)}') from None
     if tuples > _MAX_TUPLES:
         raise ReadError(f'the .pth file has {tuples} tuples in it, far more than weights need')
 
@@ -112,14 +96,11 @@ class _Nothing:
 
 # Classes of these names, rather than one class for all: PyTorch before 2.6 knows them by their own name only.
 _NUMPY = [f'numpy.{core}.multiarray.{name}' for core in ('core', '_core') for name in ('_reconstruct', 'scalar')]
+_HISTORY = 'mmengine.logging.history_buffer.HistoryBuffer'
 _BESIDE_WEIGHTS: list[Any] = [
-    type(path.rpartition('.')[2], (_Nothing,), {'__module__': path.rpartition('.')[0]})
-    for path in (
-        'mmengine.logging.history_buffer.HistoryBuffer',
-        'builtins.getattr',
-        'numpy.dtype',
-        'numpy.ndarray',
-        *_NUMPY,
+    type(name, (_Nothing,), {'__module__': module})
+    for module, _, name in (
+        path.rpartition('.') for path in (_HISTORY, 'builtins.getattr', 'numpy.dtype', 'numpy.ndarray', *_NUMPY)
     )
 ]
 

@@ -13,8 +13,8 @@ from nfnet_mm.errors import short
 
 from ..errors import ReadError, naming
 from .pickled import read_pickled_tree
-from .pytorch import looks_like_pytorch, read_pytorch
-from .safetensors import looks_like_safetensors, read_safetensors
+from .pytorch import BEGINNINGS, read_pytorch
+from .safetensors import read_safetensors
 
 _PICKLE = re.compile(rb'\x80[\x02-\x05]|\(dp|\}q|chaiku\.|ccollections\n|c__builtin__\n|cbuiltins\n')
 _OTHER = {
@@ -63,12 +63,12 @@ def _read(file: BufferedReader, size: int) -> Content:
     file.seek(0)
     if not head:
         raise ReadError('the file is empty')
-    if looks_like_pytorch(head):
+    if head.startswith(BEGINNINGS):
         state_dict, meta = read_pytorch(file, size)
         return Content('torch', state_dict=state_dict, meta=meta)
     if _PICKLE.match(head):
         return Content('pickle', tree=read_pickled_tree(file))
-    if looks_like_safetensors(head):
+    if head[6:9] == b'\0\0{':  # a length of a sane size, then JSON
         state_dict, texts = read_safetensors(file)
         return Content('safetensors', state_dict=state_dict, meta=dict(texts))
     name = next((name for magic, name in _OTHER.items() if head.startswith(magic)), None)

@@ -24,16 +24,6 @@ _WHOLE = dict(I64=torch.int64, I32=torch.int32, I16=torch.int16, I8=torch.int8, 
 _DTYPES = {**_FLOATS, **_WHOLE}
 
 
-def looks_like_safetensors(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` (9 bytes or more) is one: a length of a sane size, then JSON.
-
-    Example:
-        >>> looks_like_safetensors(b'\\x02' + bytes(7) + b'{}'), looks_like_safetensors(b'{"no": "length"}')
-        (True, False)
-    """
-    return head[6:9] == b'\0\0{'
-
-
 def read_safetensors(file: BufferedReader) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a file opened for binary reading, and its metadata.
 

@@ -6,7 +6,7 @@ Each takes what the pickle calls the original with.
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class PickledDType:
     """A NumPy type: a kind and a size, then its byte order."""
 
     code: str
-    order: Literal['<', '>', '|', '='] = '='
+    order: Any = '='  # or one of '<', '>', '|'
 
     def set_state(self, state: Any) -> None:
         # (version, byte order, and for structured types: subarray, names, fields, ...)
@@ -48,18 +48,19 @@ class PickledArray:
         if self.value is not None or type(state) is not tuple or len(state) not in (4, 5):
             raise ReadError('the pickle has an array with a malformed state')
         shape, dtype, fortran, data = state[-4:]  # a version comes before
-        self.value = _array(shape, dtype, 'F' if fortran else 'C', data)
+        self.value = _array(data, dtype, shape, 'F' if fortran else 'C')
 
 
-def _array(shape: Any, dtype: Any, order: Literal['C', 'F'], data: Any) -> np.ndarray:
+def _array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     if type(data) is list:
         raise ReadError('the pickle has an array of Python objects, not of numbers')
     if (
         not isinstance(dtype, PickledDType)
         or type(data) not in (bytes, bytearray)
         or type(shape) is not tuple
-        or (len(shape) > _MAX_RANK)
+        or len(shape) > _MAX_RANK
         or not all(type(d) is int and d >= 0 for d in shape)
+        or order not in ('C', 'F')
     ):
         raise ReadError('the pickle has an array with a malformed state')
     kind = np.dtype(dtype.code).newbyteorder(dtype.order)
@@ -82,37 +83,21 @@ def _dtype(code: Any, align: Any = False, copy: Any = True) -> PickledDType:
     return PickledDType(code)
 
 
-def _scalar(dtype: Any, data: Any) -> np.ndarray:
-    return _array((), dtype, 'C', data)
-
-
-def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-    if order not in ('C', 'F'):
-        raise ReadError('the pickle has an array with a malformed state')
-    return _array(shape, dtype, order, data)
-
-
 def _rebuild(function: Any, arguments: Any, state: Any, extra: Any = None) -> PickledArray:
     # JAX: extra says whether a type is weak. dill: attributes of a subclass of arrays, which have no place here.
-    known = function in map(PickledName, _RECONSTRUCT) and (extra is None or _flags(extra))
-    if not known or type(arguments) is not tuple:
+    flags = {} if extra is None else extra
+    known = type(flags) is dict and all(k in _FLAGS and value in (True, False, {}) for k, value in flags.items())
+    if not known or function not in map(PickledName, _RECONSTRUCT) or type(arguments) is not tuple:
         raise ReadError('the pickle builds an array in an unknown way')
     array = _empty_array(*arguments)
     array.set_state(state)
     return array
 
 
-def _flags(extra: Any) -> bool:
-    known = ('weak_type', 'named_shape')
-    return type(extra) is dict and all(key in known and value in (True, False, {}) for key, value in extra.items())
-
-
 def _mapping(mapping: Any = None) -> dict:
-    if mapping is None:
-        return {}
-    if type(mapping) is not dict:
+    if mapping is not None and type(mapping) is not dict:
         raise ReadError(f'the pickle makes a mapping of {kind_of(mapping)}')
-    return mapping
+    return {} if mapping is None else mapping
 
 
 def _module(path: Any) -> PickledName:
@@ -136,15 +121,16 @@ def known_name(path: str) -> PickledName:
 _NUMBERS = frozenset(f'{kind}{size}' for kind in 'fiu' for size in (1, 2, 4, 8)) - {'f1'} | {'b1'}
 _CORES = tuple(f'numpy.{core}.{module}' for core in ('core', '_core') for module in ('multiarray', '_multiarray_umath'))
 _MODULES = frozenset((*_CORES, '_codecs'))
+_FLAGS = ('weak_type', 'named_shape')
 _RECONSTRUCT = tuple(f'{core}._reconstruct' for core in _CORES)
 ENCODE = '_codecs.encode'  # of texts to bytes, as protocols 0 to 2 write them: the machine counts what it makes
 _HAIKU = 'haiku._src.data_structures'
 CALLS: dict[str, Callable] = {
     'numpy.dtype': _dtype,
     **dict.fromkeys(_RECONSTRUCT, _empty_array),
-    **{f'{core}.scalar': _scalar for core in _CORES},
-    'numpy.core.numeric._frombuffer': _from_buffer,
-    'numpy._core.numeric._frombuffer': _from_buffer,
+    **dict.fromkeys([f'{core}.scalar' for core in _CORES], lambda dtype, data: _array(data, dtype, (), 'C')),
+    'numpy.core.numeric._frombuffer': _array,
+    'numpy._core.numeric._frombuffer': _array,
     'collections.OrderedDict': _mapping,
     **{f'{_HAIKU}.{name}': _mapping for name in ('FlatMapping', 'FlatMap', 'frozendict')},
     'jax._src.array._reconstruct_array': _rebuild,
