@@ -71,6 +71,7 @@ class NFPretrained:
         self._check_last(module)
         target = module.state_dict()
         whole = f'backbone.{_FIRST}' in target
+        head = whole and not self.new_head
         own = 'backbone.' if whole else ''  # what the backbone's keys begin with in the module
         if not whole and _FIRST not in target and not isinstance(module, NFStage):
             raise ConversionError(
@@ -78,9 +79,8 @@ class NFPretrained:
                 'with one: put init_cfg into the config of the backbone'
             )
         weights = load_weights(self.checkpoint, self.prefix)
-        if whole and self.new_head:
-            target = {k: v for k, v in target.items() if not k.startswith(_HEAD)}
-        wanted = ('backbone.', _HEAD) if whole and not self.new_head else 'backbone.'
+        target = {k: v for k, v in target.items() if head or not k.startswith(_HEAD)}
+        wanted = ('backbone.', _HEAD) if head else 'backbone.'
         absent = tuple(own + part for part in _PARTS if not any(key.startswith(own + part) for key in target))
         state, unused = {}, []
         for name, value in weights.state_dict.items():
@@ -89,7 +89,8 @@ class NFPretrained:
                 state[key] = value
             else:
                 unused.append(name)
-        self._fit_channels(state, target, own + _FIRST)
+        if self.in_channels and (first := own + _FIRST) in state:
+            state[first] = self._with_channels(state[first], target[first].shape[1])
         self._check(state, target)
         module.load_state_dict(state, strict=False)  # held against each other just now, but for a new head
         arch = cast(NFArch, module.get_submodule('backbone' if whole else '').arch)
@@ -126,17 +127,13 @@ class NFPretrained:
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=f'NFPretrained: load from {self.checkpoint}')
 
-    def _fit_channels(self, state: dict[str, Tensor], target: dict[str, Tensor], key: str) -> None:
-        """Give the first conv (O,I,k,k) as many input channels as the module has, if asked to."""
-        if key not in state or self.in_channels is None:
-            return
-        kernel, channels = state[key], target[key].shape[1]
+    def _with_channels(self, kernel: Tensor, channels: int) -> Tensor:
+        """The first conv (O,I,k,k) with as many input channels as the module has."""
         if kernel.shape[1] == channels:
-            return
+            return kernel
         if self.in_channels == 'mean':
-            state[key] = kernel.mean(1, keepdim=True).expand(-1, channels, -1, -1)
-        else:
-            state[key] = kernel[:, torch.arange(channels) % kernel.shape[1]]
+            return kernel.mean(1, keepdim=True).expand(-1, channels, -1, -1)
+        return kernel[:, torch.arange(channels) % kernel.shape[1]]
 
     def _check(self, state: dict[str, Tensor], target: dict[str, Tensor]) -> None:
         missing, left_over = target.keys() - state.keys(), state.keys() - target.keys()

@@ -24,6 +24,7 @@ from .names.deepmind import read_deepmind
 from .names.timm import read_timm
 
 _BACKBONE, _HEAD = 'backbone.', 'head.fc.'
+_FIRST = 'stem.conv0.gain'  # which every backbone of ours has
 
 
 @dataclass(frozen=True)
@@ -66,26 +67,28 @@ def load_weights(path: str | os.PathLike, prefix: str | None = None, dialect: st
 
 
 def _recognise(content: Content, prefix: str | None, dialect: str | None) -> Weights:
-    if content.tree is not None:
-        _no_prefix(prefix, 'DeepMind')
-        return Weights('deepmind', dialect or 'authors', *read_deepmind(content.tree))
     state = content.state_dict or {}
     if state and all(k.startswith('module.') for k in state):  # saved from inside DataParallel
         state = {k.removeprefix('module.'): v for k, v in state.items()}
     places = _timm_places(state)
-    if '' in places:
-        _no_prefix(prefix, 'timm')
-    layout = None
+    whose = 'DeepMind' if content.tree is not None else 'timm' if '' in places else None
+    if whose and prefix is not None:
+        raise ConversionError(f"prefix={prefix!r} is for checkpoints of ours, these are weights under {whose}'s names")
+    if content.tree is not None:
+        return Weights('deepmind', dialect or 'authors', *read_deepmind(content.tree))
+    source, layout = 'ours', None
     if (prefix or '') in places:
         source = 'timm'
         named, foreign = _under(prefix or '', state)
         named, layout = read_timm(named, head='head.fc.weight' in named)
     else:
-        source = 'ours'
         if prefix is None:
-            prefix = '' if 'stem.conv0.gain' in state else _BACKBONE
-        if f'{prefix}stem.conv0.gain' not in state:
-            raise ConversionError(_no_backbone(state, prefix))
+            prefix = '' if _FIRST in state else _BACKBONE
+        if f'{prefix}{_FIRST}' not in state:
+            if found := [*places, *(k.removesuffix(_FIRST) for k in state if k.endswith(f'.{_FIRST}'))]:
+                raise ConversionError(f'no backbone under {prefix!r}, but under {some(found)}: say which with prefix')
+            known = 'no weights of a normalizer-free network of DeepMind, timm or ours'
+            raise ConversionError(f'{known}; the keys are {some(state)}')
         # what stands around 'backbone.' goes, and so does what stands beside it: another network's, whatever its names
         root = prefix.removesuffix(_BACKBONE)
         named, foreign = _under(root, state)
@@ -104,11 +107,6 @@ def _under(prefix: str, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor],
     return inside, tuple(k for k in state if not k.startswith(prefix))
 
 
-def _no_prefix(prefix: str | None, whose: str) -> None:
-    if prefix is not None:
-        raise ConversionError(f"prefix={prefix!r} is for checkpoints of ours, these are weights under {whose}'s names")
-
-
 def _timm_places(state: Mapping[str, Tensor]) -> set[str]:
     """The prefixes under which there is a network in timm's names."""
     # Ours, too, have a stem.conv1, but gains of one dimension there and a stem.conv0 before it.
@@ -116,16 +114,8 @@ def _timm_places(state: Mapping[str, Tensor]) -> set[str]:
         k.removesuffix(first)
         for first in ('stem.conv.gain', 'stem.conv1.gain')
         for k in state
-        if (k == first or k.endswith(f'.{first}')) and f'{k.removesuffix(first)}stem.conv0.gain' not in state
+        if (k == first or k.endswith(f'.{first}')) and f'{k.removesuffix(first)}{_FIRST}' not in state
     }
-
-
-def _no_backbone(state: Mapping[str, Tensor], prefix: str) -> str:
-    found = [k.removesuffix('stem.conv0.gain') for k in state if k.endswith('.stem.conv0.gain')]
-    found += _timm_places(state)
-    if found:
-        return f'no backbone under {prefix!r}, but under {some(found)}: say which with prefix'
-    return f'no weights of a normalizer-free network of DeepMind, timm or ours; the keys are {some(state)}'
 
 
 def find_arch(layout: Layout, dialect: str) -> str | None:

@@ -17,14 +17,8 @@ from .pytorch import BEGINNINGS, read_pytorch
 from .safetensors import read_safetensors
 
 _PICKLE = re.compile(rb'\x80[\x02-\x05]|\(dp|\}q|chaiku\.|ccollections\n|c__builtin__\n|cbuiltins\n')
-_OTHER = {
-    b'\x1f\x8b': 'gzip',
-    b'BZh': 'bzip2',
-    b'\xfd7zXZ': 'xz',
-    b'7z\xbc': '7-zip',
-    b'\x89HDF': 'HDF5',
-    b'\x93NUMPY': 'NumPy .npy',
-}
+_OTHER = {b'\x1f\x8b': 'gzip', b'BZh': 'bzip2', b'\xfd7zXZ': 'xz', b'7z\xbc': '7-zip'}
+_OTHER |= {b'\x89HDF': 'HDF5', b'\x93NUMPY': 'NumPy .npy'}
 
 
 @dataclass
@@ -71,9 +65,9 @@ def _read(file: BufferedReader, size: int) -> Content:
     if head[6:9] == b'\0\0{':  # a length of a sane size, then JSON
         state_dict, texts = read_safetensors(file)
         return Content('safetensors', state_dict=state_dict, meta=dict(texts))
-    name = next((name for magic, name in _OTHER.items() if head.startswith(magic)), None)
-    if name:
-        raise ReadError(f'a {name} file, not a pickle, .pth or .safetensors')
+    for magic, name in _OTHER.items():
+        if head.startswith(magic):
+            raise ReadError(f'a {name} file, not a pickle, .pth or .safetensors')
     if all(c in b'\t\n\r' or 32 <= c < 127 for c in head):
         raise ReadError(f'it is text, beginning {short(head.decode())!r}: was a page or pointer saved in its place?')
     raise ReadError(f'it begins with {head[:8].hex(" ")}, as no pickle, .pth or .safetensors file does')
