@@ -18,15 +18,12 @@ from demo.tasks import TASKS  # noqa: E402
 from nfnet_mm import run  # noqa: E402
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('task', nargs='?', choices=TASKS, default='detection', help='(default: %(default)s)')
     parser.add_argument('--config', help="default: the task's, in demo/configs")
     parser.add_argument('--data', help='folder of the generated pictures (default: in data/)')
-    parser.add_argument(
-        '--work-dir',
-        help='folder of everything else (default: work_dirs/demo for detection, work_dirs/demo_TASK for the others)',
-    )
+    parser.add_argument('--work-dir', help='all else (default: work_dirs/demo_TASK; for detection work_dirs/demo)')
     parser.add_argument('--pictures', type=int, help='validation pictures to draw')
     parser.add_argument('--train', type=int, help='training pictures')
     parser.add_argument('--val', type=int, help='validation pictures')
@@ -39,23 +36,16 @@ def parse_args():
     )
     args = parser.parse_args()
     demo = TASKS[args.task]
-    suffix = '' if args.task == 'detection' else f'_{args.task}'
-    defaults = dict(
-        config=str(ROOT / 'demo/configs' / demo.config),
-        data=demo.data,
-        pictures=demo.pictures,
-        work_dir=f'work_dirs/demo{suffix}',
-        train=demo.train,
-        val=demo.val,
-    )
-    for name, value in defaults.items():
-        if getattr(args, name) is None:
-            setattr(args, name, value)
+    work_dir = 'work_dirs/demo' if args.task == 'detection' else f'work_dirs/demo_{args.task}'
+    defaults = dict(vars(demo), config=str(ROOT / 'demo/configs' / demo.config), work_dir=work_dir)
+    for name, value in vars(args).items():
+        if value is None:
+            setattr(args, name, defaults.get(name))
     return args
 
 
 @run.one_line_errors
-def main():
+def main() -> None:
     args = parse_args()
     demo = TASKS[args.task]
     print(f'1/4 pictures: {args.train} to train on, {args.val} to validate, in {args.data}', flush=True)

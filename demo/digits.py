@@ -6,15 +6,16 @@ appears in a training picture appears in a validation picture.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from .folders import write_once
 
-__all__ = ['DigitsSpec', 'compose', 'decode_rle', 'encode_rle', 'generate', 'load_scans']
-
 MANIFEST = 'digits.json'
+Pictures = Iterator[tuple[int, np.ndarray, list[tuple[int, np.ndarray]]]]  # number, picture, [(row of scans, mask)]
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class DigitsSpec:
     layout: str = 'coco'
     version: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if min(self.train, self.val, self.max_digits) < 1:
             raise ValueError(f'train, val and max_digits must be at least 1, got {self}')
         if not 8 <= self.min_digit <= self.max_digit <= self.image_size:
@@ -47,7 +48,7 @@ class DigitsSpec:
             raise ValueError(f'a picture in a class folder holds one digit: max_digits must be 1, got {self}')
 
 
-def encode_rle(mask):
+def encode_rle(mask: np.ndarray) -> dict[str, list]:
     """A boolean (H, W) mask as COCO's uncompressed run lengths, column by column, starting with zeros.
 
     >>> encode_rle(np.array([[0, 1], [1, 1]], bool))
@@ -59,7 +60,7 @@ def encode_rle(mask):
     return dict(size=list(mask.shape), counts=counts.tolist())
 
 
-def decode_rle(rle):
+def decode_rle(rle: dict[str, list]) -> np.ndarray:
     """The boolean (H, W) mask of :func:`encode_rle`'s answer.
 
     >>> decode_rle({'size': [2, 2], 'counts': [1, 3]}).tolist()
@@ -69,16 +70,17 @@ def decode_rle(rle):
     return np.repeat(values, rle['counts']).reshape(rle['size'], order='F')
 
 
-def compose(rng, scans, spec):
+def compose(
+    rng: np.random.Generator, scans: np.ndarray, spec: DigitsSpec
+) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
     """Draw one picture.
 
     Args:
-        rng (numpy.random.Generator): Every choice comes from it.
-        scans (numpy.ndarray): (N, 8, 8) scans to choose from, values 0-16.
-        spec (DigitsSpec): The sizes.
+        rng: every choice comes from it.
+        scans: (N, 8, 8) scans to choose from, values 0-16.
+        spec: the sizes.
 
-    Returns:
-        tuple: the uint8 (size, size, 3) RGB picture, and a list of (index into scans, boolean (size, size) mask).
+    Returns: the uint8 (size, size, 3) RGB picture, and a list of (index into scans, boolean (size, size) mask).
     """
     from PIL import Image
 
@@ -108,7 +110,7 @@ def compose(rng, scans, spec):
     return picture.round().clip(0, 255).astype(np.uint8), found
 
 
-def load_scans(rng):
+def load_scans(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """All scans, split by ``rng``: (1797, 8, 8) values 0-16, (1797,) labels, the rows to train on and to validate.
 
     Raises:
@@ -125,24 +127,18 @@ def load_scans(rng):
     return digits.images, digits.target, order[held_out:], order[:held_out]
 
 
-def _pictures(count, scans, indices, rng, spec):
-    """Draw ``count`` pictures of the scans at ``indices``: number (from 1), picture, [(row of scans, mask)]."""
-    for number in range(1, count + 1):
-        picture, found = compose(rng, scans[indices], spec)
-        yield number, picture, [(int(indices[index]), mask) for index, mask in found]
-
-
-def _save(array, path):
+def _save(array: np.ndarray, path: Path) -> None:
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array).save(path)
 
 
-def _write_coco(root, split, pictures, labels):
+def _write_coco(root: Path, split: str, pictures: Pictures, labels: np.ndarray) -> None:
     """``train/``, ``val/`` and ``annotations/{train,val}.json``, with the extra key ``scan`` in an annotation: the row
     of ``load_digits`` it was drawn from."""
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for image_id, picture, found in pictures:
         name = f'{image_id:06d}.png'
         _save(picture, root / split / name)
@@ -150,25 +146,16 @@ def _write_coco(root, split, pictures, labels):
         for scan, mask in found:
             rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
             box = [cols[0], rows[0], cols[-1] + 1 - cols[0], rows[-1] + 1 - rows[0]]
-            annotations.append(
-                dict(
-                    id=len(annotations) + 1,
-                    image_id=image_id,
-                    category_id=int(labels[scan]) + 1,
-                    iscrowd=0,
-                    bbox=[int(v) for v in box],
-                    area=int(mask.sum()),
-                    segmentation=encode_rle(mask),
-                    scan=scan,
-                )
-            )
+            one: dict = dict(id=len(annotations) + 1, image_id=image_id, category_id=int(labels[scan]) + 1, iscrowd=0)
+            one.update(bbox=[int(v) for v in box], area=int(mask.sum()), segmentation=encode_rle(mask), scan=scan)
+            annotations.append(one)
     categories = [dict(id=i + 1, name=str(i)) for i in range(10)]
     (root / 'annotations').mkdir(exist_ok=True)
-    with open(root / 'annotations' / f'{split}.json', 'w') as file:
-        json.dump(dict(images=images, annotations=annotations, categories=categories), file)
+    content = dict(images=images, annotations=annotations, categories=categories)
+    (root / 'annotations' / f'{split}.json').write_text(json.dumps(content))
 
 
-def _write_class_folders(root, split, pictures, labels):
+def _write_class_folders(root: Path, split: str, pictures: Pictures, labels: np.ndarray) -> None:
     """``{train,val}/<class>/``, as ImageNet's."""
     for digit in range(10):
         (root / split / str(digit)).mkdir(parents=True)
@@ -176,7 +163,7 @@ def _write_class_folders(root, split, pictures, labels):
         _save(picture, root / split / str(labels[found[0][0]]) / f'{number:06d}.png')
 
 
-def _write_label_maps(root, split, pictures, labels):
+def _write_label_maps(root: Path, split: str, pictures: Pictures, labels: np.ndarray) -> None:
     """``images/{train,val}/`` and ``annotations/{train,val}/``, as mmseg's: 0 is background, 1-10 are digits 0-9."""
     for number, picture, found in pictures:
         label_map = np.zeros(picture.shape[:2], np.uint8)
@@ -189,27 +176,24 @@ def _write_label_maps(root, split, pictures, labels):
 LAYOUTS = dict(coco=_write_coco, class_folders=_write_class_folders, label_maps=_write_label_maps)
 
 
-def generate(root, spec=DigitsSpec()):
-    """Write the dataset, unless it already stands there whole.
-
-    Writes PNGs in the spec's layout, and ``digits.json`` (the spec).
-
-    Args:
-        root (str | os.PathLike): The dataset's folder. One written by this function for another spec is replaced.
-        spec (DigitsSpec): What to draw.
-
-    Returns:
-        pathlib.Path: ``root``.
+def generate(root: str | Path, spec: DigitsSpec = DigitsSpec()) -> Path:
+    """Write PNGs in the spec's layout, and ``digits.json`` (the spec), as :func:`~.folders.write_once` does.
 
     Raises:
-        FileExistsError: ``root`` holds something this function did not write.
+        FileExistsError: ``root`` holds something that this function did not write.
         ImportError: scikit-learn is not installed.
     """
 
-    def fill(folder):
-        rng = np.random.default_rng(spec.seed)
-        scans, labels, *rows = load_scans(rng)
-        for split, count, indices in zip(('train', 'val'), (spec.train, spec.val), rows):
-            LAYOUTS[spec.layout](folder, split, _pictures(count, scans, indices, rng, spec), labels)
+    def draw(count: int, scans: np.ndarray, rows: np.ndarray) -> Pictures:
+        for number in range(1, count + 1):
+            picture, found = compose(rng, scans[rows], spec)
+            yield number, picture, [(int(rows[index]), mask) for index, mask in found]
+
+    def fill(folder: Path) -> None:
+        scans, labels, train, val = load_scans(rng)
+        LAYOUTS[spec.layout](folder, 'train', draw(spec.train, scans, train), labels)
+        LAYOUTS[spec.layout](folder, 'val', draw(spec.val, scans, val), labels)
+
+    rng = np.random.default_rng(spec.seed)
 
     return write_once(root, spec, MANIFEST, fill)

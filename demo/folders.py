@@ -4,37 +4,36 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-__all__ = ['is_complete', 'write_once']
 
-
-def is_complete(root, spec, manifest):
+def is_complete(root: Path, spec: Any, manifest: str) -> bool:
     """Whether ``root`` holds the data of exactly this spec (the folder appears under its name only when whole)."""
     try:
-        return json.loads((Path(root) / manifest).read_text()) == asdict(spec)
+        return json.loads((root / manifest).read_text()) == asdict(spec)
     except (OSError, ValueError):
         return False
 
 
-def write_once(root, spec, manifest, fill):
+def write_once(root: str | Path, spec: Any, manifest: str, fill: Callable[[Path], None]) -> Path:
     """Write generated data, unless they already stand there whole.
 
     They are written into a folder beside ``root`` that is then renamed, so that an interrupted run never leaves a
     ``root`` that looks finished.
 
     Args:
-        root (str | os.PathLike): The folder. One written by this function for another spec is replaced.
-        spec: A dataclass of plain values that decides every byte; equal specs mean equal data.
-        manifest (str): Name of the JSON file that keeps the spec and tells a generated folder from a foreign one.
-        fill (Callable[[pathlib.Path], None]): Writes the data into the empty folder it is given.
+        root: the folder. One written by this function for another spec is replaced.
+        spec: a dataclass of plain values that decides every byte; equal specs mean equal data.
+        manifest: name of the JSON file that keeps the spec and tells a generated folder from a foreign one.
+        fill: writes the data into the empty folder it is given.
 
-    Returns:
-        pathlib.Path: ``root``.
+    Returns: ``root``.
 
     Raises:
-        FileExistsError: ``root`` holds something this function did not write.
+        FileExistsError: ``root`` holds something that this function did not write.
     """
     root = Path(root)
     if is_complete(root, spec, manifest):

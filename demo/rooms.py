@@ -8,15 +8,15 @@ of light from 0 to 1; x points right, y up and z ahead, vectors lie along the fi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from .digits import load_scans
 from .folders import write_once
 
-__all__ = ['Ball', 'Box', 'Camera', 'Pattern', 'Room', 'RoomsSpec', 'generate', 'render', 'sample_room']
-
 MANIFEST = 'rooms.json'
+Vector = Sequence[float] | np.ndarray  # (3,)
 CHECKS, STRIPES, PLAIN = np.array([[0.0, 1], [1, 0]]), np.array([[0.0, 1]]), np.zeros((1, 1))
 
 
@@ -34,7 +34,7 @@ class RoomsSpec:
     seed: int = 0
     version: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if min(self.train, self.val) < 1:
             raise ValueError(f'train and val must be at least 1, got {self}')
         if min(self.width, self.height) < 8:
@@ -45,14 +45,14 @@ class RoomsSpec:
 class Camera:
     """A pinhole camera. ``yaw`` turns it right, ``pitch`` down (radians); ``focal`` is in pixels."""
 
-    position: Sequence[float]
+    position: Vector
     yaw: float = 0.0
     pitch: float = 0.0
     width: int = 128
     height: int = 96
     focal: float = 104.0
 
-    def rays(self):
+    def rays(self) -> np.ndarray:
         """(3, height, width) directions through the pixels' centres, as long as 1 along the optical axis.
 
         So a ray's parameter where it hits is the depth there, and not the distance.
@@ -71,7 +71,7 @@ class Pattern:
     ink: np.ndarray
     period: float = 1.0
 
-    def __call__(self, u, v):
+    def __call__(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         """(3, N) colours at (N,) places ``u`` to the right and ``v`` down."""
         rows, columns = self.ink.shape
         row, column = (np.floor(x / self.period * n).astype(int) % n for x, n in ((v, rows), (u, columns)))
@@ -86,13 +86,13 @@ class Box:
     ``patterns`` is one for all six faces, or one each for those at -x, +x, -y, +y, -z, +z.
     """
 
-    centre: Sequence[float]
-    half: Sequence[float]
+    centre: Vector
+    half: Vector
     patterns: Sequence[Pattern]
     yaw: float = 0.0
     inside: bool = False
 
-    def hit(self, origin, rays):
+    def hit(self, origin: Vector, rays: np.ndarray) -> np.ndarray:
         """Where rays enter the box (or, ``inside``, leave it), as multiples of them; inf where they do not."""
         start, rays = _turn(_from(self.centre, origin), -self.yaw), _turn(rays, -self.yaw)
         with np.errstate(divide='ignore'):
@@ -103,7 +103,7 @@ class Box:
         near = np.minimum(low, high).max(0)
         return np.where((near <= far) & (near > 0), near, np.inf)
 
-    def surface(self, points):
+    def surface(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(3, N) normals and colours of the (3, N) points on the box."""
         local = _turn(points - _column(self.centre, points), -self.yaw)
         sides = local / _column(self.half, points)
@@ -123,11 +123,11 @@ class Box:
 class Ball:
     """A ball whose pattern goes straight through it, along z."""
 
-    centre: Sequence[float]
+    centre: Vector
     radius: float
     pattern: Pattern
 
-    def hit(self, origin, rays):
+    def hit(self, origin: Vector, rays: np.ndarray) -> np.ndarray:
         """Where rays enter the ball, as multiples of them; inf where they miss it."""
         start = _from(self.centre, origin)
         a, b = (rays * rays).sum(0), np.tensordot(start, rays, 1)
@@ -135,7 +135,7 @@ class Ball:
         near = (-b - np.sqrt(np.maximum(root, 0))) / a
         return np.where((root >= 0) & (near > 0), near, np.inf)
 
-    def surface(self, points):
+    def surface(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(3, N) normals and colours of the (3, N) points on the ball."""
         local = points - _column(self.centre, points)
         return local / self.radius, self.pattern(local[0], -local[1])
@@ -146,16 +146,16 @@ class Room:
     """``solids``, the first of them the walls, and a ``lamp`` at (x, y, z); ``ambient`` is the light without it."""
 
     solids: tuple
-    lamp: Sequence[float]
+    lamp: Vector
     ambient: float = 0.3
 
-    def cast(self, origin, rays):
+    def cast(self, origin: Vector, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The first hits of (3, ...) rays: their parameters, and the indices of the solids that are hit."""
         hits = np.stack([solid.hit(origin, rays) for solid in self.solids])
         return hits.min(0), hits.argmin(0)
 
 
-def _turn(vectors, yaw):
+def _turn(vectors: np.ndarray, yaw: float) -> np.ndarray:
     """(3, ...) vectors turned right about the upright axis."""
     if not yaw:
         return vectors
@@ -164,20 +164,19 @@ def _turn(vectors, yaw):
     return np.stack([cos * x + sin * z, y, cos * z - sin * x])
 
 
-def _from(centre, point):
+def _from(centre: Vector, point: Vector) -> np.ndarray:
     return np.asarray(point, float) - np.asarray(centre, float)
 
 
-def _column(vector, like):
+def _column(vector: Vector, like: np.ndarray) -> np.ndarray:
     return np.asarray(vector, float).reshape(3, *[1] * (like.ndim - 1))
 
 
-def render(room, camera):
+def render(room: Room, camera: Camera) -> tuple[np.ndarray, np.ndarray]:
     """What a camera sees of a room.
 
-    Returns:
-        tuple: (height, width, 3) light in RGB from 0 to about 1, with the lamp's shadows; and (height, width) depth
-        along the optical axis.
+    Returns: (height, width, 3) light in RGB from 0 to about 1, with the lamp's shadows; and (height, width) depth along
+    the optical axis.
     """
     rays = camera.rays()
     depth, seen = room.cast(camera.position, rays)
@@ -195,52 +194,43 @@ def render(room, camera):
     return light.T.reshape(*depth.shape, 3), depth
 
 
-def _pattern(rng, bright, saturation, ink=PLAIN, period=1.0):
+def _pattern(
+    rng: np.random.Generator,
+    bright: tuple[float, float],
+    saturation: tuple[float, float],
+    ink: np.ndarray = PLAIN,
+    period: float = 1.0,
+) -> Pattern:
     """A colour of any hue, and the same darker."""
     hue = np.abs((rng.random() + np.array([0, 1, 2]) / 3) % 1 * 6 - 3) - 1  # of red, green and blue, before clipping
     paper = rng.uniform(*bright) * (1 - rng.uniform(*saturation) * (1 - np.clip(hue, 0, 1)))
     return Pattern((paper, paper * rng.uniform(0.4, 0.75)), ink, period)
 
 
-def sample_room(rng, scans, width=128, height=96):
+def sample_room(rng: np.random.Generator, scans: np.ndarray, width: int = 128, height: int = 96) -> tuple[Room, Camera]:
     """Draw a room and a camera in it, which looks across it from the height of the eyes, a little down.
 
     Rooms are 3-5.5 m long and wide and 2.4-2.8 m high, with up to three things before the camera, whose angles of
     view are those of NYU's. Tiles and wallpapers have one size everywhere, so that a picture tells its scale.
 
     Args:
-        rng (numpy.random.Generator): Every choice comes from it.
-        scans (numpy.ndarray): (N, n, n) ink from 0 to 1 for the wallpapers.
-        width, height (int): Of the camera's pictures, in pixels.
-
-    Returns:
-        tuple: the :class:`Room` and the :class:`Camera`.
+        rng: every choice comes from it.
+        scans: (N, n, n) ink from 0 to 1 for the wallpapers.
+        width, height: of the camera's pictures, in pixels.
     """
     wide, tall, deep = rng.uniform(3.0, 5.5), rng.uniform(2.4, 2.8), rng.uniform(3.0, 5.5)
     paper = [_pattern(rng, (0.6, 0.9), (0, 0.4), scans[rng.integers(len(scans))], 0.55) for _ in range(2)]
     floor = _pattern(rng, (0.3, 0.6), (0, 0.4), CHECKS if rng.random() < 0.5 else STRIPES, 0.75)
     ceiling = _pattern(rng, (0.9, 1), (0, 0.1))
-    walls = Box(
-        (wide / 2, tall / 2, deep / 2),
-        (wide / 2, tall / 2, deep / 2),
-        (paper[0], paper[0], floor, ceiling, paper[1], paper[1]),
-        inside=True,
-    )
+    middle, faces = (wide / 2, tall / 2, deep / 2), (paper[0], paper[0], floor, ceiling, paper[1], paper[1])
+    solids: list[Box | Ball] = [Box(middle, middle, faces, inside=True)]
     place = np.array([rng.uniform(0.6, wide - 0.6), rng.uniform(1.4, 1.6), rng.uniform(0.6, deep - 0.6)])
     # towards a point in the half of the room that the camera is not in
-    aim = [
-        (rng.uniform(0.5, 1) if at < size / 2 else rng.uniform(0, 0.5)) * size
+    ahead = [
+        (rng.uniform(0.5, 1) if at < size / 2 else rng.uniform(0, 0.5)) * size - at
         for at, size in ((place[0], wide), (place[2], deep))
     ]
-    camera = Camera(
-        place,
-        float(np.arctan2(aim[0] - place[0], aim[1] - place[2])),
-        rng.uniform(0.1, 0.35),
-        width,
-        height,
-        0.81 * width,
-    )
-    solids = [walls]
+    camera = Camera(place, float(np.arctan2(*ahead)), rng.uniform(0.1, 0.35), width, height, 0.81 * width)
     for _ in range(rng.integers(1, 4)):
         away, aside = rng.uniform(1.5, 4), rng.uniform(-0.5, 0.5)
         x, z = place[0] + away * np.sin(camera.yaw + aside), place[2] + away * np.cos(camera.yaw + aside)
@@ -256,39 +246,32 @@ def sample_room(rng, scans, width=128, height=96):
     return Room(tuple(solids), lamp, rng.uniform(0.2, 0.5)), camera
 
 
-def _photograph(rng, scans, spec):
+def _photograph(rng: np.random.Generator, scans: np.ndarray, spec: RoomsSpec) -> tuple[np.ndarray, np.ndarray]:
     """(height, width, 3) uint8 RGB with a sensor's noise and a screen's gamma, and (height, width) depth in metres."""
     light, depth = render(*sample_room(rng, scans, spec.width, spec.height))
     picture = 255 * np.clip(light * rng.uniform(0.8, 1.2), 0, 1) ** (1 / 2.2) + rng.normal(0, 4, light.shape)
     return picture.round().clip(0, 255).astype(np.uint8), depth
 
 
-def generate(root, spec=RoomsSpec()):
-    """Write the dataset, unless it already stands there whole.
+def generate(root: str | Path, spec: RoomsSpec = RoomsSpec()) -> Path:
+    """Write the dataset, as :func:`~.folders.write_once` does.
 
-    Writes what mmseg's ``NYUDataset`` reads: ``images/{train,test}/room_NNNN.jpg``,
-    ``annotations/{train,test}/room_NNNN.png`` (16 bits, millimetres), and ``rooms.json`` (the spec).
-
-    Args:
-        root (str | os.PathLike): The dataset's folder. One written by this function for another spec is replaced.
-        spec (RoomsSpec): What to draw.
-
-    Returns:
-        pathlib.Path: ``root``.
+    It is what mmseg's ``NYUDataset`` reads: ``images/{train,test}/room_NNNN.jpg``,
+    ``annotations/{train,test}/room_NNNN.png`` (16 bits, millimetres); and ``rooms.json`` (the spec).
 
     Raises:
-        FileExistsError: ``root`` holds something this function did not write.
+        FileExistsError: ``root`` holds something that this function did not write.
         ImportError: scikit-learn or mmseg is not installed.
     """
 
-    def fill(folder):
+    def fill(folder: Path) -> None:
         from mmengine.utils import track_iter_progress
         from PIL import Image
 
         from nfnet_mm.tasks.depth.prepare import depth_to_millimetres
 
-        images, _, *rows = load_scans(np.random.default_rng(spec.seed))
-        ink = np.pad(images / 16, ((0, 0), (1, 1), (1, 1)))
+        scans, _, *rows = load_scans(np.random.default_rng(spec.seed))
+        ink = np.pad(scans / 16, ((0, 0), (1, 1), (1, 1)))
         for split, (name, count) in enumerate((('train', spec.train), ('test', spec.val))):
             images, annotations = folder / 'images' / name, folder / 'annotations' / name
             images.mkdir(parents=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -10,7 +11,8 @@ from . import digits, rooms
 from .pictures import draw_contact_sheet, draw_depths, draw_label_maps, draw_prediction
 from .report import predictions
 
-__all__ = ['TASKS', 'Demo']
+if TYPE_CHECKING:
+    from mmengine.runner import Runner
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,11 @@ class Demo:
     pictures: int = 16
 
 
-def _digits(**spec):
+def _digits(**spec: Any) -> Callable[[Path, int, int], Path]:
     return lambda root, train, val: digits.generate(root, digits.DigitsSpec(train=train, val=val, **spec))
 
 
-def _instances(found):
+def _instances(found: Any) -> dict[str, Any]:
     masks = found.masks
     masks = masks.cpu().numpy() if isinstance(masks, torch.Tensor) else masks.to_ndarray()
     boxes = found.bboxes
@@ -51,7 +53,7 @@ def _instances(found):
     return dict(boxes=boxes.cpu().numpy(), labels=found.labels.cpu().numpy(), masks=masks.astype(bool))
 
 
-def draw_instances(runner, folder, count, min_score=0.3):
+def draw_instances(runner: 'Runner', folder: Path, count: int, min_score: float = 0.3) -> None:
     """One PNG per picture: boxes and masks of the truth, and of the predictions that score at least ``min_score``."""
     for rgb, sample, names in predictions(runner, count):
         kept = sample.pred_instances[sample.pred_instances.scores >= min_score]
@@ -60,43 +62,37 @@ def draw_instances(runner, folder, count, min_score=0.3):
         draw_prediction(folder / f'{Path(sample.img_path).stem}.png', rgb, panels, names)
 
 
-def draw_classes(runner, folder, count):
+def draw_classes(runner: 'Runner', folder: Path, count: int) -> None:
     """Two contact sheets: ``count`` pictures from all over the validation set, and the first ``count`` mistakes."""
     found = [
         (rgb, int(sample.gt_label), int(sample.pred_label), float(sample.pred_score.max()))
         for rgb, sample, _ in predictions(runner, len(runner.val_dataloader.dataset))
     ]
     names = runner.val_dataloader.dataset.metainfo['classes']
-    for name, chosen in (
-        ('predictions', found[:: max(len(found) // max(count, 1), 1)]),
-        ('mistakes', [item for item in found if item[1] != item[2]]),
-    ):
+    spread = found[:: max(len(found) // max(count, 1), 1)]
+    wrong = [item for item in found if item[1] != item[2]]
+    for name, chosen in dict(predictions=spread, mistakes=wrong).items():
         if chosen[:count]:
             draw_contact_sheet(folder / f'{name}.png', *zip(*chosen[:count]), names)
 
 
-def draw_segments(runner, folder, count):
+def draw_segments(runner: 'Runner', folder: Path, count: int) -> None:
     """One PNG per picture: the picture, its true label map and the predicted one."""
     for rgb, sample, names in predictions(runner, count):
-        panels = {
-            title: part.data[0].cpu().numpy()
-            for title, part in (('truth', sample.gt_sem_seg), ('prediction', sample.pred_sem_seg))
-        }
+        maps = dict(truth=sample.gt_sem_seg, prediction=sample.pred_sem_seg)
+        panels = {title: part.data[0].cpu().numpy() for title, part in maps.items()}
         draw_label_maps(folder / f'{Path(sample.img_path).stem}.png', rgb, panels, names)
 
 
-def draw_rooms(runner, folder, count):
+def draw_rooms(runner: 'Runner', folder: Path, count: int) -> None:
     """One PNG per picture: the picture, its true depths and the predicted ones."""
     from nfnet_mm.tasks.depth.metric import depth_error_sums
 
     for rgb, sample, _ in predictions(runner, count):
         truth, found = sample.gt_depth_map.data[0].cpu(), sample.pred_depth_map.data[0].cpu()
         pixels, near, *_ = depth_error_sums(found, truth, min_depth=1e-3, max_depth=10).tolist()
-        draw_depths(
-            folder / f'{Path(sample.img_path).stem}.png',
-            rgb,
-            {'truth': truth.numpy(), f'prediction (delta1 {100 * near / pixels:.0f}%)': found.numpy()},
-        )
+        panels = {'truth': truth.numpy(), f'prediction (delta1 {100 * near / pixels:.0f}%)': found.numpy()}
+        draw_depths(folder / f'{Path(sample.img_path).stem}.png', rgb, panels)
 
 
 AGC = ('agc/clipped_fraction',)
