@@ -16,7 +16,7 @@ from nfnet_mm.errors import UserError, did_you_mean
 from ..layers import activation_gain
 from .arch import FAMILIES, find_network, resolve_arch
 from .base import NFBackbone
-from .plan import BlockSpec, NFArch, plan_blocks
+from .plan import plan_blocks
 
 CLASSES = 1000
 LEGEND = """\
@@ -33,76 +33,52 @@ Shapes: NFNets, section 5 and Appendix C; NF-ResNets, section 5.1 (ResNets), sec
 NF-ResNets is arXiv 2101.08692, NFNets arXiv 2102.06171."""
 
 
-def design(title: str, arch: NFArch, alpha: float = 0.2, drop_path_rate: float = 0.0) -> str:
-    """The text that is printed for one network.
+# What a row tells of a block; where the first and the last of a row differ, both are printed.
+COLUMNS = dict(
+    stage='{0.stage}',
+    block='{0.index}',
+    channels='{0.in_channels} -> {0.out_channels}',
+    width='{0.width}',
+    groups='{0.groups}',
+    stride='{0.stride}',
+    out_stride='{0.out_stride}',
+    beta='{0.beta:.4f}',
+    alpha='{0.alpha:g}',
+    drop_rate='{0.drop_path_rate:.4f}',
+    variance='{0.out_variance:.4f}',
+)
 
-    Args:
-        title: what the network is called.
-        arch: its design.
-        alpha, drop_path_rate: see :func:`plan_blocks`.
 
-    Raises:
-        UserError: ``alpha`` or ``drop_path_rate`` is out of range.
-    """
+def design(family: str, key: str, alpha: float = 0.2, drop_path_rate: float = 0.0) -> str:
+    """The text that is printed for a network of a family, see :func:`plan_blocks` for the numbers."""
+    arch = resolve_arch(family, key)
     plan = plan_blocks(arch, alpha, drop_path_rate)
     with torch.device('meta'):  # for the sizes only
         net = NFBackbone(arch, act='identity', out_indices=(4,))
-    pool = ', then 3x3 max pooling of stride 2' if arch.stem_pool else ''
-    lines = [
-        title,
-        f'activation: {arch.act}, its gain {activation_gain(arch.act):.4f} (NF-ResNets, section 4.3); '
-        f'attention: {arch.attention or "none"}',
-        f'stem: {arch.stem_kernel}x{arch.stem_kernel} convs of {_list(arch.stem_channels)} channels, strides '
-        f'{_list(arch.stem_strides)}{pool}; {_parameters(net.stem):,} parameters',
-        '',
-    ]
-    rows = []
+    table = [[*COLUMNS, 'parameters']]
     for _, run in groupby(plan, lambda b: (b.stage, b.transition, b.in_channels, b.width)):
         blocks = list(run)
-        rows.append(_row(blocks, _parameters(net.stages[blocks[0].stage].get_submodule(str(blocks[0].index)))))
-    table = [list(rows[0]), *(list(row.values()) for row in rows)]
+        module = net.stages[blocks[0].stage].get_submodule(str(blocks[0].index))
+        ends = [dict.fromkeys(text.format(block) for block in (blocks[0], blocks[-1])) for text in COLUMNS.values()]
+        table.append([*map(' .. '.join, ends), f'{_parameters(module):,}'])
     widths = [max(map(len, column)) for column in zip(*table)]
-    lines += ['  '.join(cell.rjust(width) for cell, width in zip(row, widths)) for row in table]
-    if net.final_conv is not None:
-        count = _parameters(net.final_conv)
-        lines += ['', f'final conv: 1x1, {arch.widths[-1]} -> {arch.final_channels} channels; {count:,} parameters']
-    total, features = _parameters(net), arch.final_channels or arch.widths[-1]
-    lines += [
-        '',
-        f'total: {len(plan)} blocks, {total:,} parameters; '
-        f'{total + (features + 1) * CLASSES:,} with a classifier of {CLASSES} classes',
-        '',
-        LEGEND,
+
+    channels, strides = (', '.join(map(str, numbers)) for numbers in (arch.stem_channels, arch.stem_strides))
+    pool = ', then 3x3 max pooling of stride 2' if arch.stem_pool else ''
+    lines = [
+        f'{family} {key}',
+        f'activation: {arch.act}, its gain {activation_gain(arch.act):.4f} (NF-ResNets, section 4.3); '
+        f'attention: {arch.attention or "none"}',
+        f'stem: {arch.stem_kernel}x{arch.stem_kernel} convs of {channels} channels, strides {strides}{pool}; '
+        f'{_parameters(net.stem):,} parameters\n',
+        *('  '.join(cell.rjust(width) for cell, width in zip(row, widths)) for row in table),
     ]
-    return '\n'.join(lines)
-
-
-def _row(blocks: Sequence[BlockSpec], parameters: int) -> dict[str, str]:
-    """{column: cell} of blocks of one shape."""
-    first, last = blocks[0], blocks[-1]
-
-    def span(one: float, other: float, digits: str) -> str:
-        texts = [format(one, digits), format(other, digits)]
-        return texts[0] if texts[0] == texts[1] else ' .. '.join(texts)
-
-    return dict(
-        stage=str(first.stage),
-        block=span(first.index, last.index, 'd'),
-        channels=f'{first.in_channels} -> {first.out_channels}',
-        width=str(first.width),
-        groups=str(first.groups),
-        stride=str(first.stride),
-        out_stride=str(first.out_stride),
-        beta=span(first.beta, last.beta, '.4f'),
-        alpha=f'{first.alpha:g}',
-        drop_rate=span(first.drop_path_rate, last.drop_path_rate, '.4f'),
-        variance=span(first.out_variance, last.out_variance, '.4f'),
-        parameters=f'{parameters:,}',
-    )
-
-
-def _list(numbers: Sequence[int]) -> str:
-    return ', '.join(map(str, numbers))
+    if net.final_conv is not None:
+        conv = f'1x1, {arch.widths[-1]} -> {arch.final_channels} channels'
+        lines.append(f'\nfinal conv: {conv}; {_parameters(net.final_conv):,} parameters')
+    total = _parameters(net)
+    whole = f'{total + (net.out_channels[0] + 1) * CLASSES:,} with a classifier of {CLASSES} classes'
+    return '\n'.join([*lines, f'\ntotal: {len(plan)} blocks, {total:,} parameters; {whole}\n', LEGEND])
 
 
 def _parameters(module: nn.Module) -> int:
@@ -110,17 +86,16 @@ def _parameters(module: nn.Module) -> int:
 
 
 def _text(args: argparse.Namespace) -> str:
-    if args.family in (None, *FAMILIES) and args.arch is None:
-        families = FAMILIES if args.family is None else [args.family]
+    family, key = args.family, args.arch
+    if key is None and family in (None, *FAMILIES):
+        families = FAMILIES if family is None else [family]
         return '\n'.join(f'{family}: {", ".join(FAMILIES[family][1])}' for family in families)
-    if args.arch is None:
-        network = find_network(args.family)
-        return design(f'{network.family} {network.key}', network.arch, args.alpha, args.drop_path_rate)
-    if args.family not in FAMILIES:
-        hint = did_you_mean(args.family, FAMILIES)
-        raise UserError(f'family {args.family!r} is unknown.{hint} Known: {", ".join(FAMILIES)}')
-    arch = resolve_arch(args.family, args.arch)
-    return design(f'{args.family} {args.arch}', arch, args.alpha, args.drop_path_rate)
+    if key is None:
+        family, key = find_network(family)
+    elif family not in FAMILIES:
+        hint = did_you_mean(family, FAMILIES)
+        raise UserError(f'family {family!r} is unknown.{hint} Known: {", ".join(FAMILIES)}')
+    return design(family, key, args.alpha, args.drop_path_rate)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,7 +6,7 @@ Sources: NFNets = Brock et al. 2021, "High-Performance Large-Scale Image Recogni
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from nfnet_mm.errors import UserError, did_you_mean
@@ -14,81 +14,48 @@ from nfnet_mm.errors import UserError, did_you_mean
 from .plan import NUM_STAGES, NFArch, check_counts, is_count, round_to_multiple
 
 
+def _stem(channels: int | tuple[int, ...], *before: int) -> tuple[int, ...]:
+    """The channels of the stem's convs: all of them as told, or those of the last after the family's before it."""
+    return channels if isinstance(channels, tuple) else (*before, channels)
+
+
 def _nfnet(**fields: Any) -> NFArch:
     """NFNets, section 5, Table 1 and Appendix C: F0 unless told otherwise."""
     widths = fields.setdefault('widths', (256, 512, 1536, 1536))
-    stem = fields.setdefault('stem_channels', widths[0] // 2)
-    if is_count(stem):
-        stem = fields['stem_channels'] = (16, 32, 64, stem)
-    defaults: dict[str, Any] = dict(
-        depths=(1, 2, 6, 3),
-        stem_strides=(2, *[1] * (len(stem) - 2), 2),
-        stem_kernel=3,
-        stem_pool=None,
-        strides=(1, 2, 2, 2),
-        bottleneck_ratio=0.5,
-        group_width=128,
-        final_channels=2 * widths[-1],
-        act='gelu',
-        attention='se',
-        extra_conv=True,
-        shortcut_pool=True,
-    )
-    return NFArch(**{**defaults, **fields})
+    convs = _stem(fields.pop('stem_channels', widths[0] // 2), 16, 32, 64)
+    stem = dict(stem_channels=convs, stem_strides=(2, *[1] * (len(convs) - 2), 2), stem_kernel=3, stem_pool=None)
+    shape = dict(depths=(1, 2, 6, 3), strides=(1, 2, 2, 2), bottleneck_ratio=0.5, group_width=128)
+    rest = dict(final_channels=2 * widths[-1], act='gelu', attention='se', extra_conv=True, shortcut_pool=True)
+    return NFArch(**{**stem, **shape, **rest, **fields})
 
 
 def _nf_resnet(**fields: Any) -> NFArch:
     """NF-ResNets, section 5.1 and Appendix A: a pre-activation ResNet; 50 unless told otherwise."""
-    stem = fields.setdefault('stem_channels', 64)
-    if is_count(stem):
-        stem = fields['stem_channels'] = (stem,)
-    defaults: dict[str, Any] = dict(
-        widths=(256, 512, 1024, 2048),
-        depths=(3, 4, 6, 3),
-        stem_strides=(2, *[1] * (len(stem) - 1)),
-        stem_kernel=7,
-        stem_pool='same',
-        strides=(1, 2, 2, 2),
-        bottleneck_ratio=0.25,
-        group_width=None,
-        final_channels=None,
-        act='relu',
-    )
-    return NFArch(**{**defaults, **fields})
+    convs = _stem(fields.pop('stem_channels', 64))
+    stem = dict(stem_channels=convs, stem_strides=(2, *[1] * (len(convs) - 1)), stem_kernel=7, stem_pool='same')
+    shape = dict(widths=(256, 512, 1024, 2048), depths=(3, 4, 6, 3), strides=(1, 2, 2, 2), bottleneck_ratio=0.25)
+    rest = dict(group_width=None, final_channels=None, act='relu')
+    return NFArch(**{**stem, **shape, **rest, **fields})
 
 
 def _nf_regnet(**fields: Any) -> NFArch:
     """NF-ResNets, section 5.2 and Appendix C: B0 unless told otherwise."""
     widths = fields.setdefault('widths', (36, 78, 156, 330))
-    stem = fields.setdefault('stem_channels', widths[0])
-    if is_count(stem):
-        stem = fields['stem_channels'] = (stem,)
-    defaults: dict[str, Any] = dict(
-        depths=(1, 3, 6, 6),
-        stem_strides=(2, *[1] * (len(stem) - 1)),
-        stem_kernel=3,
-        stem_pool=None,
-        strides=(2, 2, 2, 2),
-        bottleneck_ratio=2.25,
-        group_width=8,
-        final_channels=1280 * widths[-1] // 440,
-        act='silu',
-        attention='se',
-        inverted_bottleneck=True,
-        shortcut_pool=True,
-    )
-    return NFArch(**{**defaults, **fields})
+    convs = _stem(fields.pop('stem_channels', widths[0]))
+    stem = dict(stem_channels=convs, stem_strides=(2, *[1] * (len(convs) - 1)), stem_kernel=3, stem_pool=None)
+    shape = dict(depths=(1, 3, 6, 6), strides=(2, 2, 2, 2), bottleneck_ratio=2.25, group_width=8)
+    shape['final_channels'] = 1280 * widths[-1] // 440
+    rest = dict(act='silu', attention='se', inverted_bottleneck=True, shortcut_pool=True)
+    return NFArch(**{**stem, **shape, **rest, **fields})
 
 
 # What every model trained in timm shares: its weight standardisation with the gain inside, no SkipInit, widths in
 # multiples of 8.
-_TIMM: dict[str, Any] = dict(
-    dialect='timm', padding='symmetric', gain_in_conv=True, skip_init=False, se_divisor=8, width_divisor=8
-)
+_TIMM: dict[str, Any] = dict(dialect='timm', padding='symmetric', gain_in_conv=True, skip_init=False)
+_TIMM |= dict(se_divisor=8, width_divisor=8)
 # timm's port of the authors' F0-F6: their padding and SkipInit, but its own standardisation and the exact GELU, so
 # not the same function.
 _TIMM_PORT: dict[str, Any] = dict(dialect='timm', act='gelu_exact', se_divisor=8, width_divisor=8)
-_LIGHT: dict[str, Any] = dict(bottleneck_ratio=0.25, act='silu', **_TIMM)
 # F0+ to F7+. The first stage is one dense group of 192: with 128, F4+ would have 525.0 M parameters and 333 G
 # multiply-adds; it has the 527 M and 367 G of NFNets, Table 5, with 192.
 _PLUS: dict[str, Any] = dict(widths=(384, 768, 2048, 2048), group_width=(192, 128, 128, 128))
@@ -107,40 +74,21 @@ def _nfnet_rows() -> dict[str, NFArch]:
         (448, 576, 0.5, 15),
         (480, 608, 0.5, 15),
     )
-    for n, (train, test, dropout, magnitude) in enumerate(recipes):
-        fields: dict[str, Any] = dict(
-            depths=tuple(d * (n + 1) for d in (1, 2, 6, 3)),
-            train_size=train,
-            test_size=test,
-            dropout=dropout,
-            randaugment=magnitude,
-        )
+    for n, recipe in enumerate(recipes):
+        fields: dict[str, Any] = dict(zip(('train_size', 'test_size', 'dropout', 'randaugment'), recipe))
+        fields['depths'] = tuple(d * (n + 1) for d in (1, 2, 6, 3))
         rows[f'F{n}'] = _nfnet(**fields)
         rows[f'F{n}+'] = _nfnet(**fields, **_PLUS)
         rows[f'timm/nfnet_f{n}'] = _nfnet(**fields, **_TIMM, act='gelu_exact')
         if n < 7:
             rows[f'timm/dm_nfnet_f{n}'] = _nfnet(**fields, **_TIMM_PORT)
-    rows['L0'] = _nfnet(se_ratio=0.25, group_width=64, final_channels=2304, **_LIGHT, train_size=224, test_size=288)
+    light: dict[str, Any] = dict(bottleneck_ratio=0.25, act='silu', group_width=64, final_channels=2304, **_TIMM)
+    rows['L0'] = _nfnet(**light, se_ratio=0.25, train_size=224, test_size=288)
     for n, (train, test) in enumerate(((224, 288), (256, 320), (320, 384), (352, 448))):
-        rows[f'ECA-L{n}'] = _nfnet(
-            depths=rows[f'F{n}'].depths,
-            attention='eca',
-            group_width=64,
-            final_channels=3072 if n else 2304,
-            **_LIGHT,
-            train_size=train,
-            test_size=test,
-        )
-    rows['timm/test_nfnet'] = _nfnet(
-        **_SMALL,
-        stem_channels=128,
-        se_ratio=0.25,
-        group_width=8,
-        final_channels=192,
-        **_LIGHT,
-        train_size=160,
-        test_size=160,
-    )
+        fields = dict(depths=rows[f'F{n}'].depths, attention='eca', train_size=train, test_size=test)
+        rows[f'ECA-L{n}'] = _nfnet(**{**light, 'final_channels': 3072 if n else 2304, **fields})
+    fields = dict(**_SMALL, stem_channels=128, se_ratio=0.25, group_width=8, final_channels=192)
+    rows['timm/test_nfnet'] = _nfnet(**{**light, **fields}, train_size=160, test_size=160)
     # Ours, for demos and quick tests on a CPU.
     rows['nano'] = _nfnet(**_SMALL, stem_channels=(8, 16, 16, 32), group_width=16, train_size=128, test_size=128)
     return rows
@@ -178,16 +126,13 @@ def _nf_regnet_rows() -> dict[str, NFArch]:
         ((104, 232, 456, 968), (4, 11, 22, 22), 600, 672, 0.5),
     )
     rows = {}
-    for n, (widths, depths, train, test, dropout) in enumerate(table):
+    for n, (full, depths, train, test, dropout) in enumerate(table):
         fields: dict[str, Any] = dict(depths=depths, train_size=train, test_size=test, dropout=dropout)
-        rows[f'B{n}'] = _nf_regnet(widths=tuple(int(w * 0.75) for w in widths), **fields)
+        rows[f'B{n}'] = _nf_regnet(widths=tuple(int(w * 0.75) for w in full), **fields)
         if n < 6:
-            rows[f'timm/nf_regnet_b{n}'] = _nf_regnet(
-                widths=tuple(round_to_multiple(w * 0.75, 8) for w in widths),
-                final_channels=round_to_multiple(1280 * widths[-1] // 440 * 0.75, 8),
-                **_TIMM,
-                **fields,
-            )
+            widths = tuple(round_to_multiple(w * 0.75, 8) for w in full)
+            final = round_to_multiple(1280 * full[-1] // 440 * 0.75, 8)
+            rows[f'timm/nf_regnet_b{n}'] = _nf_regnet(widths=widths, final_channels=final, **_TIMM, **fields)
     return rows
 
 
@@ -264,8 +209,7 @@ def find_network(name: str) -> Network:
     for network in _NETWORKS:
         if wanted in (network.key.lower(), network.old_name):
             return network
-    hint = did_you_mean(name, known, count=3, cutoff=0.4)
-    raise UserError(f'backbone {name!r} is unknown.{hint} Known: {", ".join(known)}')
+    raise UserError(_unknown('backbone', name, known, hints=3))
 
 
 def resolve_arch(family: str, arch: str | Mapping[str, Any] | NFArch) -> NFArch:
@@ -316,5 +260,6 @@ def resolve_arch(family: str, arch: str | Mapping[str, Any] | NFArch) -> NFArch:
     return build(**fields)
 
 
-def _unknown(what: str, value: Any, known: Iterable[str]) -> str:
-    return f'{what} {value!r} is unknown.{did_you_mean(value, known, cutoff=0.4)} Known: {", ".join(known)}'
+def _unknown(what: str, value: Any, known: Collection[str], hints: int = 1) -> str:
+    hint = did_you_mean(value, known, count=hints, cutoff=0.4)
+    return f'{what} {value!r} is unknown.{hint} Known: {", ".join(known)}'

@@ -27,15 +27,8 @@ class Stem(nn.Module):
         for i, (channels, stride) in enumerate(zip(arch.stem_channels, arch.stem_strides)):
             # the image is at unit variance as it comes; timm's dialect scales every conv all the same
             scale = gain if i > 0 or arch.gain_in_conv else 1.0
-            conv = WSConv2d(
-                in_channels,
-                channels,
-                arch.stem_kernel,
-                stride,
-                input_scale=scale,
-                dialect=arch.dialect,
-                padding=arch.padding,
-            )
+            kernel = arch.stem_kernel
+            conv = WSConv2d(in_channels, channels, kernel, stride, 1, 1, scale, arch.dialect, arch.padding)
             setattr(self, f'conv{i}', conv)
             in_channels = channels
 

@@ -67,12 +67,8 @@ class NFArch:
         for name in ('bottleneck_ratio', 'se_ratio'):
             value = getattr(self, name)
             self._check(name, isinstance(value, (int, float)) and 0 < value < 100, 'a positive number')
-        for name, choices in (
-            ('attention', ('se', 'eca', None)),
-            ('stem_pool', (*PADDINGS, None)),
-            ('dialect', DIALECTS),
-            ('padding', PADDINGS),
-        ):
+        known = dict(attention=('se', 'eca', None), stem_pool=(*PADDINGS, None), dialect=DIALECTS, padding=PADDINGS)
+        for name, choices in known.items():
             self._check(name, getattr(self, name) in choices, f'one of {choices}')
         for name in ('inverted_bottleneck', 'extra_conv', 'shortcut_pool', 'skip_init', 'gain_in_conv'):
             self._check(name, isinstance(getattr(self, name), bool), 'True or False')

@@ -18,13 +18,24 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tupl
     return total // 2, total - total // 2
 
 
+def pad_same(
+    x: Tensor, kernel: int, stride: int, dilation: int = 1, value: float = 0
+) -> tuple[Tensor, tuple[int, int]]:
+    """What to give to an operation for SAME padding: (N, C, H, W), padded if need be, and the (height, width) padding.
+
+    The operation pads by itself where both sides are alike, which spares a copy.
+    """
+    top, bottom = same_padding(x.shape[-2], kernel, stride, dilation)
+    left, right = same_padding(x.shape[-1], kernel, stride, dilation)
+    if (top, left) == (bottom, right):
+        return x, (top, left)
+    return F.pad(x, (left, right, top, bottom), value=value), (0, 0)
+
+
 def max_pool2d_same(x: Tensor, kernel: int = 3, stride: int = 2) -> Tensor:
     """Max pooling with SAME padding: (N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride))."""
-    top, bottom = same_padding(x.shape[-2], kernel, stride)
-    left, right = same_padding(x.shape[-1], kernel, stride)
-    if (top, left) == (bottom, right):
-        return F.max_pool2d(x, kernel, stride, (top, left))
-    return F.max_pool2d(F.pad(x, (left, right, top, bottom), value=float('-inf')), kernel, stride)
+    x, padding = pad_same(x, kernel, stride, value=float('-inf'))
+    return F.max_pool2d(x, kernel, stride, padding)
 
 
 def avg_pool2d_same(x: Tensor, stride: int = 2) -> Tensor:

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from nfnet_mm.errors import UserError
 
-from .padding import same_padding
+from .padding import pad_same
 
 try:
     from torch.compiler import is_compiling
@@ -137,9 +137,8 @@ class WSConv2d(nn.Conv2d):
         if padding not in PADDINGS:
             raise UserError(f'padding={padding!r} is not one of {PADDINGS}')
         # With stride 1 and an odd kernel both rules are the same fixed padding, known here and now.
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, dilation * (kernel_size - 1) // 2, dilation, groups
-        )
+        both = dilation * (kernel_size - 1) // 2
+        super().__init__(in_channels, out_channels, kernel_size, stride, both, dilation, groups)
         self.pad_same = padding == 'same' and (stride > 1 or kernel_size % 2 == 0)
         self.dialect = dialect
         self.input_scale = input_scale
@@ -158,14 +157,9 @@ class WSConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         """The conv of ``x``; ``scale``, a 0-d tensor, multiplies the whole output through weight and bias."""
-        padding: str | int | tuple[int, ...] = self.padding
+        padding: str | tuple[int, ...] = self.padding
         if self.pad_same:
-            (k, _), (s, _), (d, _) = self.kernel_size, self.stride, self.dilation
-            top, bottom = same_padding(x.shape[-2], k, s, d)
-            left, right = same_padding(x.shape[-1], k, s, d)
-            padding = (top, left)
-            if (top, left) != (bottom, right):
-                x, padding = F.pad(x, (left, right, top, bottom)), 0
+            x, padding = pad_same(x, self.kernel_size[0], self.stride[0], self.dilation[0])
         bias = self.bias if scale is None or self.bias is None else self.bias * scale
         return F.conv2d(x, self.standardized_weight(scale), bias, self.stride, padding, self.dilation, self.groups)
 
