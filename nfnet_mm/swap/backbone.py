@@ -4,7 +4,7 @@ import copy
 from dataclasses import dataclass, field
 from typing import Any
 
-from nfnet_mm.errors import UserError
+from nfnet_mm.errors import UserError, short
 from nfnet_mm.models.backbones.arch import Network
 
 from .rewire import Levels, modules, rewire, rewire_bisenet, rewire_head
@@ -30,12 +30,6 @@ NEAREST = {
 }
 _BACKBONE_OPTIONS = (*CARRIED, *STAGES, *SHAPE, *BLOCKS, *MOOT, *NEAREST, *EXTRAS, 'stage_with_dcn')
 _SHARED_HEAD_OPTIONS = ('type', 'depth', 'stage', 'stride', 'dilation', 'with_cp', 'dcn', *MOOT)
-
-
-def brief(value: Any) -> str:
-    """A checkpoint, or any value, in at most 60 characters."""
-    text = str(value.get('checkpoint', value) if isinstance(value, dict) else value)
-    return text if len(text) < 60 else f'{text[:57]}...'
 
 
 def _expansion(resnet: dict[str, Any]) -> int:
@@ -128,7 +122,7 @@ class Swap:
                 raise UserError(f'{path}.{key}={old[key]!r} has no counterpart in {name}')
         for key, what in EXTRAS.items():
             if old.get(key):
-                lost, value = f'{path}.{key} ({what}) has no counterpart in {name}', brief(str(old[key]))
+                lost, value = f'{path}.{key} ({what}) has no counterpart in {name}', short(old[key])
                 if self.strict:
                     raise UserError(f'{lost}: {value}; without --strict it is left out')
                 self.notes.warn(f'{lost} and is left out: {value}')

@@ -96,25 +96,18 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _literal(value: Any) -> str:
-    """``repr`` as a config file can have it, in which ``inf`` and ``nan`` are no names."""
-    if isinstance(value, dict):
-        return '{' + ', '.join(f'{key!r}: {_literal(item)}' for key, item in value.items()) + '}'
-    if type(value) in (list, tuple):
-        inside = ', '.join(map(_literal, value)) + (',' if type(value) is tuple and len(value) == 1 else '')
-        return f'[{inside}]' if type(value) is list else f'({inside})'
-    return repr(value) if not isinstance(value, float) or math.isfinite(value) else f"float('{value}')"
-
-
 def config_text(value: Any, indent: int = 0, columns: int = 120) -> str:
     """A value as Python in the style of config files, at most 120 columns where that is possible.
 
     Example:
-        >>> print(config_text(dict(type='FPN', in_channels=[256, 512], a_b={'x.y': 1})))
-        dict(type='FPN', in_channels=[256, 512], a_b={'x.y': 1})
+        >>> print(config_text(dict(necks=[dict(type='FPN', in_channels=(256,))], a_b={'x.y': 1})))
+        dict(necks=[dict(type='FPN', in_channels=(256,))], a_b={'x.y': 1})
     """
-    if not isinstance(value, dict) or not value:
-        return _literal(value) if value != {} else 'dict()'
+    if type(value) in (list, tuple):
+        inside = ', '.join(config_text(item, 0, 10**9) for item in value)
+        return f'[{inside}]' if type(value) is list else f'({inside},)' if len(value) == 1 else f'({inside})'
+    if not isinstance(value, dict):  # inf and nan are no names in a config file
+        return repr(value) if not isinstance(value, float) or math.isfinite(value) else f"float('{value}')"
     named = all(isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key) for key in value)
     opening, closing = ('dict(', ')') if named else ('{', '}')
     pairs = [(f'{key}=' if named else f'{key!r}: ', item) for key, item in value.items()]

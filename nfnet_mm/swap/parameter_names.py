@@ -4,7 +4,7 @@ mmengine's ``custom_keys`` are parts of parameter names; of those that a name co
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -131,11 +131,13 @@ def translate_keys(keys: dict[str, Any], parts: Sequence[Swapped], place: str = 
     old = [pair for part in parts for pair in part.old_names()]
     new = [name for part in parts for name in part.new_names()]
     inside = tuple(f'{where}.' for part in parts for where in part.places)
-    order = _ordered(keys)
-    won: dict[str, list[bool]] = {key: [] for key in keys}  # for each parameter it decides: is it a norm layer's?
+    # Of each key, in the order tried: for each parameter that it decides, whether it is a norm layer's.
+    won: dict[str, list[bool]] = {key: [] for key in _ordered(keys)}
     for name, norm in old:
-        if matching := [key for key in order if key in name]:
-            won[matching[0]].append(norm)
+        for key in won:
+            if key in name:
+                won[key].append(norm)
+                break
     result: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for key, value in keys.items():
@@ -170,34 +172,23 @@ def translate_keys(keys: dict[str, Any], parts: Sequence[Swapped], place: str = 
                 notes.warn(f'{key!r} and {origin[text]!r} both become {text!r}, with the settings of the latter')
             else:
                 result[text], origin[text] = value, key
+    # What wins now and did not before: (key, the key that it wins over or None), and the first such parameter.
     surprises: dict[tuple[str, str | None], str] = {}
-    for key, other, name in _surprises(result, origin, order, won, new):
-        surprises.setdefault((key, other), name)
-    for (key, other), name in surprises.items():
-        if other is None:
-            notes.warn(f'{key!r} decided nothing in the ResNet, and does in the new network, for example for {name!r}')
-        else:
-            notes.warn(
-                f'{key!r} now wins over {other!r}, for example for {name!r}, where '
-                f'{origin[other]!r} won over {origin[key]!r}: state what you want'
-            )
-    return result, notes
-
-
-def _surprises(
-    keys: Mapping[str, Any],
-    origin: Mapping[str, str],
-    order: Sequence[str],
-    won: Mapping[str, Sequence[bool]],
-    new: Sequence[str],
-) -> Iterator[tuple[str, str | None, str]]:
-    """(key, the key that it now wins over or None, for which parameter) of what wins now and did not before."""
-    ranked = _ordered(keys)
+    ranked, order = _ordered(result), list(won)
     for name in new:
         matching = [key for key in ranked if key in name]
         if matching and not won[origin[matching[0]]]:
-            yield matching[0], None, name
+            surprises.setdefault((matching[0], None), name)
         for other in matching[1:]:
             first, second = origin[matching[0]], origin[other]
-            if order.index(first) > order.index(second) and keys[other] != keys[matching[0]]:
-                yield matching[0], other, name
+            if order.index(first) > order.index(second) and result[other] != result[matching[0]]:
+                surprises.setdefault((matching[0], other), name)
+    for (key, beaten), name in surprises.items():
+        if beaten is None:
+            notes.warn(f'{key!r} decided nothing in the ResNet, and does in the new network, for example for {name!r}')
+        else:
+            notes.warn(
+                f'{key!r} now wins over {beaten!r}, for example for {name!r}, where '
+                f'{origin[beaten]!r} won over {origin[key]!r}: state what you want'
+            )
+    return result, notes

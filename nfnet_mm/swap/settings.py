@@ -100,17 +100,14 @@ def set_agc(cfg: dict[str, Any], clipping: float, notes: Notes) -> None:
     Raises:
         UserError: the wrapper, its constructor or its options have no counterpart, or ``clipping`` is not positive.
     """
-    try:
-        check_agc(clipping, 1e-3)
-    except ValueError as error:
-        raise UserError(error) from error
+    check_agc(clipping, 1e-3)
     wrapper = cfg.get('optim_wrapper')
     if wrapper is None:
         notes.add('the config has no optim_wrapper: none to replace')
         return
     kind = _unscoped(wrapper.get('type', 'OptimWrapper'))
     if kind not in (*WITH_AGC, *WITH_AGC.values()):
-        raise UserError(f'optim_wrapper.type={kind!r} has no twin with AGC; {", ".join(WITH_AGC)} have')
+        raise UserError(f'optim_wrapper.type={kind!r} has no form with AGC; {", ".join(WITH_AGC)} have')
     builder = _unscoped(wrapper.get('constructor'))
     if builder not in (None, 'DefaultOptimWrapperConstructor', 'nfnet_mm.NFOptimWrapperConstructor'):
         raise UserError(

@@ -7,10 +7,10 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
-from nfnet_mm.errors import UserError
+from nfnet_mm.errors import UserError, short
 from nfnet_mm.models.backbones.arch import Network, find_network, network_names
 
-from .backbone import Swap, brief
+from .backbone import Swap
 from .parameter_names import swapped_parts
 from .settings import set_agc, set_module_names, set_normalisation, set_parameter_names
 from .tree import Item, Notes, module_type, of_no_teacher, type_name, walk
@@ -132,13 +132,9 @@ def _resnets(model: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _batch_norms(model: dict[str, Any]) -> list[str]:
     """The modules that state a BatchNorm, those of one list together."""
-    return sorted(
-        {
-            '.'.join(part for part in item.where.split('.') if not part.isdecimal()) or 'model'
-            for item in walk(model)
-            if item.key == 'norm_cfg' and any(name in type_name(item.value) for name in ('BN', 'BatchNorm'))
-        }
-    )
+    norms = [(item.where, type_name(item.value)) for item in walk(model) if item.key == 'norm_cfg']
+    places = [where.split('.') for where, kind in norms if 'BN' in kind or 'BatchNorm' in kind]
+    return sorted({'.'.join(part for part in place if not part.isdecimal()) or 'model' for place in places})
 
 
 def _no_resnet(hosts: list[Item], model: dict[str, Any]) -> str:
@@ -165,7 +161,8 @@ def _drop_weights_around(host: Item, model: dict[str, Any], notes: Notes) -> Non
             value = item.value.get(option)
             if value and (option == 'pretrained' or 'checkpoint' in str(value)):
                 item.value[option] = None
-                notes.add(f'{item.path}.{option} = {brief(value)} dropped')
+                what = value.get('checkpoint', value) if isinstance(value, dict) else value
+                notes.add(f'{item.path}.{option} = {short(what)} dropped')
 
 
 def _leave_the_run(cfg: dict[str, Any], notes: Notes) -> None:

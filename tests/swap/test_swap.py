@@ -717,7 +717,7 @@ def test_extras_are_left_out_with_a_warning_or_refused(options, what):
         ),
         (
             lambda cfg: cfg['optim_wrapper'].update(type='OptimWrapperDict'),
-            "type='OptimWrapperDict' has no twin with AGC",
+            "type='OptimWrapperDict' has no form with AGC",
         ),
         (
             lambda cfg: cfg['optim_wrapper'].update(constructor='LayerDecay'),
@@ -730,7 +730,7 @@ def test_extras_are_left_out_with_a_warning_or_refused(options, what):
             ),
             "multiplies the weight decay, which optimizer={'type': 'AdamW'} does not state: add weight_decay to it",
         ),
-        (lambda cfg: cfg['optim_wrapper'].update(type='mine.OptimWrapper'), "type='mine.OptimWrapper' has no twin"),
+        (lambda cfg: cfg['optim_wrapper'].update(type='mine.OptimWrapper'), "type='mine.OptimWrapper' has no form"),
     ],
 )
 def test_configs_refused(change, message):
