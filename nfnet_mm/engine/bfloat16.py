@@ -10,18 +10,10 @@ import torch
 from torch import Tensor, nn
 
 # Told by where a module's class, or a base of it, is defined, since this package must not import the frameworks.
-_OPERATORS = (
-    'mmcv.ops.',
-    'mmdet.models.roi_heads.roi_extractors.',
-    'mmdet.models.dense_heads.tood_head.',
-)  # which calls an operator as a function
+# TOOD's head is an operator here, since it calls one as a function.
+_OPERATORS = ('mmcv.ops.', 'mmdet.models.roi_heads.roi_extractors.', 'mmdet.models.dense_heads.tood_head.')
 _NO_OPERATORS = 'mmcv.ops.merge_cells.'  # convs and sums only
-_HEADS = (
-    'mmdet.models.dense_heads.',
-    'mmdet.models.roi_heads.',
-    'mmdet.models.seg_heads.',
-    'mmdet.models.tracking_heads.',
-)
+_HEADS = tuple(f'mmdet.models.{kind}_heads.' for kind in ('dense', 'roi', 'seg', 'tracking'))
 
 _suspensions: list[torch.autocast] = []  # of the operators being computed, the innermost last
 
@@ -33,14 +25,12 @@ def keep_boxes_in_float32(model: nn.Module) -> None:
     """
     for module in model.modules():
         places = [f'{base.__module__}.' for base in type(module).__mro__]
+        answers = any(place.startswith(_HEADS) for place in places)
         if any(place.startswith(_OPERATORS) and not place.startswith(_NO_OPERATORS) for place in places):
             if _suspend_autocast not in module._forward_pre_hooks.values():
                 module.register_forward_pre_hook(_suspend_autocast, with_kwargs=True)
                 module.register_forward_hook(_resume_autocast, always_call=True)
-        elif (
-            any(place.startswith(_HEADS) for place in places)
-            and _answer_in_float32 not in module._forward_hooks.values()
-        ):
+        elif answers and _answer_in_float32 not in module._forward_hooks.values():
             module.register_forward_hook(_answer_in_float32)
 
 

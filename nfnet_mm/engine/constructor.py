@@ -22,17 +22,8 @@ from nfnet_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from .bfloat16 import keep_boxes_in_float32
 from .optim_wrapper import AGCOptimWrapper
 
-_KNOWN = (
-    'custom_keys',
-    'bias_lr_mult',
-    'bias_decay_mult',
-    'norm_decay_mult',
-    'dwconv_decay_mult',
-    'flat_decay_mult',
-    'bypass_duplicate',
-    'dcn_offset_lr_mult',
-    'agc_exclude',
-)
+_MULTIPLIERS = ('bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult', 'flat_decay_mult')
+_KNOWN = ('custom_keys', *_MULTIPLIERS, 'bypass_duplicate', 'dcn_offset_lr_mult', 'agc_exclude')
 # A plain classifier's last weight; it is called so nowhere else.
 _CLASSIFIER = 'head.fc.weight'
 # The bases of mmpretrain's classification heads, by name, since this package must not import them here.
@@ -99,16 +90,12 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         excluded = self._excluded(model)
         if isinstance(wrapper, AGCOptimWrapper):
             wrapper.bind(model, excluded.values())
-            print_log(
-                f'AGC clips every weight but {some(excluded, limit=12)}'
-                if excluded
-                else 'AGC clips every weight, the last layers too: paramwise_cfg.agc_exclude names exceptions',
-                logger='current',
-            )
+            but = f' but {some(excluded, limit=12)}'
+            none = ', the last layers too: paramwise_cfg.agc_exclude names exceptions'
+            print_log(f'AGC clips every weight{but if excluded else none}', 'current')
         elif self.agc_exclude:
-            raise ValueError(
-                f'agc_exclude={self.agc_exclude} goes with an AGC wrapper, not with {type(wrapper).__name__}'
-            )
+            kind = type(wrapper).__name__
+            raise ValueError(f'agc_exclude={self.agc_exclude} goes with an AGC wrapper, not with {kind}')
         elif getattr(wrapper, 'cast_dtype', None) is torch.bfloat16:
             keep_boxes_in_float32(model)
         return wrapper
@@ -118,11 +105,8 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         names = [name for name, _ in _visited(model)]
         for key in self.paramwise_cfg.get('custom_keys', {}):
             if not any(key in name for name in names):
-                print_log(
-                    f'paramwise_cfg.custom_keys {key!r} matches no parameter of {type(model).__name__}',
-                    logger='current',
-                    level=logging.WARNING,
-                )
+                message = f'paramwise_cfg.custom_keys {key!r} matches no parameter of {type(model).__name__}'
+                print_log(message, 'current', logging.WARNING)
 
     def _merged(self, params: list[dict], model: nn.Module) -> list[dict]:
         """One group for each setting, in the order of first appearance; each parameter once."""
@@ -141,9 +125,9 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             options = {key: value for key, value in group.items() if key != 'params'}
             if param in seen:
                 self._check_same(param, seen[param], options, model)
-                continue
-            seen[param] = options
-            merged.setdefault(repr(sorted(options.items())), dict(params=[], **options))['params'].append(param)
+            else:
+                seen[param] = options
+                merged.setdefault(repr(sorted(options.items())), dict(params=[], **options))['params'].append(param)
         return list(merged.values())
 
     def _optimizer(self) -> Callable | None:
@@ -155,13 +139,8 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def _check_same(self, param: Tensor, first: dict, other: dict, model: nn.Module) -> None:
         """Raise ValueError unless a shared parameter has the same settings under each of its names."""
-        defaults = {
-            **{key: value for key, value in self.optimizer_cfg.items() if key != 'type'},
-            'lr_mult': None,
-            'decay_mult': None,
-        }  # what these two did is in lr and weight_decay
-        for key in sorted({*first, *other} - {'lr_mult', 'decay_mult'}):
-            values = [options.get(key, defaults.get(key)) for options in (first, other)]
+        for key in sorted({*first, *other} - {'lr_mult', 'decay_mult'}):  # what these did is in lr and weight_decay
+            values = [options.get(key, self.optimizer_cfg.get(key)) for options in (first, other)]
             if values[0] != values[1]:
                 names = [name.lstrip('.') for name, p in _visited(model) if p is param]
                 raise ValueError(
@@ -177,10 +156,8 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         for pattern in self.agc_exclude:
             hits = {name: p for name, p in model.named_parameters(remove_duplicate=False) if fnmatchcase(name, pattern)}
             if not hits:
-                near = difflib.get_close_matches(pattern, named, n=3, cutoff=0.3)
-                raise ValueError(
-                    f'agc_exclude={pattern!r} matches no parameter; near ones: {", ".join(near) or "none"}'
-                )
+                near = ', '.join(difflib.get_close_matches(pattern, named, n=3, cutoff=0.3))
+                raise ValueError(f'agc_exclude={pattern!r} matches no parameter; near ones: {near or "none"}')
             excluded.update(hits)
         return excluded
 

@@ -177,7 +177,7 @@ class AGCOptimWrapper(OptimWrapper):
                 ' Nor does it know the model (no step was taken in optim_context), so the units of transposed convs '
                 'are taken along their first axis, which is their input.'
             )
-        print_log(message, logger='current', level=logging.WARNING)
+        print_log(message, 'current', logging.WARNING)
 
     def _skip(self, culprit: Tensor, grad: Tensor) -> None:
         """Count and report a step that is not taken; stop training after too many in a row."""
@@ -190,12 +190,10 @@ class AGCOptimWrapper(OptimWrapper):
             f'non-finite gradient, first in {name} ({bad.numel()} of {culprit.numel()} values, e.g. '
             f'{bad[0].item()}): step skipped, {self._nonfinite_in_a_row} in a row, {self.skipped_steps} in all'
         )
-        print_log(message, logger='current', level=logging.WARNING)
+        print_log(message, 'current', logging.WARNING)
         if self._nonfinite_in_a_row >= self.max_nonfinite_steps:
-            raise FloatingPointError(
-                f'{message}. Training stops here: max_nonfinite_steps={self.max_nonfinite_steps}. '
-                'The weights are still finite.'
-            )
+            limit = f'max_nonfinite_steps={self.max_nonfinite_steps}'
+            raise FloatingPointError(f'{message}. Training stops here: {limit}. The weights are still finite.')
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -278,10 +276,8 @@ def _check_dtype(dtype: str | torch.dtype | None, on_cpu: bool) -> torch.dtype |
             f"AmpAGCOptimWrapper dtype={dtype!r} must be 'float16' or 'bfloat16'; AGCOptimWrapper trains in float32"
         )
     if on_cpu and chosen is torch.float16:
-        raise ValueError(
-            f'AmpAGCOptimWrapper dtype={dtype!r} needs an accelerator, and this machine shows none: on a '
-            "CPU autocast takes 'bfloat16'"
-        )
+        why = "needs an accelerator, and this machine shows none: on a CPU autocast takes 'bfloat16'"
+        raise ValueError(f'AmpAGCOptimWrapper dtype={dtype!r} {why}')
     return chosen
 
 
@@ -291,17 +287,12 @@ def _scaler_options(loss_scale: str | float | dict[str, Any]) -> dict[str, Any]:
         return {}
     if isinstance(loss_scale, (int, float)) and not isinstance(loss_scale, bool) and 0 < loss_scale < math.inf:
         return dict(init_scale=float(loss_scale))
+    what, known = 'AmpAGCOptimWrapper loss_scale', ', '.join(_SCALER_OPTIONS)
     if not isinstance(loss_scale, dict):
-        raise ValueError(
-            f"AmpAGCOptimWrapper loss_scale={loss_scale!r} must be 'dynamic', a positive number, or a dict of "
-            f'{", ".join(_SCALER_OPTIONS)}'
-        )
+        raise ValueError(f"{what}={loss_scale!r} must be 'dynamic', a positive number, or a dict of {known}")
     for key in loss_scale:
         if key not in _SCALER_OPTIONS:
-            raise ValueError(
-                f"AmpAGCOptimWrapper loss_scale key {key!r} is unknown; torch's GradScaler takes "
-                f'{", ".join(_SCALER_OPTIONS)}'
-            )
+            raise ValueError(f"{what} key {key!r} is unknown; torch's GradScaler takes {known}")
     return loss_scale
 
 

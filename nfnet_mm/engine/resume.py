@@ -16,10 +16,7 @@ from mmengine.runner import Runner
 
 from nfnet_mm.errors import UserError, some
 
-_INSTEAD = (
-    'Resume with what it was trained with, on any number of devices, or begin a new run from its weights: '
-    'load_from=<the checkpoint> and resume=False'
-)
+_INSTEAD = 'Resume with what it was trained with, on any number of devices, or begin a new run from its weights'
 _NO_SETTINGS = ('type', 'last_step', 'verbose')  # of a scheduler
 
 
@@ -93,16 +90,16 @@ def check_resumed(runner: Runner, checkpoint: Mapping[str, Any], settings: Mappi
         UserError: what differs, as in the checkpoint and as in the config, and what to do.
     """
     if 'ema_state_dict' in checkpoint and not any(isinstance(hook, EMAHook) for hook in runner.hooks):
-        raise UserError(
-            'cannot resume: the checkpoint is of a run with a moving average, which is what it holds as '
-            "the model's weights, and the config has no EMAHook. Add the hook, or begin a new run from the "
-            'averaged weights: load_from=<the checkpoint> and resume=False'
+        _refuse(
+            "the checkpoint is of a run with a moving average, which is what it holds as the model's weights, and the "
+            'config has no EMAHook',
+            'Add the hook, or begin a new run from the averaged weights',
         )
     if 'optimizer' not in checkpoint and checkpoint.get('param_schedulers'):
-        raise UserError(
-            'cannot resume: the checkpoint was saved without the state of its optimizer, and its schedules '
-            'would go on from the initial rates. Begin a new run from its weights: load_from=<the '
-            'checkpoint> and resume=False'
+        _refuse(
+            'the checkpoint was saved without the state of its optimizer, and its schedules would go on from the '
+            'initial rates',
+            'Begin a new run from its weights',
         )
     old = checkpoint.get('meta') or {}
     groups = (checkpoint.get('optimizer') or {}).get('param_groups') or []
@@ -113,8 +110,8 @@ def check_resumed(runner: Runner, checkpoint: Mapping[str, Any], settings: Mappi
     _configured_options(runner, groups, settings, old)
 
 
-def _refuse(what: str) -> NoReturn:
-    raise UserError(f'cannot resume: {what}. {_INSTEAD}')
+def _refuse(what: str, instead: str = _INSTEAD) -> NoReturn:
+    raise UserError(f'cannot resume: {what}. {instead}: load_from=<the checkpoint> and resume=False')
 
 
 def _same_parameters(settings: Mapping[str, Any], old: Mapping[str, Any]) -> None:
@@ -167,18 +164,13 @@ def _same_epochs(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
     if isinstance(built, list) and isinstance(states, list):
         for i, (scheduler, state) in enumerate(zip(built, states)):
             if scheduler.end != state.get('end', scheduler.end):
-                print_log(
-                    f'param_scheduler.{i} ({type(scheduler).__name__}) ends at {state["end"]} as in the '
-                    f'checkpoint, not at {scheduler.end}: an epoch has another number of iterations now (other '
-                    'devices, batch size or data)',
-                    logger='current',
-                    level=logging.WARNING,
-                )
+                ends = f'ends at {state["end"]} as in the checkpoint, not at {scheduler.end}'
+                why = 'an epoch has another number of iterations now (other devices, batch size or data)'
+                what = f'param_scheduler.{i} ({type(scheduler).__name__})'
+                print_log(f'{what} {ends}: {why}', 'current', logging.WARNING)
 
 
-def _configured_options(
-    runner: Runner, groups: list[dict], settings: Mapping[str, Any], old: Mapping[str, Any]
-) -> None:
+def _configured_options(runner: Runner, groups: list[dict], settings: Mapping, old: Mapping) -> None:
     if 'group_options' not in old:
         return
     built = runner.optim_wrapper.optimizer.param_groups
@@ -191,10 +183,6 @@ def _configured_options(
                     f'{key}, which a scheduler changes, begins at {new[key]} in the config '
                     f'and at {was[key]} in the checkpoint, which would win without a word'
                 )
-            print_log(
-                f'resuming with {key}={new[key]} of the config for {len(group["params"])} parameters; the '
-                f'checkpoint had {was[key]}',
-                logger='current',
-                level=logging.WARNING,
-            )
+            whose = f'of the config for {len(group["params"])} parameters; the checkpoint had {was[key]}'
+            print_log(f'resuming with {key}={new[key]} {whose}', 'current', logging.WARNING)
             state[key] = group[key]

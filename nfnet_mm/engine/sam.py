@@ -50,31 +50,26 @@ def part_of(data: Any, batch: int, kept: Sequence[int]) -> Any:
     """
     if isinstance(data, Tensor) and data.dim():
         if len(data) != batch:
-            raise ValueError(
-                f'SAMHook cannot take a part of a tensor of shape {tuple(data.shape)} in a batch of '
-                f'{batch} samples; fraction=1 takes the whole batch'
-            )
+            what = f'a part of a tensor of shape {tuple(data.shape)} in a batch of {batch} samples'
+            raise ValueError(f'SAMHook cannot take {what}; fraction=1 takes the whole batch')
         return data[list(kept)]
     if isinstance(data, Mapping):
         return {key: part_of(value, batch, kept) for key, value in data.items()}
     if isinstance(data, (list, tuple)):
         if len(data) == batch and not _are_views(data, batch):
-            items = [data[i] for i in kept]
-            return copied(tuple(items) if isinstance(data, tuple) else items)
-        parts = [part_of(value, batch, kept) for value in data]
+            parts = [copied(data[i]) for i in kept]
+        else:
+            parts = [part_of(value, batch, kept) for value in data]
         return tuple(parts) if isinstance(data, tuple) else parts
     return data
 
 
 def _are_views(data: Sequence, batch: int) -> bool:
     """Whether a list as long as the batch holds views of it and not its samples."""
-    if not all(
-        isinstance(item, (Tensor, list, tuple))
-        and not (isinstance(item, Tensor) and item.dim() in (0, 3))
-        and len(item) == batch
-        for item in data
-    ):
-        return False
+    for item in data:
+        known = item.dim() not in (0, 3) if isinstance(item, Tensor) else isinstance(item, (list, tuple))
+        if not known or len(item) != batch:
+            return False
     if all(isinstance(item, Tensor) and item.dim() > 3 for item in data):
         return True
     item = data[0]
@@ -214,10 +209,8 @@ class SAMHook(Hook):
         self.after_train(runner)
         model, wrapper = runner.model, runner.optim_wrapper
         if isinstance(wrapper, OptimWrapperDict):
-            raise RuntimeError(
-                f'SAMHook goes with one optimizer, not with those of an OptimWrapperDict '
-                f'({", ".join(wrapper.optim_wrappers)})'
-            )
+            several = ', '.join(wrapper.optim_wrappers)
+            raise RuntimeError(f'SAMHook goes with one optimizer, not with those of an OptimWrapperDict ({several})')
         if is_model_wrapper(model):
             if not isinstance(model, DistributedDataParallel):
                 raise RuntimeError(
@@ -225,16 +218,7 @@ class SAMHook(Hook):
                     'whole gradient. Use DistributedDataParallel.'
                 )
             model = model.module
-        self._install(model, wrapper)
 
-    def after_train(self, runner: Runner) -> None:
-        self._restore()
-        self._installed.close()
-
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        self._restore()  # for a model that computed a loss and then took no step
-
-    def _install(self, model: BaseModel, wrapper: OptimWrapper) -> None:
         # plain functions, so that a deep copy of the model shares the hook instead of copying what it refers to
         def before_forward(called: BaseModel, args: tuple, kwargs: dict[str, Any]) -> None:
             if called is model and model.training and kwargs.get('mode') == 'loss' and torch.is_grad_enabled():
@@ -250,6 +234,13 @@ class SAMHook(Hook):
 
         self._installed.callback(model.register_forward_pre_hook(before_forward, with_kwargs=True).remove)
         self._installed.callback(around_backward(wrapper, check_moved, self._restore))
+
+    def after_train(self, runner: Runner) -> None:
+        self._restore()
+        self._installed.close()
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        self._restore()  # for a model that computed a loss and then took no step
 
     def _ascend(self, model: BaseModel, args: tuple, kwargs: dict[str, Any], scaler: Any) -> None:
         part, named_part = self._part(model, args, kwargs)
@@ -292,10 +283,7 @@ class SAMHook(Hook):
         if not batch or n == batch:
             return copied(args), copied(kwargs)
         kept = [i * batch // n for i in range(n)]
-        return (
-            [part_of(value, batch, kept) for value in args],
-            {key: part_of(value, batch, kept) for key, value in kwargs.items()},
-        )
+        return [part_of(value, batch, kept) for value in args], part_of(kwargs, batch, kept)
 
     def _restore(self) -> None:
         if self._saved:

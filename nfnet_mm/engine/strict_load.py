@@ -27,11 +27,11 @@ class StrictLoadHook(ResumeHook):
     checkpoint's, too (see :func:`~.resume.check_resumed`).
 
     Args:
-        allow_missing: Warn instead, as for a checkpoint that holds more, or less, than the model by intention. One that
+        allow_missing: warn instead, as for a checkpoint that holds more, or less, than the model by intention. One that
             holds nothing of it stays an error.
 
     Raises:
-        UserError: The checkpoint is not of this model; one line that names the weights.
+        UserError: the checkpoint is not of this model; one line that names the weights.
     """
 
     def __init__(self, allow_missing: bool = False):
@@ -50,11 +50,9 @@ class StrictLoadHook(ResumeHook):
                 raise UserError(message)
             # Resuming, the optimizer's state tells a parameter too many; a buffer may only come with the first forward.
             if not self.allow_missing and (wrong or not runner._resume):
-                raise UserError(
-                    f'{message}. Where that is as it should be, allow_missing=True (--allow-missing of '
-                    'tools/test.py) warns instead'
-                )
-            print_log(message, logger='current', level=logging.WARNING)
+                how = 'allow_missing=True (--allow-missing of tools/test.py) warns instead'
+                raise UserError(f'{message}. Where that is as it should be, {how}')
+            print_log(message, 'current', logging.WARNING)
 
 
 def mismatches(model: nn.Module, checkpoint: Any) -> tuple[list[str], list[str], bool]:
@@ -70,10 +68,9 @@ def mismatches(model: nn.Module, checkpoint: Any) -> tuple[list[str], list[str],
     metadata = getattr(state, '_metadata', None) or {}  # tells modules which version of them was saved
     # without the prefix that mmengine, too, takes off
     state = OrderedDict((key.removeprefix('module.'), value) for key, value in state.items())
-    missing: list[str] = []
-    left_over: list[str] = []
-    shapes: list[str] = []
-    _load(model, state, metadata, '', missing, left_over, shapes)
+    found: tuple[list[str], list[str], list[str]] = ([], [], [])
+    _load(model, state, metadata, '', *found)
+    missing, left_over, shapes = found
     own = len(model.state_dict())
     loaded = own - len(missing) - len(shapes)
     missing = [key for key in missing if 'num_batches_tracked' not in key]  # old BatchNorms have none

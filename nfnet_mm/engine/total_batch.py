@@ -1,6 +1,7 @@
 """Train with a recipe's batch size on whatever number of devices there is."""
 
 import copy
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from numbers import Number
 from typing import Any
@@ -29,10 +30,8 @@ def plan_accumulation(total_batch: int, per_device: int, world_size: int) -> int
     16
     """
     if min(total_batch, per_device, world_size) < 1:
-        raise UserError(
-            f'total_batch, per-device batch and devices must be at least 1, '
-            f'got {total_batch}, {per_device} and {world_size}'
-        )
+        given = f'{total_batch}, {per_device} and {world_size}'
+        raise UserError(f'total_batch, per-device batch and devices must be at least 1, got {given}')
     at_once = per_device * world_size
     if total_batch % at_once == 0:
         return total_batch // at_once
@@ -101,10 +100,9 @@ def _refuse_absolute_rates(schedulers: Mapping | Sequence[Mapping] | None, total
         for key in ('eta_min', 'eta_max', 'min_value'):
             if isinstance(cfg, dict) and 'Momentum' not in str(cfg.get('type')) and cfg.get(key):
                 raise UserError(
-                    f'train_cfg.lr_batch={lr_batch} scales the learning rate to '
-                    f'total_batch={total_batch}, but param_scheduler.{i}.{key}={cfg[key]!r} is a rate of '
-                    'its own: state both for this total batch and set lr_batch to None (or give '
-                    'eta_min_ratio instead of eta_min)'
+                    f'train_cfg.lr_batch={lr_batch} scales the learning rate to total_batch={total_batch}, but '
+                    f'param_scheduler.{i}.{key}={cfg[key]!r} is a rate of its own: state both for this total batch and '
+                    'set lr_batch to None (or give eta_min_ratio instead of eta_min)'
                 )
 
 
@@ -164,9 +162,9 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
         if per_device is None:  # a batch sampler of the config's own
             per_device = getattr(self.dataloader.batch_sampler, 'batch_size', None)
         if not isinstance(per_device, int):
+            kind = type(self.dataloader.batch_sampler).__name__
             raise UserError(
-                f'{type(self).__name__} needs batches of one size, and the batch sampler '
-                f'({type(self.dataloader.batch_sampler).__name__}) has no batch_size'
+                f'{type(self).__name__} needs batches of one size, and the batch sampler ({kind}) has no batch_size'
             )
         self._refuse_short_batches(per_device)
         self.accumulation = plan_accumulation(total_batch, per_device, get_world_size())
@@ -185,29 +183,22 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
         This relies on the runner building its loop before its wrapper, from what ``runner.optim_wrapper`` is by then,
         and its schedulers last: once built, these keep rates of their own. The caller's config stays as it was.
         """
+        loop = type(self).__name__
         if not isinstance(runner.optim_wrapper, dict):
-            raise UserError(
-                f'{type(self).__name__} needs the optimizer wrapper as a config, got {type(runner.optim_wrapper)}'
-            )
+            raise UserError(f'{loop} needs the optimizer wrapper as a config, got {type(runner.optim_wrapper)}')
         wrapper = runner.optim_wrapper = copy.deepcopy(runner.optim_wrapper)
-        if wrapper.get('accumulative_counts', 1) != 1:
-            raise UserError(
-                f'optim_wrapper.accumulative_counts is {wrapper["accumulative_counts"]}, but '
-                f'{type(self).__name__} derives it from total_batch: remove it'
-            )
+        if (counts := wrapper.get('accumulative_counts', 1)) != 1:
+            why = f'but {loop} derives it from total_batch: remove it'
+            raise UserError(f'optim_wrapper.accumulative_counts is {counts}, {why}')
         if (runner.auto_scale_lr or {}).get('enable'):
-            raise UserError(
-                f'auto_scale_lr is on, but {type(self).__name__} scales the learning rate by lr_batch: turn it off'
-            )
+            raise UserError(f'auto_scale_lr is on, but {loop} scales the learning rate by lr_batch: turn it off')
         wrapper['accumulative_counts'] = self.accumulation
         optimizer = wrapper.get('optimizer') or {}
         if lr_batch is not None:
             rate = optimizer.get('lr')
             if not isinstance(rate, (int, float)) or isinstance(rate, bool):
-                raise UserError(
-                    f'train_cfg.lr_batch={lr_batch} scales optim_wrapper.optimizer.lr, which is {rate!r}: '
-                    'set it to a number, or lr_batch to None'
-                )
+                what = f'train_cfg.lr_batch={lr_batch} scales optim_wrapper.optimizer.lr, which is {rate!r}'
+                raise UserError(f'{what}: set it to a number, or lr_batch to None')
             optimizer['lr'] = rate * (self.total_batch / lr_batch)
             if self.total_batch != lr_batch:
                 _refuse_absolute_rates(runner.param_schedulers, self.total_batch, lr_batch)
@@ -244,15 +235,14 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
         """One update: ``data_batch`` and the batches after it that complete the total."""
         self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data_batch)
         mean: dict[str, Any] = {}
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
         for part in range(self.accumulation):
             if part:
                 data_batch = next(self.dataloader_iterator)
             outputs = detached(self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper))
             for key, value in outputs.items():
                 if isinstance(value, (Tensor, np.ndarray, Number)):
-                    counts[key] = counts.get(key, 0) + 1
-                    # of those batches that have it
+                    counts[key] += 1  # batches that have it
                     value = value if counts[key] == 1 else mean[key] + (value - mean[key]) / counts[key]
                 mean[key] = value
         self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=data_batch, outputs=mean)
