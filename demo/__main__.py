@@ -9,8 +9,6 @@ from pathlib import Path
 # became 2.0 s beside one other busy process. Read when torch loads, therefore before it.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
-from mmengine import DictAction
-
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # a clone works without installing
 from demo import report  # noqa: E402
@@ -27,13 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--pictures', type=int, help='validation pictures to draw')
     parser.add_argument('--train', type=int, help='training pictures')
     parser.add_argument('--val', type=int, help='validation pictures')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='replace values of the config, by dotted key',
-    )
+    parser.add_argument('--cfg-options', **run.CFG_OPTIONS)
     args = parser.parse_args()
     demo = TASKS[args.task]
     work_dir = 'work_dirs/demo' if args.task == 'detection' else f'work_dirs/demo_{args.task}'

@@ -19,18 +19,17 @@ class _Package:
 
     original: str
     onedl: str
-    minimum: str  # of the originals, as in setup.cfg
-    original_pin: str
+    original_pin: str  # of both families also the oldest that will do
     onedl_pin: str
     needs: tuple[str, ...] = ()
 
 
 _PACKAGES = {
-    'mmengine': _Package('mmengine', 'onedl-mmengine', '0.10.7', '0.10.7', '0.10.12'),
-    'mmcv': _Package('mmcv', 'onedl-mmcv', '2.1', '2.1.0', '2.3.6', ('mmengine',)),
-    'mmdet': _Package('mmdet', 'onedl-mmdetection', '3.3', '3.3.0', '3.5.1', ('mmengine', 'mmcv')),
-    'mmseg': _Package('mmsegmentation', 'onedl-mmsegmentation', '1.2.2', '1.2.2', '1.4.2', ('mmengine', 'mmcv')),
-    'mmpretrain': _Package('mmpretrain', 'onedl-mmpretrain', '1.2', '1.2.0', '1.3.6', ('mmengine', 'mmcv')),
+    'mmengine': _Package('mmengine', 'onedl-mmengine', '0.10.7', '0.10.12'),
+    'mmcv': _Package('mmcv', 'onedl-mmcv', '2.1.0', '2.3.6', ('mmengine',)),
+    'mmdet': _Package('mmdet', 'onedl-mmdetection', '3.3.0', '3.5.1', ('mmengine', 'mmcv')),
+    'mmseg': _Package('mmsegmentation', 'onedl-mmsegmentation', '1.2.2', '1.4.2', ('mmengine', 'mmcv')),
+    'mmpretrain': _Package('mmpretrain', 'onedl-mmpretrain', '1.2.0', '1.3.6', ('mmengine', 'mmcv')),
 }
 _BELOW_MMCV_2_2 = ('mmdet', 'mmseg')  # the originals assert it as they are imported
 _NEEDS_OPERATORS = ('mmdet',)
@@ -85,13 +84,12 @@ def _problems(names: Iterable[str], found: Mapping[str, _Found], torch: str | No
     for name in names:
         package, it = _PACKAGES[name], found[name]
         if it.onedl and it.original:
-            yield (
-                f"{package.original} and {package.onedl} are both installed and overwrite each other's files ({name})"
-            )
+            both = f'{package.original} and {package.onedl}'
+            yield f"{both} are both installed and overwrite each other's files ({name})"
         elif it.version is None:
             yield f'{name} is missing'
         else:
-            minimum = package.onedl_pin if it.onedl else package.minimum
+            minimum = package.onedl_pin if it.onedl else package.original_pin
             if _number(it.version) < _number(minimum):
                 yield f'{name} {it.version} is older than {minimum}'
             if name in _BELOW_MMCV_2_2 and it.original and _number(found['mmcv'].version or '0') >= (2, 2):
@@ -112,18 +110,14 @@ def _commands(names: Iterable[str], found: Mapping[str, _Found], torch: str | No
     originals = any(it.original for it in found.values()) and not any(it.onedl for it in found.values())
     onedl = _number(torch) >= (2, 6) or not (originals or _number(torch) < (2, 4))
     # What stays from the other family would overwrite, or be overwritten by, what is installed now.
-    leave = [
-        d
-        for it in found.values()
-        for d in it.distributions
-        if d.startswith('onedl-') != onedl or (it.onedl and it.original)
-    ]
+    both = {d for it in found.values() for d in it.distributions if it.onedl and it.original}
+    leave = [d for it in found.values() for d in it.distributions if d in both or d.startswith('onedl-') != onedl]
     if leave:
         steps.append(f'{pip} uninstall -y {" ".join(leave)}')
 
     def good(name: str) -> bool:
         it = found[name]
-        pin = _PACKAGES[name].onedl_pin if onedl else _PACKAGES[name].minimum
+        pin = _PACKAGES[name].onedl_pin if onedl else _PACKAGES[name].original_pin
         return bool(
             it.version
             and not set(it.distributions) & set(leave)

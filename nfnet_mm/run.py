@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Optimizer wrapper: the one that does the same in mixed precision.
 MIXED_PRECISION = {'OptimWrapper': 'AmpOptimWrapper', 'nfnet_mm.AGCOptimWrapper': 'nfnet_mm.AmpAGCOptimWrapper'}
+CFG_HELP = 'replace values of the config, by dotted key; a list is "[a,b]"'
+CFG_OPTIONS: dict[str, Any] = dict(nargs='+', action=DictAction, metavar='KEY=VALUE', help=CFG_HELP)
 COCO_KEYS = ('images', 'annotations', 'categories')
 COCO_IMAGES = ('images', 'categories')  # without answers
 # Parsing more than this (in bytes) only to check it would delay the start by seconds.
@@ -37,13 +39,7 @@ def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The command line, of a parser's own arguments and the options of every command that starts a run."""
     parser.add_argument('--work-dir', help='folder for what is written (default: work_dirs/<name of the config>)')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='replace values of the config, by dotted key; a list is "[a,b]"',
-    )
+    parser.add_argument('--cfg-options', **CFG_OPTIONS)
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -57,21 +53,17 @@ def one_line_errors(main: Callable[[], None]) -> Callable[[], None]:
     def wrapped() -> None:
         try:
             main()
-            _leave_process_group()
+            torch = sys.modules.get('torch')
+            if torch and torch.distributed.is_available() and torch.distributed.is_initialized():
+                # threads of the process group that outlive the interpreter's end abort it, now and then
+                gc.collect()  # the runner and what it holds use the group
+                torch.distributed.destroy_process_group()
         except UserError as error:
             if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
                 print(f'error: {error}', file=sys.stderr, flush=True)
             sys.exit(2)
 
     return wrapped
-
-
-def _leave_process_group() -> None:
-    """End a distributed run: threads of the group that outlive the interpreter's end abort it, now and then."""
-    torch = sys.modules.get('torch')
-    if torch and torch.distributed.is_available() and torch.distributed.is_initialized():
-        gc.collect()  # the runner and what it holds use the group
-        torch.distributed.destroy_process_group()
 
 
 def load_config(
@@ -134,10 +126,8 @@ def _last_checkpoint(cfg: Config) -> str:
     # a CheckpointHook's own folder, not the work folder that this one was copied from
     if os.path.isfile(last) and not os.path.exists(os.path.join(os.path.dirname(last), 'last_checkpoint')):
         return last
-    raise UserError(
-        f'the last checkpoint of {cfg.work_dir!r} is {last!r}, and {here!r} does not exist: name the one '
-        'to go on from with --resume PATH'
-    )
+    what = f'the last checkpoint of {cfg.work_dir!r} is {last!r}, and {here!r} does not exist'
+    raise UserError(f'{what}: name the one to go on from with --resume PATH')
 
 
 def use_amp(cfg: Config) -> None:
@@ -155,7 +145,10 @@ def use_amp(cfg: Config) -> None:
     if not isinstance(wrapper, dict):
         raise UserError(f'--amp changes the type of optim_wrapper, and the config has optim_wrapper={wrapper!r}')
     kind = wrapper.get('type', 'OptimWrapper')
-    name = (kind if isinstance(kind, str) else _class_path(kind)).removeprefix('mmengine.')
+    if not isinstance(kind, str):  # as a config names a class of mmengine or of this package; another in full
+        package = kind.__module__.partition('.')[0]
+        kind = f'{package if package in ("mmengine", "nfnet_mm") else kind.__module__}.{kind.__name__}'
+    name = kind.removeprefix('mmengine.')
     forms = {**MIXED_PRECISION, **{form: form for form in MIXED_PRECISION.values()}}
     forms.update({own.rpartition('.')[2]: form for own, form in forms.items()})
     if name not in forms:
@@ -167,19 +160,11 @@ def use_amp(cfg: Config) -> None:
     wrapper['type'] = forms[name]
 
 
-def _class_path(kind: type) -> str:
-    """How a config names a class of mmengine or of this package; any other class by its full name."""
-    package = kind.__module__.partition('.')[0]
-    return f'{package if package in ("mmengine", "nfnet_mm") else kind.__module__}.{kind.__name__}'
-
-
 def check_amp_device(cfg: Config) -> None:
     """Raise a :class:`UserError` if mmengine's ``AmpOptimWrapper``, which wants an accelerator, would find none."""
     if type_name(cfg.get('optim_wrapper') or {}) == 'AmpOptimWrapper' and get_device() == 'cpu':
-        raise UserError(
-            "optimizer wrapper 'AmpOptimWrapper' needs an accelerator, and this machine shows none: train "
-            'in float32 here (without --amp)'
-        )
+        why = 'needs an accelerator, and this machine shows none: train in float32 here (without --amp)'
+        raise UserError(f"optimizer wrapper 'AmpOptimWrapper' {why}")
 
 
 def _datasets(cfg: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -284,16 +269,11 @@ def prepare_launcher(cfg: Config) -> None:
     if cfg.launcher == 'none' or get_device() != 'cpu':
         return
     if cfg.launcher != 'pytorch':
-        raise UserError(
-            f'launcher {cfg.launcher!r} needs an accelerator, and this machine shows none: use '
-            "tools/dist_train.sh (launcher 'pytorch'), which runs on CPUs too"
-        )
+        instead = "use tools/dist_train.sh (launcher 'pytorch'), which runs on CPUs too"
+        raise UserError(f'launcher {cfg.launcher!r} needs an accelerator, and this machine shows none: {instead}')
     torch.distributed.init_process_group('gloo')
-    wrapper = dict(
-        type='MMDistributedDataParallel',
-        broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False),
-    )
+    unused = cfg.get('find_unused_parameters', False)
+    wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=unused)
     cfg.model_wrapper_cfg = {**(cfg.get('model_wrapper_cfg') or wrapper), 'device_ids': None}
 
 
@@ -332,10 +312,8 @@ def show_predictions(cfg: Config, show: bool = False, directory: str | None = No
     name = type_name(hook)
     known = {'DetVisualizationHook': 'test_out_dir', 'VisualizationHook': 'out_dir', 'SegVisualizationHook': None}
     if name not in known:
-        raise UserError(
-            f'default_hooks.visualization is {name!r}, so nothing can be shown: set its type to one of '
-            f'{", ".join(known)}'
-        )
+        what = f'default_hooks.visualization is {name!r}, so nothing can be shown'
+        raise UserError(f'{what}: set its type to one of {", ".join(known)}')
     hook['enable' if name == 'VisualizationHook' else 'draw'] = True
     hook.update(show=show, wait_time=wait_time)
     if directory and known[name]:
