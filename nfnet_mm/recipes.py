@@ -128,56 +128,7 @@ class ImageNetRecipe(Experiment):
         return 1000 if self.steps else self.val_epochs * IMAGENET_IMAGES // self.total_batch
 
 
-# NFNets, section 5 and Appendix A: 0.1 of learning rate for every 256 images
-NFNET_F0 = ImageNetRecipe(
-    name='nfnet_f0',
-    network='nfnet_f0',
-    total_batch=4096,
-    batch=32,
-    epochs=360,
-    val_epochs=10,
-    lr=1.6,
-    weight_decay=2e-5,
-    agc=0.01,
-    bfloat16=True,
-    drop_path=0.25,
-    mixing=True,
-    ema=1e-5,
-    top1=83.6,
-    top5=96.8,
-    source='NFNets, Table 3',
-)
-# NF-ResNets, section 5.1: crops and flips only; without AGC, which came with the second paper
 _UNREGULARISED = 'top-1 {} without dropout and stochastic depth (NF-ResNets, Table 1).'
-NF_RESNET50 = ImageNetRecipe(
-    name='nf_resnet50',
-    network='nf_resnet50',
-    total_batch=1024,
-    batch=128,
-    epochs=90,
-    val_epochs=5,
-    lr=0.4,
-    weight_decay=5e-5,
-    drop_path=0.1,
-    source='NF-ResNets, Table 1',
-    note=_UNREGULARISED.format(75.8),
-)
-# NF-ResNets, section 5.2 and Appendix C: no AGC, and mixing without RandAugment, which destabilised these networks
-NF_REGNET_B0 = ImageNetRecipe(
-    name='nf_regnet_b0',
-    network='nf_regnet_b0',
-    total_batch=1024,
-    batch=128,
-    epochs=360,
-    val_epochs=10,
-    lr=0.4,
-    weight_decay=5e-5,
-    drop_path=0.1,
-    mixing=True,
-    ema=1e-5,
-    top1=77.0,
-    source='NF-ResNets, Table 3, with MixUp and CutMix',
-)
 # Of both kinds of networks (NFNets, Appendix A.5): crops and flips only; in fine-tuning the learning rate is not scaled
 # by the batch, and the average decays by 0.9999. Choices, where the paper is silent: no dropout or stochastic depth in
 # pre-training, and for NFNets the 5,000 steps of warm-up that are given for ResNets.
@@ -191,13 +142,28 @@ _JFT = 'NFNets, Table {}, pre-trained on JFT-300M'
 def _imagenet() -> dict[str, ImageNetRecipe]:
     """The rows by name: first each family's plain recipe, then what is like another but for some fields."""
     changes: dict[str, Any]
-    rows = {row.name: row for row in (NFNET_F0, NF_RESNET50, NF_REGNET_B0)}
+    rows: dict[str, ImageNetRecipe] = {}
+
+    def plain(name: str, **fields: Any) -> None:
+        """Add the row that others of the family are like, named as the network that it trains."""
+        rows[name] = ImageNetRecipe(name=name, network=name, **fields)
 
     def add(like: str, name: str, **changes: Any) -> None:
         """Add a row; a recipe that is named as a network trains that network."""
         network = name if name in network_names() else rows[like].network
         own = dict(name=name, like=like, network=network, top1=None, top5=None, note='')
         rows[name] = dataclasses.replace(rows[like], **{**own, **changes})
+
+    long = dict(epochs=360, val_epochs=10, mixing=True, ema=1e-5)
+    # NFNets, section 5 and Appendix A: 0.1 of learning rate for every 256 images
+    sgd = dict(total_batch=4096, batch=32, lr=1.6, weight_decay=2e-5, agc=0.01, bfloat16=True)
+    plain('nfnet_f0', **long, **sgd, drop_path=0.25, top1=83.6, top5=96.8, source='NFNets, Table 3')
+    # NF-ResNets, section 5.1: crops and flips only; without AGC, which came with the second paper
+    sgd = dict(total_batch=1024, batch=128, lr=0.4, weight_decay=5e-5, drop_path=0.1)
+    note = _UNREGULARISED.format(75.8)
+    plain('nf_resnet50', **sgd, epochs=90, val_epochs=5, source='NF-ResNets, Table 1', note=note)
+    # NF-ResNets, section 5.2 and Appendix C: no AGC, and mixing without RandAugment, which destabilised these networks
+    plain('nf_regnet_b0', **long, **sgd, top1=77.0, source='NF-ResNets, Table 3, with MixUp and CutMix')
 
     add('nfnet_f0', 'nfnet_f1', top1=84.7, top5=97.1)
     add('nfnet_f0', 'nfnet_f2', top1=85.1, top5=97.3)
