@@ -20,7 +20,8 @@ def test_licence_and_citation():
     citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
     assert citation['version'] == nfnet_mm.__version__
     assert citation['license'] == SETUP['metadata']['license'] == 'Apache-2.0'
-    assert [paper['url'][-10:] for paper in citation['references']] == ['2102.06171', '2101.08692']
+    papers = [citation['preferred-citation'], *citation['references']]
+    assert [paper['url'][-10:] for paper in papers] == ['2102.06171', '2101.08692']
 
 
 def test_changelog_begins_with_this_version():
