@@ -24,7 +24,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from mmengine import MessageHub
+from mmengine import ConfigDict, MessageHub
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
 from nfnet_mm.engine.bfloat16 import keep_boxes_in_float32
@@ -43,13 +45,8 @@ SIZES = 96, 288
 def layout(model):
     """What makes a model another model: the types of its modules (not of losses), the layout of its backbone."""
     modules = walk(model, enter=lambda item: item.key not in SKIPPED and not str(item.key).startswith('loss'))
-    return repr(
-        sorted(
-            (item.path, json.dumps(item.value, sort_keys=True, default=str))
-            for item in modules
-            if item.key == 'type' or (item.where.endswith('backbone') and item.key in LAYOUT)
-        )
-    )
+    telling = [i for i in modules if i.key == 'type' or (i.where.endswith('backbone') and i.key in LAYOUT)]
+    return repr(sorted((item.path, json.dumps(item.value, sort_keys=True, default=str)) for item in telling))
 
 
 def shipped(framework):
@@ -78,40 +75,42 @@ def register(framework):
         import_module('mmdet.utils').register_all_modules(init_default_scope=False)
 
 
+def pictures(count, height, width):
+    return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
+
+
 def made_up_batch(cfg, size):
     """Two random pictures with made-up answers, as the framework's own tests have them."""
-    counts = [
-        item.value for item in walk(cfg['model']) if item.key == 'num_classes' or item.where.endswith('.num_classes')
-    ]
+    kind, options = cfg['model']['type'], walk(cfg['model'])
+    counts = [item.value for item in options if 'num_classes' in (item.key, item.where.rpartition('.')[2])]
     classes = min((count for count in counts if isinstance(count, int)), default=2)  # a class that every head has
     if cfg['default_scope'] == 'mmseg':
         from mmengine.structures import PixelData
         from mmseg.structures import SegDataSample
 
-        shape, masks = (size, size), torch.randint(0, min(classes, 4), (2, 1, size, size))
-        known = dict(metainfo=dict(img_shape=shape, ori_shape=shape))
-        samples = [SegDataSample(gt_sem_seg=PixelData(data=mask), **known) for mask in masks]
-        return dict(inputs=list(torch.randint(0, 256, (2, 3, *shape), dtype=torch.uint8)), data_samples=samples)
+        masks = torch.randint(0, min(classes, 4), (2, 1, size, size))
+        known = dict.fromkeys(('img_shape', 'ori_shape'), (size, size))
+        samples = [SegDataSample(gt_sem_seg=PixelData(data=mask), metainfo=known) for mask in masks]
+        return dict(inputs=list(pictures(2, size, size)), data_samples=samples)
     if cfg['default_scope'] == 'mmpretrain':
         from mmpretrain.structures import DataSample
 
         samples = [DataSample().set_gt_label(i % classes) for i in range(2)]
-        views = [torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8) for _ in range(2)]
-        if 'Classifier' in cfg['model']['type'] or 'data_preprocessor' not in cfg:
+        views = [pictures(2, size, size) for _ in range(2)]
+        if 'Classifier' in kind or 'data_preprocessor' not in cfg:
             return dict(inputs=views[0], data_samples=samples)
-        if cfg['model']['type'] == 'SwAV':  # two large views and as many small ones as its loss counts
+        if kind == 'SwAV':  # two large views and as many small ones as its loss counts
             crops = cfg['model']['head']['loss']['num_crops']
             views = [view for view, count in zip(views, crops) for _ in range(count)]
         return dict(inputs=views, data_samples=samples)  # self-supervised: views of the same pictures
     from mmdet.testing import demo_mm_inputs, demo_mm_proposals, demo_track_inputs
 
-    kind = cfg['model']['type']
     if kind == 'BaseReID':
         from mmdet.structures import ReIDDataSample
 
         sample = ReIDDataSample()  # two pictures of each of two identities, of the one size its pooling takes
         sample.set_gt_label([0, 0, 1, 1])
-        return dict(inputs=[torch.randint(0, 256, (4, 3, 256, 128), dtype=torch.uint8)], data_samples=[sample])
+        return dict(inputs=[pictures(4, 256, 128)], data_samples=[sample])
     shapes = [(3, size, size)] * 2
     if 'Track' in str(cfg['model'].get('data_preprocessor', {}).get('type')):
         size_and_classes = dict(image_shapes=shapes[:1], num_classes=max(1, min(classes, 2)))
@@ -127,22 +126,17 @@ def made_up_batch(cfg, size):
             mask[y1:y2, x1:x2] = 1
         sample.gt_instances.masks = type(sample.gt_instances.masks)(masks, size, size)
         sample.gt_sem_seg.sem_seg = sample.gt_sem_seg.sem_seg % max(classes, 1)
+        sample.set_metainfo(dict(homography_matrix=torch.eye(3).numpy()))  # for semi-supervised detectors
     if kind == 'FastRCNN':
         for sample, proposals in zip(batch['data_samples'], demo_mm_proposals(shapes, 50)):
             sample.proposals = proposals
     if kind in ('SoftTeacher', 'SemiBaseDetector'):
-        for sample in batch['data_samples']:
-            sample.set_metainfo(dict(homography_matrix=torch.eye(3).numpy()))
         names = ('sup', 'unsup_teacher', 'unsup_student')
         batch = {part: {name: copy.deepcopy(batch[part]) for name in names} for part in ('inputs', 'data_samples')}
     return batch
 
 
 def build(cfg):
-    from mmengine import ConfigDict
-    from mmengine.model import revert_sync_batchnorm
-    from mmengine.registry import MODELS, init_default_scope
-
     init_default_scope(cfg['default_scope'])
     model = ConfigDict(copy.deepcopy(cfg['model']))
     model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
@@ -304,26 +298,18 @@ def main():
     parser.add_argument('--frameworks', nargs='+', default=['mmdet', 'mmseg', 'mmpretrain'])
     parser.add_argument('--out', default='work_dirs/sweep_swaps.jsonl', type=Path)
     parser.add_argument('--only', default='', help='only configs whose name holds this; they are examined anew')
-    parser.add_argument(
-        '--bfloat16', action='store_true', help='the steps of the swapped models under autocast (their own --out)'
-    )
+    parser.add_argument('--bfloat16', action='store_true', help='steps under autocast as swapped (their own --out)')
     parser.add_argument('--limit', type=float, default=300, help='seconds for one config')
     args = parser.parse_args()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     logging.disable(logging.WARNING)
     warnings.filterwarnings('ignore')
-    results = {}
-    if args.out.exists():
-        for line in args.out.read_text().splitlines():
-            row = json.loads(line)
-            results[row['framework'], row['config']] = row
+    lines = args.out.read_text().splitlines() if args.out.exists() else ()
+    results = {(row['framework'], row['config']): row for row in map(json.loads, lines)}
     for framework in args.frameworks:
         models, broken = shipped(framework)
-        print(
-            f'{framework}: {len(models)} distinct models in {sum(map(len, models.values()))} ResNet-50 configs; '
-            f'{len(broken)} do not load',
-            flush=True,
-        )
+        found = f'{len(models)} distinct models in {sum(map(len, models.values()))} ResNet-50 configs'
+        print(f'{framework}: {found}; {len(broken)} do not load', flush=True)
         register(framework)
         for names in models.values():
             name = min(names, key=lambda n: ('coco' not in n and 'cityscapes' not in n, len(n)))
