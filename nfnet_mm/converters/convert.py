@@ -28,11 +28,9 @@ class Summary:
     names: str  # the written keys are 'ours' or 'timm'
 
     def __str__(self) -> str:
-        arch = self.arch or 'a variant without a name'
-        return (
-            f'{self.family} {arch}, {self.parameters:,} parameters, {self.num_classes} classes, '
-            f'dialect {self.dialect}; from {self.source} to {self.names}'
-        )
+        network = f'{self.family} {self.arch or "a variant without a name"}, {self.parameters:,} parameters'
+        way = f'dialect {self.dialect}; from {self.source} to {self.names}'
+        return f'{network}, {self.num_classes} classes, {way}'
 
 
 def convert_file(

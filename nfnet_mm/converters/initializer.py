@@ -74,10 +74,8 @@ class NFPretrained:
         head = whole and not self.new_head
         own = 'backbone.' if whole else ''  # what the backbone's keys begin with in the module
         if not whole and _FIRST not in target and not isinstance(module, NFStage):
-            raise ConversionError(
-                f'{type(module).__name__} is neither a normalizer-free backbone nor a classifier '
-                'with one: put init_cfg into the config of the backbone'
-            )
+            what = f'{type(module).__name__} is neither a normalizer-free backbone nor a classifier with one'
+            raise ConversionError(f'{what}: put init_cfg into the config of the backbone')
         weights = load_weights(self.checkpoint, self.prefix)
         target = {k: v for k, v in target.items() if head or not k.startswith(_HEAD)}
         wanted = ('backbone.', _HEAD) if head else 'backbone.'
@@ -107,16 +105,12 @@ class NFPretrained:
         kinds = [type_name(cfg) for cfg in cfgs] if isinstance(cfgs, (list, tuple)) else []
         own = type(self).__name__
         if own in kinds and any(kind not in (own, 'Pretrained') for kind in kinds[kinds.index(own) :]):
-            raise ConversionError(
-                f'init_cfg of {type(module).__name__} lists {", ".join(kinds)}: what comes after '
-                f'{own} would overwrite the weights that it loads; put it last'
-            )
+            after = f'what comes after {own} would overwrite the weights that it loads; put it last'
+            raise ConversionError(f'init_cfg of {type(module).__name__} lists {", ".join(kinds)}: {after}')
 
     def _report(self, module: nn.Module, weights: Weights, dialect: str, taken: int, unused: list[str]) -> None:
-        said = (
-            f'{type(module).__name__}: took {taken} weights of {weights.source} (dialect {weights.dialect}) '
-            f'from {os.fspath(self.checkpoint)!r}'
-        )
+        source = f'{weights.source} (dialect {weights.dialect}) from {os.fspath(self.checkpoint)!r}'
+        said = f'{type(module).__name__}: took {taken} weights of {source}'
         if unused:
             said += f'; left {len(unused)} in the file: {some(unused)}'
         if weights.foreign:

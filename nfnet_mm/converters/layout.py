@@ -178,10 +178,8 @@ def _fit(shapes: Shapes, head: bool) -> Layout:
     kernel = size(_STEM, 2, unknown=3 if stem == 4 or final else 7)
     family = 'NFNet' if stem == 4 else 'NFResNet' if kernel == 7 else 'NFRegNet'
     if final != (family != 'NFResNet') or extra != (family == 'NFNet'):
-        raise ConversionError(
-            f'no known family has {stem} stem convolution(s) of {kernel}x{kernel} '
-            f'{"with" if extra else "without"} conv1b {"with" if final else "without"} final_conv'
-        )
+        rest = f'{"with" if extra else "without"} conv1b {"with" if final else "without"} final_conv'
+        raise ConversionError(f'no known family has {stem} stem convolution(s) of {kernel}x{kernel} {rest}')
     fields = dict(
         widths=tuple(size(f'backbone.stages.{stage}.0.conv2.weight') for stage in stages),
         depths=depths,

@@ -108,10 +108,8 @@ class Swap:
         if 'init_cfg' in backbone:
             new['init_cfg'] = copy.deepcopy(backbone['init_cfg'])
         lost = f', its last norm left out ({kind})' if kind == 'ResLayerExtraNorm' else ''
-        self.notes.add(
-            f'{path}: {kind} -> stage {stage} of {self.network.name}, stride {stride}, dilation {dilation}, '
-            f'and an activation at its end{lost}'
-        )
+        shape = f'stage {stage} of {self.network.name}, stride {stride}, dilation {dilation}'
+        self.notes.add(f'{path}: {kind} -> {shape}, and an activation at its end{lost}')
         return [(64 * _expansion(old) * 2**stage, self.network.channels(stage))]
 
     def _check_options(self, old: dict[str, Any], path: str, known: tuple[str, ...]) -> None:
@@ -133,9 +131,8 @@ class Swap:
         self._check_options(old, path, _BACKBONE_OPTIONS)
         conv = old.get('conv_cfg') or {}
         if conv.get('type') not in PLAIN_CONVS:
-            raise UserError(
-                f'{path}.conv_cfg={conv!r} has no counterpart in {name}, whose convs are weight-standardised'
-            )
+            what = f'{path}.conv_cfg={conv!r}'
+            raise UserError(f'{what} has no counterpart in {name}, whose convs are weight-standardised')
         carried: dict[str, Any] = dict(out_indices=indices)
         for key, default in (('frozen_stages', -1), ('in_channels', 3), ('with_cp', False), ('drop_path_rate', 0.0)):
             if old.get(key, default) != default:
@@ -144,9 +141,8 @@ class Swap:
         strides = (*old.get('strides', (1, 2, 2, 2)), 1, 1, 1)[:4]
         first, left_over = divmod(4 * strides[0], arch.stem_stride)
         if left_over:
-            raise UserError(
-                f'{path}.strides={old["strides"]!r}: the stem of {name} already has stride {arch.stem_stride}'
-            )
+            what = f'{path}.strides={old["strides"]!r}'
+            raise UserError(f'{what}: the stem of {name} already has stride {arch.stem_stride}')
         strides = (first, *strides[1:])
         if strides[: max(indices) + 1] != arch.strides[: max(indices) + 1]:
             carried['strides'] = strides
@@ -156,10 +152,8 @@ class Swap:
         if self.weights:
             carried['init_cfg'] = dict(type='nfnet_mm.NFPretrained', checkpoint=self.weights)
             if 'in_channels' in carried:
-                notes.warn(
-                    f'{path}.init_cfg: weights for images of another number of channels than '
-                    f"{carried['in_channels']} need in_channels='mean' or 'cycle' there: state which"
-                )
+                other = f'weights for images of another number of channels than {carried["in_channels"]}'
+                notes.warn(f"{path}.init_cfg: {other} need in_channels='mean' or 'cycle' there: state which")
         notes.add(f'{path}: {type_name(old)}-{old.get("depth", 50)} -> {name}, {listed(carried)}')
         if gone := [key for key in MOOT if old.get(key) not in (None, False)]:
             notes.add(f'{path}: dropped {", ".join(gone)}')
@@ -167,10 +161,8 @@ class Swap:
             if old.get(key):
                 notes.add(f'{path}: {key} has no counterpart, {what}')
         if carried.get('frozen_stages') == 4 and 4 in indices and arch.final_channels:
-            notes.warn(
-                f'{path}: frozen_stages=4 freezes the four stages as before, but not the final conv that '
-                f'{name} has behind them'
-            )
+            but = f'not the final conv that {name} has behind them'
+            notes.warn(f'{path}: frozen_stages=4 freezes the four stages as before, but {but}')
         if not self.weights:
             frozen = carried.get('frozen_stages')
             so = f', and frozen_stages={frozen} keeps some so' if frozen is not None else ''

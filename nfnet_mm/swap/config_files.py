@@ -57,10 +57,8 @@ def read_config(path: Path) -> dict[str, Any]:
     from mmengine import Config
 
     if re.search(r'^\s*with read_base\(\):', path.read_text(encoding='utf-8'), re.M):
-        raise UserError(
-            f'config {str(path)!r} is in the style of read_base, with classes for types; the one in the '
-            'old style, with types as text, can be converted'
-        )
+        what = f'config {str(path)!r} is in the style of read_base, with classes for types'
+        raise UserError(f'{what}; the one in the old style, with types as text, can be converted')
     try:
         return _plain(Config.fromfile(str(path))._cfg_dict)
     except Exception as error:  # a config is a program: anything can go wrong in it

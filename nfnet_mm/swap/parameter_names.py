@@ -158,15 +158,11 @@ def translate_keys(keys: dict[str, Any], parts: Sequence[Swapped], place: str = 
             written = [text] if mine else [key, text]
             notes.add(f'{key!r} -> {text!r}' if mine else f'{text!r} added beside {key!r}')
         elif not hits:
-            notes.add(
-                f'{key!r} names a part of the ResNet without counterpart in the new network: nothing there '
-                'has its settings'
-            )
+            lost = f'{key!r} names a part of the ResNet without counterpart in the new network'
+            notes.add(f'{lost}: nothing there has its settings')
         elif not key.endswith('stem'):
-            notes.add(
-                f'{key!r} named {len(won[key])} parameters of the ResNet and names {hits} of the new network, '
-                'which may be others'
-            )
+            counts = f'named {len(won[key])} parameters of the ResNet and names {hits} of the new network'
+            notes.add(f'{key!r} {counts}, which may be others')
         for text in written:
             if text in result and result[text] != value:
                 notes.warn(f'{key!r} and {origin[text]!r} both become {text!r}, with the settings of the latter')
@@ -187,8 +183,6 @@ def translate_keys(keys: dict[str, Any], parts: Sequence[Swapped], place: str = 
         if beaten is None:
             notes.warn(f'{key!r} decided nothing in the ResNet, and does in the new network, for example for {name!r}')
         else:
-            notes.warn(
-                f'{key!r} now wins over {beaten!r}, for example for {name!r}, where '
-                f'{origin[beaten]!r} won over {origin[key]!r}: state what you want'
-            )
+            was = f'{origin[beaten]!r} won over {origin[key]!r}'
+            notes.warn(f'{key!r} now wins over {beaten!r}, for example for {name!r}, where {was}: state what you want')
     return result, notes

@@ -35,10 +35,8 @@ def rewire(module: dict[str, Any], key: str, path: str, levels: Levels, notes: N
         if isinstance(value, (list, tuple)):
             return type(value)(map(new, value))
         if value not in table:
-            raise UserError(
-                f'{path}.{key} holds {value!r}, which is none of the channels that the ResNet hands on '
-                f'({", ".join(map(str, table))}): cannot tell what it should become'
-            )
+            known = f'none of the channels that the ResNet hands on ({", ".join(map(str, table))})'
+            raise UserError(f'{path}.{key} holds {value!r}, which is {known}: cannot tell what it should become')
         return table[value]
 
     _assign(module, key, new(module[key]), path, notes)
@@ -70,10 +68,8 @@ def rewire_head(head: dict[str, Any], path: str, levels: Levels, notes: Notes, b
         value, many = head['in_channels'], isinstance(index, (list, tuple))
         read = [levels[i] for i in (index if many else (index,)) if -len(levels) <= i < len(levels)]
         if [old for old, _ in read] != (list(value) if many else [value]):
-            raise UserError(
-                f"{path}.in_channels={value!r} with in_index={index!r} does not fit the ResNet's channels "
-                f'{[old for old, _ in levels]}'
-            )
+            asked = f'{path}.in_channels={value!r} with in_index={index!r}'
+            raise UserError(f"{asked} does not fit the ResNet's channels {[old for old, _ in levels]}")
         new = [new for _, new in read]
         _assign(head, 'in_channels', type(value)(new) if many else new[0], path, notes)
     if head.get('c1_in_channels'):  # the skip connection of DeepLabV3+; 0 is none
@@ -93,10 +89,8 @@ def rewire_bisenet(host: dict[str, Any], path: str, levels: Levels, notes: Notes
     """BiSeNetV1's context path reads stages 3 and 4; its fusion adds spatial and context width up to stage 3's."""
     inner, read, last = host['context_channels'][0], levels[-2][1], levels[-1][1]
     if read <= inner:
-        raise UserError(
-            f'{path}.context_channels={host["context_channels"]!r}: BiSeNetV1 keeps {inner} channels of '
-            f'the {read} that the new backbone gives, and needs fewer than those'
-        )
+        keeps = f'{inner} channels of the {read} that the new backbone gives, and needs fewer than those'
+        raise UserError(f'{path}.context_channels={host["context_channels"]!r}: BiSeNetV1 keeps {keeps}')
     spatial = host['spatial_channels']
     _assign(host, 'context_channels', type(host['context_channels'])((inner, read, last)), path, notes)
     _assign(host, 'spatial_channels', type(spatial)((*spatial[:-1], read - inner)), path, notes)

@@ -33,10 +33,8 @@ def set_normalisation(cfg: dict[str, Any], channels: set[int], notes: Notes) -> 
     """
     for item in walk({key: value for key, value in cfg.items() if key.endswith('dataloader')}):
         if type_name(item.value) == 'Normalize':
-            notes.warn(
-                f"{item.path} is a 'Normalize', whose result the data_preprocessor normalises again: "
-                'leave one of them out'
-            )
+            twice = 'whose result the data_preprocessor normalises again: leave one of them out'
+            notes.warn(f"{item.path} is a 'Normalize', {twice}")
     top = {key: cfg[key] for key in ('model', 'data_preprocessor') if key in cfg}
     found = [
         (item.path, item.value)
@@ -49,10 +47,9 @@ def set_normalisation(cfg: dict[str, Any], channels: set[int], notes: Notes) -> 
         raise UserError('the config has no data_preprocessor, so nothing says how images are normalised: state one')
     if channels != {3}:  # whose mean they are, only the user knows
         for path, preprocessor in found:
-            notes.add(
-                f'{path}: mean {preprocessor.get("mean")}, std {preprocessor.get("std")} stay, as the backbone has '
-                f'in_channels={max(channels - {3})}: check that they are of your images'
-            )
+            told = f'mean {preprocessor.get("mean")}, std {preprocessor.get("std")}'
+            why = f'as the backbone has in_channels={max(channels - {3})}'
+            notes.add(f'{path}: {told} stay, {why}: check that they are of your images')
         return
     loader = cfg.get('train_dataloader')
     from_files = not loader or any('LoadImageFromFile' in type_name(item.value) for item in walk(loader))
@@ -69,10 +66,8 @@ def set_normalisation(cfg: dict[str, Any], channels: set[int], notes: Notes) -> 
             continue
         # a mean in the order BGR is of BGR images, whatever reads them
         if not from_files and list(before['mean'] or ()) != MEAN[::-1]:
-            notes.warn(
-                f'{path}: {listed(before)} stay, as no LoadImageFromFile reads the training '
-                f'images, which may be RGB already; public weights expect RGB, mean {MEAN}, std {STD}'
-            )
+            why = 'as no LoadImageFromFile reads the training images, which may be RGB already'
+            notes.warn(f'{path}: {listed(before)} stay, {why}; public weights expect RGB, mean {MEAN}, std {STD}')
             continue
         preprocessor.update(copy.deepcopy(new))
         notes.add(f'{path}: {listed(before)} -> RGB, mean {MEAN}, std {STD}')
@@ -110,26 +105,21 @@ def set_agc(cfg: dict[str, Any], clipping: float, notes: Notes) -> None:
         raise UserError(f'optim_wrapper.type={kind!r} has no form with AGC; {", ".join(WITH_AGC)} have')
     builder = _unscoped(wrapper.get('constructor'))
     if builder not in (None, 'DefaultOptimWrapperConstructor', 'nfnet_mm.NFOptimWrapperConstructor'):
-        raise UserError(
-            f'optim_wrapper.constructor={builder!r} knows the layers of another network, and AGC needs '
-            "'nfnet_mm.NFOptimWrapperConstructor' in its place"
-        )
+        what = f'optim_wrapper.constructor={builder!r} knows the layers of another network'
+        raise UserError(f"{what}, and AGC needs 'nfnet_mm.NFOptimWrapperConstructor' in its place")
     paramwise, optimizer = wrapper.get('paramwise_cfg'), wrapper.get('optimizer')
     try:
         NFOptimWrapperConstructor(dict(optimizer=optimizer), paramwise)
     except (TypeError, ValueError) as error:
         reason = str(error)
         if 'base_wd' in reason:  # mmengine's own name for it
-            reason = (
-                f'paramwise_cfg={paramwise!r} multiplies the weight decay, which optimizer='
-                f'{optimizer!r} does not state: add weight_decay to it'
-            )
+            reason = f'paramwise_cfg={paramwise!r} multiplies the weight decay, which {optimizer=}'
+            reason += ' does not state: add weight_decay to it'
         raise UserError(f'optim_wrapper: {reason}') from None
     wrapper.update(type=WITH_AGC.get(kind, kind), constructor='nfnet_mm.NFOptimWrapperConstructor')
     wrapper['agc'] = dict(clipping=clipping, eps=1e-3)
-    notes.add(
-        f'optim_wrapper: {kind} -> {wrapper["type"]}, clipping {clipping}; optimizer {listed(optimizer or {})} stays'
-    )
+    stays = f'optimizer {listed(optimizer or {})} stays'
+    notes.add(f'optim_wrapper: {kind} -> {wrapper["type"]}, clipping {clipping}; {stays}')
     if wrapper.get('clip_grad'):
         notes.add(f'optim_wrapper.clip_grad ({listed(wrapper["clip_grad"])}) stays, and applies after AGC')
     if 'Classifier' in str(cfg['model'].get('type')):

@@ -140,10 +140,8 @@ def _batch_norms(model: dict[str, Any]) -> list[str]:
 def _no_resnet(hosts: list[Item], model: dict[str, Any]) -> str:
     if not hosts:
         for path, kind in _resnets(model):
-            return (
-                f'{path} is a {kind!r}, but not under the key backbone, so that what reads it cannot be told: '
-                'only backbones under that key can be replaced'
-            )
+            why = 'so that what reads it cannot be told: only backbones under that key can be replaced'
+            return f'{path} is a {kind!r}, but not under the key backbone, {why}'
         return 'the model has no backbone: nothing to replace'
     path, (scope, kind) = hosts[0].path, module_type(hosts[0].value)
     if scope == 'nfnet_mm':
@@ -174,9 +172,8 @@ def _leave_the_run(cfg: dict[str, Any], notes: Notes) -> None:
         cfg['resume'] = False
         notes.add('resume = True -> False: there is no run of the new network to resume yet')
     if cfg.get('work_dir'):
-        notes.warn(
-            f'work_dir = {cfg["work_dir"]!r} stays: resuming in it finds the checkpoints of the ResNet, so name another'
-        )
+        why = 'resuming in it finds the checkpoints of the ResNet, so name another'
+        notes.warn(f'work_dir = {cfg["work_dir"]!r} stays: {why}')
 
 
 def _tell_namesake(network: Network, notes: Notes) -> None:

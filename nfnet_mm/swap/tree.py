@@ -52,10 +52,8 @@ def module_type(cfg: dict[str, Any]) -> tuple[str | None, str]:
     """
     kind = cfg.get('type')
     if not isinstance(kind, str):
-        raise UserError(
-            f"type={kind!r} is a class, of a config in the style of mmengine's read_base; the old style, "
-            'with types as text, can be converted'
-        )
+        can = 'the old style, with types as text, can be converted'
+        raise UserError(f"type={kind!r} is a class, of a config in the style of mmengine's read_base; {can}")
     scope, _, name = kind.rpartition('.')
     return scope or None, name
 

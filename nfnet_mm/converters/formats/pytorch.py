@@ -95,13 +95,10 @@ class _Nothing:
 
 
 # Classes of these names, rather than one class for all: PyTorch before 2.6 knows them by their own name only.
-_NUMPY = [f'numpy.{core}.multiarray.{name}' for core in ('core', '_core') for name in ('_reconstruct', 'scalar')]
-_HISTORY = 'mmengine.logging.history_buffer.HistoryBuffer'
+_PATHS = [f'numpy.{core}.multiarray.{name}' for core in ('core', '_core') for name in ('_reconstruct', 'scalar')]
+_PATHS += ['mmengine.logging.history_buffer.HistoryBuffer', 'builtins.getattr', 'numpy.dtype', 'numpy.ndarray']
 _BESIDE_WEIGHTS: list[Any] = [
-    type(name, (_Nothing,), {'__module__': module})
-    for module, _, name in (
-        path.rpartition('.') for path in (_HISTORY, 'builtins.getattr', 'numpy.dtype', 'numpy.ndarray', *_NUMPY)
-    )
+    type(name, (_Nothing,), {'__module__': module}) for module, _, name in (path.rpartition('.') for path in _PATHS)
 ]
 
 
