@@ -11,7 +11,7 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # a clone works without installing
-from demo import report  # noqa: E402
+from demo.pictures import draw_curves, read_scalars  # noqa: E402
 from demo.tasks import TASKS  # noqa: E402
 from nfnet_mm import run  # noqa: E402
 
@@ -53,10 +53,21 @@ def main() -> None:
     runner.train()
     print(f'3/4 drawing {args.pictures} predictions and the curves', flush=True)
     pictures = Path(args.work_dir) / 'pictures'
-    report.draw(runner, demo, pictures, args.pictures)
-    print('4/4 done', flush=True)
-    print(report.summary(runner, demo, pictures), flush=True)
-    Path(args.work_dir, 'result.txt').write_text(f'{args.task + ":":16}{report.result(runner, demo)}; {pictures}/\n')
+    pictures.mkdir(parents=True, exist_ok=True)
+    for old in pictures.glob('*.png'):
+        old.unlink()
+    demo.draw(runner, pictures, args.pictures)
+    curves = read_scalars(Path(runner.log_dir) / 'vis_data' / 'scalars.json')
+    draw_curves(pictures / 'curves.png', curves, demo.curves)
+    last = {name: values[-1] for name, (_, values) in curves.items()}
+    figures = [text.format(scale * last[name]) for name, (text, scale) in demo.metrics.items() if name in last]
+    result = f'{", ".join(figures)} on {len(runner.val_dataloader.dataset)} validation pictures'
+    print('4/4 done')
+    print(f'weights:  {Path(runner.work_dir, "last_checkpoint").read_text().strip()}')
+    print(f'log:      {Path(runner.log_dir) / runner.timestamp}.log')
+    print(f'pictures: {pictures}/ (predictions, and curves.png)')
+    print(f'result:   {result}', flush=True)
+    Path(args.work_dir, 'result.txt').write_text(f'{args.task + ":":16}{result}; {pictures}/\n')
 
 
 if __name__ == '__main__':

@@ -1,15 +1,15 @@
 """The embedded demos: for each task its data, its config, its pictures and its figures."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from . import digits, rooms
 from .pictures import draw_contact_sheet, draw_depths, draw_label_maps, draw_prediction
-from .report import predictions
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner
@@ -43,6 +43,25 @@ class Demo:
 
 def _digits(**spec: Any) -> Callable[[Path, int, int], Path]:
     return lambda root, train, val: digits.generate(root, digits.DigitsSpec(train=train, val=val, **spec))
+
+
+def predictions(runner: 'Runner', count: int) -> Iterator[tuple[np.ndarray, Any, Sequence[str]]]:
+    """Run the trained model on the first ``count`` validation pictures.
+
+    Yields: the uint8 (H, W, 3) RGB picture, the framework's data sample with truth and prediction, the class names.
+    """
+    loader = runner.val_dataloader
+    runner.model.eval()
+    for batch in loader:
+        pixels = batch['inputs']
+        with torch.no_grad():
+            results = runner.model.test_step(batch)
+        for image, sample in zip(pixels, results[:count]):
+            # every framework loads BGR
+            yield image.numpy()[::-1].transpose(1, 2, 0), sample, loader.dataset.metainfo.get('classes')
+        count -= len(results)
+        if count <= 0:
+            return
 
 
 def _instances(found: Any) -> dict[str, Any]:
