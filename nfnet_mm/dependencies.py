@@ -117,14 +117,10 @@ def _commands(names: Iterable[str], found: Mapping[str, _Found], torch: str | No
 
     def good(name: str) -> bool:
         it = found[name]
+        if not it.version or not it.operators or set(it.distributions) & set(leave):
+            return False
         pin = _PACKAGES[name].onedl_pin if onedl else _PACKAGES[name].original_pin
-        return bool(
-            it.version
-            and not set(it.distributions) & set(leave)
-            and _number(it.version) >= _number(pin)
-            and it.operators
-            and (onedl or name != 'mmcv' or _number(it.version) < (2, 2))
-        )
+        return _number(it.version) >= _number(pin) and (onedl or name != 'mmcv' or _number(it.version) < (2, 2))
 
     wanted = set(names) | {name for name, it in found.items() if set(it.distributions) & set(leave)}
     pins = {

@@ -72,9 +72,8 @@ class WarmupEMA(BaseAveragedModel):
         for name, p in model.named_parameters():
             if p.dtype in (torch.float16, torch.bfloat16):
                 raise ValueError(
-                    f'WarmupEMA cannot average {name}, which is {p.dtype}: the changes of an average are '
-                    'too small for it, so that it would stand still. Keep the weights in float32, under '
-                    'autocast for speed'
+                    f'WarmupEMA cannot average {name}, which is {p.dtype}: the changes of an average are too small for '
+                    'it, so that it would stand still. Keep the weights in float32, under autocast for speed'
                 )
         super().__init__(model, interval, device, update_buffers)
         self.momentum = momentum
@@ -91,11 +90,10 @@ class WarmupEMA(BaseAveragedModel):
         copied = self._pairs(model, 'named_buffers')
         if (calls + 1) % self.interval == 0:  # that is after the update, which ends an accumulation
             averaged = self._pairs(model, 'named_parameters')
+            if self.update_buffers:
+                averaged, copied = averaged + copied, []
             copied += [pair for pair in averaged if not pair[0].is_floating_point()]  # as of quantised, frozen layers
             averaged = [pair for pair in averaged if pair[0].is_floating_point()]
-            if self.update_buffers:
-                averaged += [pair for pair in copied if pair[0].is_floating_point()]
-                copied = [pair for pair in copied if not pair[0].is_floating_point()]
             if averaged:
                 ours, theirs = zip(*averaged)
                 torch._foreach_lerp_(ours, theirs, warmup_momentum(self.momentum, calls // self.interval))

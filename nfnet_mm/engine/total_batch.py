@@ -218,9 +218,8 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
         if samples % batch_size:
             raise UserError(
                 f'{type(sampler).__name__} gives each process {samples} samples a pass, in batches of {batch_size} and '
-                f'a last one of {samples % batch_size} that would count as much as a whole one: set '
-                "train_dataloader.sampler=dict(type='InfiniteSampler', shuffle=True), or train_dataloader.drop_last="
-                'True'
+                f'a last one of {samples % batch_size} that would count as much as a whole one: set train_dataloader.'
+                "sampler=dict(type='InfiniteSampler', shuffle=True), or train_dataloader.drop_last=True"
             )
 
     def run(self) -> nn.Module:
