@@ -304,39 +304,35 @@ class TransferRecipe(Experiment):
         return f'configs/{self.name}.py'
 
 
-# What is trained, and the paper's figures; a network named bn_* is the BatchNorm baseline of nf_*.
-_TRANSFERS: tuple[tuple[Task, str, tuple[float, ...]], ...] = (
-    (COCO, 'bn_resnet50', (39.0, 34.8)),
-    (COCO, 'bn_resnet101', (42.9, 37.7)),
-    (COCO, 'nf_resnet50', ()),
-    (COCO, 'nf_resnet101', ()),
-    (COCO, 'nfnet_f0', (46.7, 40.9)),
-    (COCO, 'nfnet_f1', (48.1, 41.7)),
-    (VOC, 'nf_resnet50', (74.4,)),
-    (VOC, 'nf_resnet101', (76.7,)),
-    (VOC, 'nf_resnet152', (77.6,)),
-    (VOC, 'nf_resnet200', (78.4,)),
-    (VOC, 'bn_resnet50', (75.4,)),
-    (VOC, 'bn_resnet101', (77.0,)),
-    (VOC, 'bn_resnet152', (77.9,)),
-    (VOC, 'bn_resnet200', (78.0,)),
-    (NYU, 'nf_resnet50', (81.9, 95.9, 98.9, 0.572, 0.141)),
-    (NYU, 'nf_resnet101', (82.7, 96.4, 99.0, 0.564, 0.136)),
-    (NYU, 'nf_resnet152', (83.2, 96.4, 99.1, 0.558, 0.135)),
-    (NYU, 'nf_resnet200', (84.0, 96.7, 99.2, 0.552, 0.130)),
-    (NYU, 'bn_resnet50', (81.7, 95.7, 98.8, 0.579, 0.141)),
-    (NYU, 'bn_resnet101', (83.4, 96.2, 98.9, 0.563, 0.132)),
-    (NYU, 'bn_resnet152', (81.6, 96.0, 98.9, 0.579, 0.140)),
-    (NYU, 'bn_resnet200', (84.6, 96.6, 99.1, 0.548, 0.125)),
+def _transfer(task: Task, network: str, *figures: float) -> TransferRecipe:
+    """What is trained, and the paper's figures; a network named bn_* is the BatchNorm baseline of nf_*."""
+    name, normed, found = task.config.format(network), network.startswith('bn_'), network.replace('bn_', 'nf_')
+    drop_path = 0.1 if network.startswith('nfnet') else 0.0  # as the papers fine-tune NFNets and ResNets
+    return TransferRecipe(name=name, network=found, batch_norm=normed, task=task, drop_path=drop_path, figures=figures)
+
+
+_TRANSFERS = (
+    _transfer(COCO, 'bn_resnet50', 39.0, 34.8),
+    _transfer(COCO, 'bn_resnet101', 42.9, 37.7),
+    _transfer(COCO, 'nf_resnet50'),
+    _transfer(COCO, 'nf_resnet101'),
+    _transfer(COCO, 'nfnet_f0', 46.7, 40.9),
+    _transfer(COCO, 'nfnet_f1', 48.1, 41.7),
+    _transfer(VOC, 'nf_resnet50', 74.4),
+    _transfer(VOC, 'nf_resnet101', 76.7),
+    _transfer(VOC, 'nf_resnet152', 77.6),
+    _transfer(VOC, 'nf_resnet200', 78.4),
+    _transfer(VOC, 'bn_resnet50', 75.4),
+    _transfer(VOC, 'bn_resnet101', 77.0),
+    _transfer(VOC, 'bn_resnet152', 77.9),
+    _transfer(VOC, 'bn_resnet200', 78.0),
+    _transfer(NYU, 'nf_resnet50', 81.9, 95.9, 98.9, 0.572, 0.141),
+    _transfer(NYU, 'nf_resnet101', 82.7, 96.4, 99.0, 0.564, 0.136),
+    _transfer(NYU, 'nf_resnet152', 83.2, 96.4, 99.1, 0.558, 0.135),
+    _transfer(NYU, 'nf_resnet200', 84.0, 96.7, 99.2, 0.552, 0.130),
+    _transfer(NYU, 'bn_resnet50', 81.7, 95.7, 98.8, 0.579, 0.141),
+    _transfer(NYU, 'bn_resnet101', 83.4, 96.2, 98.9, 0.563, 0.132),
+    _transfer(NYU, 'bn_resnet152', 81.6, 96.0, 98.9, 0.579, 0.140),
+    _transfer(NYU, 'bn_resnet200', 84.6, 96.6, 99.1, 0.548, 0.125),
 )
-TRANSFERS: Mapping[str, TransferRecipe] = {
-    task.config.format(network): TransferRecipe(
-        name=task.config.format(network),
-        network=network.replace('bn_', 'nf_'),
-        batch_norm=network.startswith('bn_'),
-        task=task,
-        drop_path=0.1 if network.startswith('nfnet') else 0.0,  # as the papers fine-tune NFNets and ResNets
-        figures=figures,
-    )
-    for task, network, figures in _TRANSFERS
-}
+TRANSFERS: Mapping[str, TransferRecipe] = {row.name: row for row in _TRANSFERS}

@@ -92,9 +92,9 @@ def _said(recipe: ImageNetRecipe) -> str:
         text += f' x {recipe.total_batch // parts} accumulated'
     text += '; the ascent step takes a fifth of each.\n' if recipe.sam else '.\n'
     told = [recipe.note] if recipe.note else []
-    if recipe.accuracy:
-        top1, top5, source = recipe.accuracy.top1, recipe.accuracy.top5, recipe.accuracy.source
-        told.insert(0, f'top-1 / top-5 {top1} / {top5} ({source}).' if top5 else f'top-1 {top1} ({source}).')
+    if recipe.top1:
+        figures = f'top-1 / top-5 {recipe.top1} / {recipe.top5}' if recipe.top5 else f'top-1 {recipe.top1}'
+        told.insert(0, f'{figures} ({recipe.source}).')
     return f'{text}# Paper: {" ".join(told)}\n'
 
 
@@ -133,20 +133,14 @@ def _settings(recipe: ImageNetRecipe) -> dict[str, Any]:
     wrapper['constructor'] = 'nfnet_mm.NFOptimWrapperConstructor'
     sgd = dict(type='SGD', lr=recipe.lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
     batch, steps, warmup = (_Name(name, getattr(recipe, name)) for name in ('total_batch', 'max_iters', 'warmup'))
-    settings: dict[str, Any] = dict(
-        model=dict(backbone=backbone, head=head),
-        train_dataloader=dict(batch_size=recipe.batch, dataset=data, collate_fn=collate),
-    )
+    settings: dict[str, Any] = dict(model=dict(backbone=backbone, head=head))
+    settings['train_dataloader'] = dict(batch_size=recipe.batch, dataset=data, collate_fn=collate)
     if not recipe.pretraining:
         settings['val_dataloader'] = dict(dataset=dict(pipeline=_Name('test_pipeline', sizes)))
         settings['test_dataloader'] = _Name('val_dataloader', sizes)
     settings['optim_wrapper'] = dict(**wrapper, optimizer=sgd)
-    settings['train_cfg'] = dict(
-        total_batch=batch,
-        lr_batch=batch if recipe.scale_lr else None,
-        max_iters=steps,
-        val_interval=recipe.val_interval,
-    )
+    lr_batch, interval = batch if recipe.scale_lr else None, recipe.val_interval
+    settings['train_cfg'] = dict(total_batch=batch, lr_batch=lr_batch, max_iters=steps, val_interval=interval)
     rising = dict(type='LinearLR', start_factor=1e-8, by_epoch=False, begin=0, end=_Name('warmup + 1', recipe.warmup))
     falling = dict(type='CosineAnnealingLR', by_epoch=False, begin=warmup, end=steps)
     falling['T_max'] = _Name('max_iters - warmup', recipe.max_iters - recipe.warmup)
@@ -172,15 +166,6 @@ def _start(batch_norm: bool, checkpoint: Any) -> dict[str, Any]:
     return dict(type='nfnet_mm.NFPretrained', checkpoint=checkpoint)
 
 
-_TRANSFER = """\
-{written}{docstring}
-_base_ = './_base_/recipe/{recipe}.py'
-
-{comment}
-weights = {weights}
-{init}"""
-
-
 def transfer(recipe: TransferRecipe) -> str:
     """The config of a transfer to another task."""
     task, found, normed = recipe.task, recipe.found, recipe.batch_norm
@@ -196,12 +181,10 @@ def transfer(recipe: TransferRecipe) -> str:
     )
     init = f'init = dict(init_cfg={_python(_start(normed, _Name("weights", None)))}) if weights else {{}}\n'
     weights, setting = 'None', {'': _Name('**init', None)}
-    backbone: dict[str, Any] = {**found.cfg, 'out_indices': (4,), **setting}
-    model: dict[str, Any] = dict(backbone=backbone)
+    model: dict[str, Any] = dict(backbone={**found.cfg, 'out_indices': (4,), **setting})
     if task is COCO and normed:
         weights, init = f"'torchvision://resnet{found.key}'", ''
-        backbone = dict(depth=found.cfg['depth'], init_cfg=dict(checkpoint=_Name('weights', None)))
-        model = dict(backbone=backbone)
+        model = dict(backbone=dict(depth=found.cfg['depth'], init_cfg=dict(checkpoint=_Name('weights', None))))
     elif task is COCO:
         backbone = dict(_delete_=True, **found.cfg, out_indices=(0, 1, 2, 3), frozen_stages=-1)
         if recipe.drop_path:
@@ -211,18 +194,12 @@ def transfer(recipe: TransferRecipe) -> str:
         init += "norm_cfg = dict(type='BN')\n"
         norm = _Name('norm_cfg', None)
         backbone = dict(type='nfnet_mm.BNResNet', depth=found.cfg['depth'], out_indices=(3,), norm_cfg=norm)
-        model = dict(
-            backbone={**backbone, 'norm_eval': False, **setting},
-            decode_head=dict(norm_cfg=_Name('dict(_delete_=True, **norm_cfg)', None) if task is VOC else norm),
-        )
-    text = _TRANSFER.format(
-        written=_WRITTEN,
-        docstring=f'"""{said}\n\n{textwrap.fill(expects, _WIDTH)}\n"""',
-        recipe=task.recipe if normed or task is VOC else f'{task.recipe}_agc',
-        comment=textwrap.fill(_weights_hint(recipe), _WIDTH, initial_indent='# ', subsequent_indent='# '),
-        weights=weights,
-        init=init,
-    )
+        head = dict(norm_cfg=_Name('dict(_delete_=True, **norm_cfg)', None) if task is VOC else norm)
+        model = dict(backbone={**backbone, 'norm_eval': False, **setting}, decode_head=head)
+    base = task.recipe if normed or task is VOC else f'{task.recipe}_agc'
+    comment = textwrap.fill(_weights_hint(recipe), _WIDTH, initial_indent='# ', subsequent_indent='# ')
+    text = f'{_WRITTEN}"""{said}\n\n{textwrap.fill(expects, _WIDTH)}\n"""\n'
+    text += f"_base_ = './_base_/recipe/{base}.py'\n\n{comment}\nweights = {weights}\n{init}"
     return text + '\n'.join(_lines('model = ', model)) + '\n'
 
 

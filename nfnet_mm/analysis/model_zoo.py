@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from nfnet_mm.models.backbones.arch import FAMILIES, Network, find_network, network_names
-from nfnet_mm.recipes import COCO, IMAGENET, NYU, TITLES, TRANSFERS, VOC, Accuracy, ImageNetRecipe, Task
+from nfnet_mm.recipes import COCO, IMAGENET, NYU, TITLES, TRANSFERS, VOC, Accuracy, ImageNetRecipe, Task, TransferRecipe
 
 from .cost import Cost, cost
 from .published import CODE, PAPERS, PUBLIC_WEIGHTS
@@ -48,16 +48,10 @@ def metafile(family: str) -> dict[str, Any]:
         plain = next((row for row in rows if row.found == network), None)
         if weights and plain:
             model = _model(plain, f'{plain.name}_3rdparty', weights.size or plain.test_size, weights.accuracy)
-            model['Converted From'] = dict(
-                Weights=weights.file, Code=CODE[weights.owner], Tool='tools/convert_weights.py'
-            )
-            models.append(model)
-    collection = dict(
-        Name=TITLES[family],
-        Metadata={'Training Data': 'ImageNet-1k', 'Architecture': 'Scaled Weight Standardization'},
-        Paper=PAPERS[family],
-        README='docs/model_zoo.md',
-    )
+            source = dict(Weights=weights.file, Code=CODE[weights.owner], Tool='tools/convert_weights.py')
+            models.append({**model, 'Converted From': source})
+    data = {'Training Data': 'ImageNet-1k', 'Architecture': 'Scaled Weight Standardization'}
+    collection = dict(Name=TITLES[family], Metadata=data, Paper=PAPERS[family], README='docs/model_zoo.md')
     return dict(Collections=[collection], Models=models)
 
 
@@ -124,12 +118,12 @@ def page() -> str:
         text.append(_table(_NETWORKS, map(_network, networks(family))))
         text.append('Recipes, and the accuracy that the papers report for them, beside yours:\n')
         text.append(_table(_RECIPES, map(_recipe, recipes(family))))
-    names = sorted(
-        (row.name for row in IMAGENET.values() if _is_other(row)),
-        key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', name)],
+    others = sorted(
+        filter(_is_other, IMAGENET.values()),
+        key=lambda row: [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', row.name)],
     )
     text.append('## BatchNorm baselines, and pre-training\n')
-    text.append(_table('Config | Top-1 (%) | Source | Your top-1 (%)', map(_other, names)))
+    text.append(_table('Config | Top-1 (%) | Source | Your top-1 (%)', map(_other, others)))
     return '\n'.join(text)
 
 
@@ -149,15 +143,16 @@ def _network(network: Network) -> tuple[object, ...]:
 
 
 def _recipe(row: ImageNetRecipe) -> tuple[object, ...]:
-    macs, accuracy = f'{_cost(row.found, row.test_size).macs / 1e9:.2f}', row.accuracy
-    reported = (accuracy.top1, accuracy.top5, accuracy.source) if accuracy else (None,) * 3
-    return f'[{row.name}](../{row.config})', f'`{row.found.name}`', row.test_size, macs, *reported, None
+    macs = f'{_cost(row.found, row.test_size).macs / 1e9:.2f}'
+    return _link(row), f'`{row.found.name}`', row.test_size, macs, row.top1, row.top5, row.top1 and row.source, None
 
 
-def _other(name: str) -> tuple[object, ...]:
-    row = IMAGENET[name]
-    reported = (row.accuracy.top1, row.accuracy.source) if row.accuracy else (None, None)
-    return f'[{name}](../{row.config})', *reported, None
+def _other(row: ImageNetRecipe) -> tuple[object, ...]:
+    return _link(row), row.top1, row.top1 and row.source, None
+
+
+def _link(row: ImageNetRecipe | TransferRecipe) -> str:
+    return f'[{row.name}](../{row.config})'
 
 
 def _table(header: str, rows: Iterable[tuple[object, ...]]) -> str:
@@ -182,30 +177,19 @@ def results(task: Task) -> str:
     rows = [row for row in TRANSFERS.values() if row.task is task]
     times = task.total_batch // task.batch
     text = f'Batch {task.total_batch}: {task.batch} images on each GPU, so that one GPU accumulates {times} times.\n\n'
-    return text + _table(
-        f'Config | {task.source} | Yours',
-        (
-            (
-                f'[{row.name}](../{row.config})',
-                task.figures.format(*row.figures) if row.figures else 'in neither paper',
-                None,
-            )
-            for row in rows
-        ),
-    )
+    figures = [task.figures.format(*row.figures) if row.figures else 'in neither paper' for row in rows]
+    return text + _table(f'Config | {task.source} | Yours', zip(map(_link, rows), figures, [None] * len(rows)))
 
 
 def baseline_results() -> str:
     """The papers' top-1 (percent) of normalizer-free ResNets and their BatchNorm baselines, beside yours."""
     pairs = [(row, IMAGENET.get(row.name.replace('nf_', 'bn_'))) for row in IMAGENET.values() if not row.batch_norm]
-    return _table(
-        'Config | NF | BatchNorm (`bn_` in the name) | Source | Your NF | Your BatchNorm',
-        (
-            (f'[{row.name}](../{row.config})', row.top1, other.top1, row.source, None, None)
-            for row, other in pairs
-            if other and other is not row and row.top1 and other.top1
-        ),
+    rows = (
+        (_link(row), row.top1, other.top1, row.source, None, None)
+        for row, other in pairs
+        if other and other is not row and row.top1 and other.top1
     )
+    return _table('Config | NF | BatchNorm (`bn_` in the name) | Source | Your NF | Your BatchNorm', rows)
 
 
 def with_results(page: str, table: str) -> str:

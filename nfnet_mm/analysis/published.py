@@ -10,14 +10,10 @@ _NF_RESNETS = dict(
     URL='https://arxiv.org/abs/2101.08692',
     Title='Characterizing signal propagation to close the performance gap in unnormalized ResNets',
 )
-PAPERS = {
-    'NFNet': dict(
-        URL='https://arxiv.org/abs/2102.06171',
-        Title='High-Performance Large-Scale Image Recognition Without Normalization',
-    ),
-    'NFResNet': _NF_RESNETS,
-    'NFRegNet': _NF_RESNETS,
-}
+_NFNETS = dict(
+    URL='https://arxiv.org/abs/2102.06171', Title='High-Performance Large-Scale Image Recognition Without Normalization'
+)
+PAPERS = {'NFNet': _NFNETS, 'NFResNet': _NF_RESNETS, 'NFRegNet': _NF_RESNETS}
 CODE = {
     'DeepMind': 'https://github.com/deepmind/deepmind-research/tree/master/nfnets',
     'timm': 'https://github.com/huggingface/pytorch-image-models',

@@ -100,11 +100,8 @@ def _text(args: argparse.Namespace) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print what the command line asks for; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog='python -m nfnet_mm.models.backbones',
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    prog, as_it_is = 'python -m nfnet_mm.models.backbones', argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=as_it_is)
     parser.add_argument('family', nargs='?', help="NFNet, NFResNet or NFRegNet; or a network's full name, nfnet_f0")
     parser.add_argument('arch', nargs='?', help='the name of a network in the family, e.g. F0, 50 or B1')
     parser.add_argument('--alpha', type=float, default=0.2, help='scale of the residual branches (default: 0.2)')

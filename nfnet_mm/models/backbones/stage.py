@@ -65,10 +65,8 @@ class NFStage(BaseModule):
             raise UserError(f"backbone={backbone!r} must be a config such as dict(type='nfnet_mm.NFNet', arch='F0')")
         for key, value in backbone.items():
             if key not in _SHARED:
-                raise UserError(
-                    f'backbone.{key}={value!r} is of a whole network, not of one stage; '
-                    f'known here: {", ".join(_SHARED)}'
-                )
+                known = f'known here: {", ".join(_SHARED)}'
+                raise UserError(f'backbone.{key}={value!r} is of a whole network, not of one stage; {known}')
         if not is_integer(stage) or not 0 <= stage < NUM_STAGES:
             raise UserError(f'stage={stage!r} is out of range: 0-{NUM_STAGES - 1} are the stages')
         network = MODELS.build(dict(backbone, out_indices=(0,)))  # its smallest part, which knows all that is shared

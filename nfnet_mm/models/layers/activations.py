@@ -62,12 +62,9 @@ def get_activation(act: str | Activation) -> Activation:
     if callable(act):
         _refuse_in_place(act)
         return act
-    if isinstance(act, str):
-        if act in _FUNCTIONS:
-            return _FUNCTIONS[act]
-        if act in _GAINS or act in _OTHERS:
-            return getattr(F, act)
     known = sorted({*_GAINS, *_OTHERS})
+    if isinstance(act, str) and act in known:
+        return _FUNCTIONS[act] if act in _FUNCTIONS else getattr(F, act)
     raise UserError(
         f'act={act!r} is no known activation.{did_you_mean(act, known)} Known: {", ".join(known)}; or give a callable.'
     )

@@ -169,10 +169,8 @@ class NFRandAugment(BaseTransform):
             raise ValueError(f'prob={prob!r} must be two increasing probabilities')
         unknown = [name for name in operations if name not in OPERATIONS]
         if unknown or not operations:
-            raise ValueError(
-                f'operations={operations!r} must be some of {", ".join(OPERATIONS)}'
-                + (f'; unknown: {", ".join(map(str, unknown))}' if unknown else '')
-            )
+            hint = f'; unknown: {", ".join(map(str, unknown))}' if unknown else ''
+            raise ValueError(f'operations={operations!r} must be some of {", ".join(OPERATIONS)}{hint}')
         self.magnitude, self.num_ops, self.operations = magnitude, num_ops, tuple(operations)
         self.prob = (prob[0], prob[1])
 
@@ -187,18 +185,14 @@ class NFRandAugment(BaseTransform):
     def transform(self, results: dict) -> dict:
         img = results['img']
         if img.dtype != np.uint8 or img.ndim != 3 or img.shape[2] != 3:
-            raise ValueError(
-                f'NFRandAugment takes uint8 images (H, W, 3), got {img.dtype} {img.shape}: '
-                'it comes before normalisation'
-            )
+            got = f'{img.dtype} {img.shape}'
+            raise ValueError(f'NFRandAugment takes uint8 images (H, W, 3), got {got}: it comes before normalisation')
         results['img'] = np.ascontiguousarray(self.augment(np.ascontiguousarray(img[..., ::-1]))[..., ::-1])
         return results
 
     def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(magnitude={self.magnitude}, num_ops={self.num_ops}, prob={self.prob}, '
-            f'operations={self.operations})'
-        )
+        names = ('magnitude', 'num_ops', 'prob', 'operations')
+        return f'{type(self).__name__}({", ".join(f"{name}={getattr(self, name)}" for name in names)})'
 
 
 def _look_up(img: np.ndarray, *tables: np.ndarray) -> np.ndarray:
@@ -225,11 +219,6 @@ def _signed(level: float) -> float:
 
 def _warp(img: np.ndarray, to_source: list[list[float]]) -> np.ndarray:
     """Nearest-neighbour affine map; ``to_source`` takes an output pixel's (x, y, 1) to where it comes from."""
-    return cv2.warpAffine(
-        img,
-        np.array(to_source, np.float64),
-        img.shape[1::-1],
-        borderValue=(FILL,) * 3,
-        flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_CONSTANT,
-    )
+    matrix, grey = np.array(to_source, np.float64), (FILL,) * 3
+    how = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(img, matrix, img.shape[1::-1], flags=how, borderMode=cv2.BORDER_CONSTANT, borderValue=grey)

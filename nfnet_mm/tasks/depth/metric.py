@@ -61,10 +61,8 @@ class PixelDepthMetric(BaseMetric):
         for sample in data_samples:
             pred, target = (sample[key]['data'].squeeze() for key in ('pred_depth_map', 'gt_depth_map'))
             if pred.shape != target.shape:
-                raise ValueError(
-                    f'{sample.get("img_path")}: the prediction is {tuple(pred.shape)}, the depth map '
-                    f'{tuple(target.shape)}'
-                )
+                sizes = f'the prediction is {tuple(pred.shape)}, the depth map {tuple(target.shape)}'
+                raise ValueError(f'{sample.get("img_path")}: {sizes}')
             target = target.to(pred.device)
             self.results.append(depth_error_sums(pred, target, self.min_depth, self.max_depth).cpu())
 
@@ -76,8 +74,5 @@ class PixelDepthMetric(BaseMetric):
                 f'no pixel of {len(results)} images has a depth in [{self.min_depth}, {self.max_depth}] '
                 'metres: is depth_rescale_factor that of the annotations (1e-3 for millimetres)?'
             )
-        return {
-            **{f'delta{i}': 100 * part / count for i, part in enumerate(near, 1)},
-            'rms': (square / count) ** 0.5,
-            'rel': relative / count,
-        }
+        deltas = {f'delta{i}': 100 * part / count for i, part in enumerate(near, 1)}
+        return {**deltas, 'rms': (square / count) ** 0.5, 'rel': relative / count}

@@ -144,12 +144,8 @@ def prepare_nyu(mat: PathLike, splits: PathLike, out: PathLike, expected: Sequen
         if missing := [key for key in ('images', 'depths') if key not in file]:
             raise UserError(f'{str(mat)!r} lacks {", ".join(missing)}: it is not the labelled data set')
         images, depths = file['images'], file['depths']
-        if (
-            images.ndim != 4
-            or images.shape[1] != 3
-            or images.dtype != np.uint8
-            or depths.shape != (images.shape[0], *images.shape[2:])
-        ):
+        good = images.ndim == 4 and images.shape[1] == 3 and images.dtype == np.uint8
+        if not good or depths.shape != (images.shape[0], *images.shape[2:]):
             raise UserError(
                 f'{str(mat)!r}: images {images.shape} {images.dtype} and depths {depths.shape} should be '
                 '(N, 3, W, H) uint8 and (N, W, H)'

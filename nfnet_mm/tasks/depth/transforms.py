@@ -40,11 +40,8 @@ class DownsampleCrop(BaseTransform):
         self, scale: Sequence[int] = (320, 240), size: Sequence[int] = (304, 228), full_depth: bool = False
     ) -> None:
         self.scale, self.size, self.full_depth = tuple(scale), tuple(size), full_depth
-        if not (
-            len(self.scale) == len(self.size) == 2
-            and 0 < self.size[0] <= self.scale[0]
-            and 0 < self.size[1] <= self.scale[1]
-        ):
+        pairs = zip(self.size, self.scale)
+        if not (len(self.scale) == len(self.size) == 2 and all(0 < inner <= outer for inner, outer in pairs)):
             raise ValueError(f'size={self.size} must fit into scale={self.scale}, both (width, height)')
 
     def transform(self, results: dict) -> dict:
@@ -62,24 +59,15 @@ class DownsampleCrop(BaseTransform):
         depth = results.get('gt_depth_map')
         if depth is not None:
             if depth.shape[:2] != (height, width):
-                raise ValueError(
-                    f'{results.get("img_path")}: the image is {height} x {width} pixels, its depth map '
-                    f'{depth.shape[0]} x {depth.shape[1]}'
-                )
-            results['gt_depth_map'] = (
-                crop(depth, full_box)
-                if self.full_depth
-                else crop(cv2.resize(depth, self.scale, interpolation=cv2.INTER_NEAREST), box)
-            )
+                sizes = f'{height} x {width} pixels, its depth map {depth.shape[0]} x {depth.shape[1]}'
+                raise ValueError(f'{results.get("img_path")}: the image is {sizes}')
+            if not self.full_depth:
+                depth = cv2.resize(depth, self.scale, interpolation=cv2.INTER_NEAREST)
+            results['gt_depth_map'] = crop(depth, full_box if self.full_depth else box)
         shape = results['img'].shape[:2]
         full_shape = (full_box[3] - full_box[1], full_box[2] - full_box[0])
-        return dict(
-            results,
-            img_shape=shape,
-            pad_shape=shape,
-            scale_factor=factor,
-            ori_shape=full_shape if self.full_depth else shape,
-        )
+        ori_shape = full_shape if self.full_depth else shape
+        return dict(results, img_shape=shape, pad_shape=shape, scale_factor=factor, ori_shape=ori_shape)
 
     def __repr__(self) -> str:
         return f'DownsampleCrop(scale={self.scale}, size={self.size}, full_depth={self.full_depth})'
@@ -151,22 +139,14 @@ class DepthColorJitter(BaseTransform):
         """See the class."""
         image = results['img']
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(
-                f'{results.get("img_path")}: DepthColorJitter takes (H, W, 3) uint8 images, got '
-                f'{image.shape} {image.dtype}'
-            )
+            got = f'got {image.shape} {image.dtype}'
+            raise ValueError(f'{results.get("img_path")}: DepthColorJitter takes (H, W, 3) uint8 images, {got}')
         uniform = np.random.uniform
-        results['img'] = jitter_color(
-            image,
-            uniform() < self.gray_prob,
-            uniform(-self.brightness, self.brightness),
-            uniform(*self.saturation),
-            uniform(-self.hue, self.hue),
-        )
+        gray, brightness = uniform() < self.gray_prob, uniform(-self.brightness, self.brightness)
+        saturation, hue = uniform(*self.saturation), uniform(-self.hue, self.hue)
+        results['img'] = jitter_color(image, gray, brightness, saturation, hue)
         return results
 
     def __repr__(self) -> str:
-        return (
-            f'DepthColorJitter(gray_prob={self.gray_prob}, brightness={self.brightness}, '
-            f'saturation={self.saturation}, hue={self.hue})'
-        )
+        names = ('gray_prob', 'brightness', 'saturation', 'hue')
+        return f'DepthColorJitter({", ".join(f"{name}={getattr(self, name)}" for name in names)})'

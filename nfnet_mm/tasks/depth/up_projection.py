@@ -43,6 +43,10 @@ def _conv(in_channels: int, out_channels: int, kernel: tuple[int, int], input_sc
     return conv
 
 
+def _norm(cfg: dict | None, channels: int) -> nn.Module:
+    return nn.Identity() if cfg is None else build_norm_layer(cfg, channels)[1]
+
+
 class _OutputConv(nn.Conv2d):
     """A conv whose weights are divided by sqrt(fan-in) as they are applied.
 
@@ -80,9 +84,8 @@ class UpConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # an odd row (column) reads the pixel at its own place and the next one, which past the border is zero
         padded = F.pad(x, (0, 1, 0, 1))
-        return _interleave(
-            self.even_even(x), self.even_odd(padded[:, :, :-1]), self.odd_even(padded[..., :-1]), self.odd_odd(padded)
-        )
+        even = self.even_even(x), self.even_odd(padded[:, :, :-1])
+        return _interleave(*even, self.odd_even(padded[..., :-1]), self.odd_odd(padded))
 
 
 class UpProjection(nn.Module):
@@ -106,10 +109,7 @@ class UpProjection(nn.Module):
         # both branches' up-convolutions read the same input: one of twice the width
         self.up = UpConv(in_channels, 2 * out_channels, input_scale if free else None)
         self.conv = _conv(out_channels, out_channels, (3, 3), RELU_GAIN if free else None)
-        self.up_norm, self.norm = (
-            nn.Identity() if free else build_norm_layer(norm_cfg, width)[1]
-            for width in (2 * out_channels, out_channels)
-        )
+        self.up_norm, self.norm = (_norm(norm_cfg, width) for width in (2 * out_channels, out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         branch, shortcut = self.up_norm(self.up(x)).chunk(2, 1)
@@ -153,18 +153,10 @@ class UpProjectionHead(BaseDecodeHead):
                 f'channels={channels} must be a positive multiple of 2^{num_blocks}: each of the '
                 f'num_blocks={num_blocks} up-projections halves them'
             )
-        kwargs = dict(num_classes=1, out_channels=1, threshold=0.0, dropout_ratio=0, **kwargs)
-        super().__init__(
-            in_channels,
-            channels // 2**num_blocks,
-            norm_cfg=norm_cfg,
-            loss_decode=loss_decode,
-            init_cfg=init_cfg,
-            **kwargs,
-        )
-        free = norm_cfg is None
-        self.reduce = _conv(in_channels, channels, (1, 1), 1.0 if free else None)
-        self.reduce_norm = nn.Identity() if free else build_norm_layer(norm_cfg, channels)[1]
+        kwargs = dict(num_classes=1, out_channels=1, threshold=0.0, dropout_ratio=0, init_cfg=init_cfg, **kwargs)
+        super().__init__(in_channels, channels // 2**num_blocks, norm_cfg=norm_cfg, loss_decode=loss_decode, **kwargs)
+        self.reduce = _conv(in_channels, channels, (1, 1), 1.0 if norm_cfg is None else None)
+        self.reduce_norm = _norm(norm_cfg, channels)
         # a block's output is the ReLU of a sum of two unit-variance branches
         self.blocks = nn.ModuleList(
             UpProjection(channels >> i, channels >> i + 1, norm_cfg, RELU_GAIN * 0.5**0.5 if i else 1.0)
@@ -177,10 +169,8 @@ class UpProjectionHead(BaseDecodeHead):
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         x = self._transform_inputs(inputs)
         if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise ValueError(
-                f'UpProjectionHead(in_channels={self.in_channels}) takes a feature '
-                f'(N, {self.in_channels}, H, W), got {tuple(x.shape)}'
-            )
+            takes = f'takes a feature (N, {self.in_channels}, H, W)'
+            raise ValueError(f'UpProjectionHead(in_channels={self.in_channels}) {takes}, got {tuple(x.shape)}')
         x = self.reduce_norm(self.reduce(x))
         for block in self.blocks:
             x = block(x)

@@ -42,9 +42,8 @@ class RandomScale(BaseTransform):
         results['img'] = mmcv.imresize(results['img'], size)
         if 'gt_seg_map' in results:
             results['gt_seg_map'] = mmcv.imresize(results['gt_seg_map'], size, interpolation='nearest')
-        results.update(
-            img_shape=results['img'].shape[:2], scale_factor=(size[0] / width, size[1] / height), keep_ratio=True
-        )
+        factors = (size[0] / width, size[1] / height)
+        results.update(img_shape=results['img'].shape[:2], scale_factor=factors, keep_ratio=True)
         return results
 
 
