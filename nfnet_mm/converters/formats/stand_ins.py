@@ -6,7 +6,7 @@ Each takes what the pickle calls the original with.
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class PickledDType:
     """A NumPy type: a kind and a size, then its byte order."""
 
     code: str
-    order: Any = '='  # or one of '<', '>', '|'
+    order: Literal['<', '>', '|', '='] = '='
 
     def set_state(self, state: Any) -> None:
         # (version, byte order, and for structured types: subarray, names, fields, ...)
