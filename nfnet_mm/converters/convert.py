@@ -34,7 +34,12 @@ class Summary:
 
 
 def convert_file(
-    source: str, target: str, arch: str | None = None, dialect: str | None = None, to: str = 'ours', force: bool = False
+    source: str | os.PathLike,
+    target: str | os.PathLike,
+    arch: str | None = None,
+    dialect: str | None = None,
+    to: str = 'ours',
+    force: bool = False,
 ) -> Summary:
     """Convert a classifier's weights from DeepMind's, timm's or our names to ours or timm's.
 
@@ -53,6 +58,7 @@ def convert_file(
             written.
         UserError: the target cannot be written.
     """
+    source, target = os.fspath(source), os.fspath(target)
     _check_target(source, target, force)
     if dialect not in (None, *DIALECTS):
         raise ConversionError(f'dialect={dialect!r} must be one of {", ".join(DIALECTS)}')

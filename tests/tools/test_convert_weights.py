@@ -74,7 +74,7 @@ def test_timms_models_load_strictly(name, tmp_path):
     torch.manual_seed(0)
     state = timm.create_model(name, num_classes=4).state_dict()
     torch.save(state, tmp_path / 'source')
-    summary = convert_file(str(tmp_path / 'source'), str(tmp_path / 'a.pth'))
+    summary = convert_file(tmp_path / 'source', tmp_path / 'a.pth')
     assert (summary.arch, summary.dialect, summary.source, summary.num_classes) == (f'timm/{name}', 'timm', 'timm', 4)
     assert summary.parameters == sum(v.numel() for v in state.values())
     backbone = MODELS.build(dict(Network(summary.family, summary.arch).cfg, out_indices=(4,)))
