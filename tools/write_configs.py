@@ -100,7 +100,6 @@ def _said(recipe: ImageNetRecipe) -> str:
 
 def _settings(recipe: ImageNetRecipe) -> dict[str, Any]:
     """What the recipe decides, the rest being in configs/_base_; a dict with a type is whole."""
-    arch = recipe.found.arch
     if recipe.batch_norm:
         backbone = dict(type='nfnet_mm.BNResNet', depth=recipe.found.cfg['depth'], out_indices=(3,))
     else:
@@ -110,7 +109,7 @@ def _settings(recipe: ImageNetRecipe) -> dict[str, Any]:
     if recipe.start:
         saved = f'work_dirs/{recipe.start}/iter_{IMAGENET[recipe.start].max_iters}.pth'
         backbone['init_cfg'] = _start(recipe.batch_norm, saved)
-    head: dict[str, Any] = dict(in_channels=arch.final_channels or arch.widths[-1], dropout=recipe.dropout)
+    head: dict[str, Any] = dict(in_channels=recipe.found.channels(4), dropout=recipe.dropout)
     if recipe.found.family == 'NFRegNet':  # the authors' code
         head['init_cfg'] = dict(type='Constant', layer='Linear', val=0)
     sizes = recipe.train_size, recipe.test_size  # both pipelines are written if one differs

@@ -239,10 +239,8 @@ def resolve_arch(family: str, arch: str | Mapping[str, Any] | NFArch) -> NFArch:
             return rows[arch]
         called = [n for n in _NETWORKS if n.family == family and arch in (n.name, n.old_name)]
         if len(called) == 2:
-            raise UserError(
-                f"{family} arch {arch!r} is the name of two networks: {called[0].key!r} for the paper's network, "
-                f"{called[1].key!r} for timm's"
-            )
+            which = f"{called[0].key!r} for the paper's network, {called[1].key!r} for timm's"
+            raise UserError(f'{family} arch {arch!r} is the name of two networks: {which}')
         if called:
             return called[0].arch
         raise UserError(f'{_unknown(f"{family} arch", arch, rows)}; or a dict with fields of NFArch.')

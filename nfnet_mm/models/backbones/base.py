@@ -85,7 +85,10 @@ class NFBackbone(BaseModule):
         self.arch = arch
         self.in_channels = check_positive('in_channels', in_channels)
         self.out_indices = _check_out_indices(out_indices)
-        self.frozen_stages = _check_frozen_stages(frozen_stages)
+        if not is_integer(frozen_stages) or not -1 <= frozen_stages <= NUM_STAGES:
+            known = f'-1 freezes nothing, 0 the stem, 1-{NUM_STAGES} the stem and so many stages'
+            raise UserError(f'frozen_stages={frozen_stages!r} is out of range: {known}')
+        self.frozen_stages = int(frozen_stages)
         plan = plan_blocks(arch, alpha, drop_path_rate, strides, dilations)
         stages = [[block for block in plan if block.stage == stage] for stage in range(NUM_STAGES)]
         self.strides = tuple(blocks[0].stride for blocks in stages)
@@ -115,10 +118,8 @@ class NFBackbone(BaseModule):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(N, in_channels, H, W) images -> one (N, C_i, ceil(H / s_i), ceil(W / s_i)) feature per out index."""
         if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise UserError(
-                f'{type(self).__name__} takes images of shape (N, {self.in_channels}, H, W) '
-                f'(in_channels={self.in_channels}), got {tuple(x.shape)}'
-            )
+            takes = f'takes images of shape (N, {self.in_channels}, H, W) (in_channels={self.in_channels})'
+            raise UserError(f'{type(self).__name__} {takes}, got {tuple(x.shape)}')
         x = self.stem(x)
         outs = {}
         for i, stage in enumerate(self.stages):
@@ -131,9 +132,8 @@ class NFBackbone(BaseModule):
     def init_weights(self) -> None:
         """As ``init_cfg`` says; frozen random weights, which nothing would ever train, are warned of."""
         if self.frozen_stages >= 0 and self.init_cfg is None and not self.is_init:
-            what = ('the stem', 'the stem and the first stage', f'the stem and the first {self.frozen_stages} stages')[
-                min(self.frozen_stages, 2)
-            ]
+            parts = ('the stem', 'the stem and the first stage', f'the stem and the first {self.frozen_stages} stages')
+            what = parts[min(self.frozen_stages, 2)]
             print_log(
                 f'{type(self).__name__}: frozen_stages={self.frozen_stages} freezes {what} with random weights, '
                 "unless a checkpoint is loaded after this. Set init_cfg=dict(type='nfnet_mm.NFPretrained', "
@@ -166,12 +166,3 @@ def _check_out_indices(indices: Sequence[int]) -> tuple[int, ...]:
     if not indices or list(indices) != sorted(set(indices)):
         raise UserError(f'out_indices={indices} must be increasing and not empty: {known}')
     return tuple(map(int, indices))
-
-
-def _check_frozen_stages(value: int) -> int:
-    if not is_integer(value) or not -1 <= value <= NUM_STAGES:
-        raise UserError(
-            f'frozen_stages={value!r} is out of range: -1 freezes nothing, 0 the stem, '
-            f'1-{NUM_STAGES} the stem and so many stages'
-        )
-    return int(value)

@@ -88,9 +88,7 @@ class NFStage(BaseModule):
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise UserError(
-                f'{type(self).__name__} takes features of shape (N, {self.in_channels}, H, W), the input '
-                f'of stage {self.stage}, got {tuple(x.shape)}'
-            )
+            takes = f'takes features of shape (N, {self.in_channels}, H, W), the input of stage {self.stage}'
+            raise UserError(f'{type(self).__name__} {takes}, got {tuple(x.shape)}')
         x = self.stages[str(self.stage)](x, self.with_cp)
         return self.act(x) * self.feature_gain if self.activate else x

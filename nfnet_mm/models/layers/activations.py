@@ -65,9 +65,8 @@ def get_activation(act: str | Activation) -> Activation:
     known = sorted({*_GAINS, *_OTHERS})
     if isinstance(act, str) and act in known:
         return _FUNCTIONS[act] if act in _FUNCTIONS else getattr(F, act)
-    raise UserError(
-        f'act={act!r} is no known activation.{did_you_mean(act, known)} Known: {", ".join(known)}; or give a callable.'
-    )
+    hint = f'{did_you_mean(act, known)} Known: {", ".join(known)}; or give a callable.'
+    raise UserError(f'act={act!r} is no known activation.{hint}')
 
 
 def _refuse_in_place(act: Activation) -> None:
@@ -80,10 +79,8 @@ def _refuse_in_place(act: Activation) -> None:
         except (RuntimeError, TypeError):  # of another dtype, or on the meta device: nothing can be seen here
             return
     if not torch.equal(x, before):
-        raise UserError(
-            f'act={act!r} overwrites its input, which is read again as the shortcut: give one that does '
-            'not (inplace=False)'
-        )
+        instead = 'give one that does not (inplace=False)'
+        raise UserError(f'act={act!r} overwrites its input, which is read again as the shortcut: {instead}')
 
 
 def activation_gain(act: str | Activation) -> float:

@@ -81,10 +81,8 @@ class BerHuLoss(nn.Module):
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         """The weighted mean loss."""
         if pred.shape != target.shape:
-            raise ValueError(
-                f'BerHuLoss compares maps of one shape, got a prediction {tuple(pred.shape)} and a '
-                f'target {tuple(target.shape)}'
-            )
+            got = f'a prediction {tuple(pred.shape)} and a target {tuple(target.shape)}'
+            raise ValueError(f'BerHuLoss compares maps of one shape, got {got}')
         target = target.float()
         valid = target.isfinite() & (target > self.min_depth) & (target <= self.max_depth)
         return self.loss_weight * berhu(pred.float() - target, valid, self.fraction, all_reduce)

@@ -31,10 +31,9 @@ def depth_to_millimetres(depth: np.ndarray) -> np.ndarray:
     """
     bad = ~(np.isfinite(depth) & (depth >= 0) & (depth <= 65.535))
     if bad.any():
-        raise ValueError(
-            f'depth {depth[bad][0]} m at (row, column) {tuple(int(i) for i in np.argwhere(bad)[0])} is '
-            'outside 0 to 65.535 m, what 16 bits of millimetres hold'
-        )
+        place = tuple(int(i) for i in np.argwhere(bad)[0])
+        what = f'depth {depth[bad][0]} m at (row, column) {place}'
+        raise ValueError(f'{what} is outside 0 to 65.535 m, what 16 bits of millimetres hold')
     return np.rint(depth * 1000).astype(np.uint16)
 
 
@@ -44,10 +43,8 @@ def _damaged(path: PathLike, error: OSError) -> UserError:
     if 'truncated' in str(error):
         return UserError(f'{what} is truncated, download it again: {error}')
     if 'signature' in str(error):
-        return UserError(
-            f'{what} is no HDF5 (MATLAB 7.3) file: is it the labelled data set itself, and was it '
-            'downloaded to the end?'
-        )
+        ask = 'is it the labelled data set itself, and was it downloaded to the end?'
+        return UserError(f'{what} is no HDF5 (MATLAB 7.3) file: {ask}')
     return UserError(f'{what} cannot be read, download it again: {error}')
 
 
@@ -91,10 +88,8 @@ def read_splits(path: PathLike) -> dict[str, np.ndarray]:
 def _check_split(splits: dict[str, np.ndarray], images: int, expected: Sequence[int], mat: PathLike) -> None:
     counts = tuple(len(splits[split]) for split in ('train', 'test'))
     if counts != tuple(expected):
-        raise UserError(
-            f'the split has {counts[0]} training and {counts[1]} test images, the standard one has '
-            f'{expected[0]} and {expected[1]}'
-        )
+        has = f'the split has {counts[0]} training and {counts[1]} test images'
+        raise UserError(f'{has}, the standard one has {expected[0]} and {expected[1]}')
     if images != sum(counts):
         raise UserError(f'{str(mat)!r} holds {images} images, but the split is of {sum(counts)}')
     numbers = np.concatenate((splits['train'], splits['test']))
@@ -146,10 +141,8 @@ def prepare_nyu(mat: PathLike, splits: PathLike, out: PathLike, expected: Sequen
         images, depths = file['images'], file['depths']
         good = images.ndim == 4 and images.shape[1] == 3 and images.dtype == np.uint8
         if not good or depths.shape != (images.shape[0], *images.shape[2:]):
-            raise UserError(
-                f'{str(mat)!r}: images {images.shape} {images.dtype} and depths {depths.shape} should be '
-                '(N, 3, W, H) uint8 and (N, W, H)'
-            )
+            found = f'images {images.shape} {images.dtype} and depths {depths.shape}'
+            raise UserError(f'{str(mat)!r}: {found} should be (N, 3, W, H) uint8 and (N, W, H)')
         _check_split(numbers, len(images), expected, mat)
         for kind in ('images', 'annotations'):
             for split in numbers:
