@@ -4,7 +4,6 @@ import difflib
 import inspect
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -82,8 +81,14 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         model = model.get_submodule('module') if is_model_wrapper(model) else model
         self._say_unmatched(model)
         params: list[dict] = []
-        with _trainable(model):
+        frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
+        for p in frozen:
+            p.requires_grad_(True)  # mmengine's constructor passes over the others
+        try:
             self.add_params(params, model)
+        finally:
+            for p in frozen:
+                p.requires_grad_(False)
         optimizer = OPTIMIZERS.build(self.optimizer_cfg, default_args=dict(params=self._merged(params, model)))
         cfg = dict(dict(type='OptimWrapper'), **self.optim_wrapper_cfg)
         wrapper = ROOT_OPTIM_WRAPPERS.build(cfg, default_args=dict(optimizer=optimizer))
@@ -168,19 +173,6 @@ def _visited(module: nn.Module, prefix: str = '') -> Iterator[tuple[str, Tensor]
         yield f'{prefix}.{name}', param
     for name, child in module.named_children():
         yield from _visited(child, f'{prefix}.{name}' if prefix else name)
-
-
-@contextmanager
-def _trainable(model: nn.Module) -> Iterator[None]:
-    """All parameters require gradients here: mmengine's constructor passes over the others."""
-    frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
-    for p in frozen:
-        p.requires_grad_(True)
-    try:
-        yield
-    finally:
-        for p in frozen:
-            p.requires_grad_(False)
 
 
 def last_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

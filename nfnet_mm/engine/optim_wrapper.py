@@ -22,6 +22,7 @@ from .bfloat16 import keep_boxes_in_float32
 
 _DEFAULTS = dict(clipping=0.01, eps=1e-3)
 _SCALER_OPTIONS = ('init_scale', 'growth_factor', 'backoff_factor', 'growth_interval', 'enabled')
+_INSTEAD = 'Use DistributedDataParallel, or a plain OptimWrapper without AGC.'
 # What marks a parameter as a piece of one.
 _SHARDED = {'ds_id': 'DeepSpeed ZeRO-3', '_fsdp_flattened': 'FSDP', 'device_mesh': 'a DTensor'}
 
@@ -115,9 +116,8 @@ class AGCOptimWrapper(OptimWrapper):
 
     def _refuse_engine(self, engine: object) -> None:
         raise RuntimeError(
-            f'{type(self).__name__} does not work under {type(engine).__name__}: it updates the weights '
-            'without calling the wrapper, so nothing would be clipped. Use DistributedDataParallel, or '
-            'a plain OptimWrapper without AGC.'
+            f'{type(self).__name__} does not work under {type(engine).__name__}: it updates the weights without '
+            f'calling the wrapper, so nothing would be clipped. {_INSTEAD}'
         )
 
     # mmengine's DeepSpeed strategy sets it to an engine that steps by itself, past the clipping.
@@ -129,17 +129,14 @@ class AGCOptimWrapper(OptimWrapper):
             for mark, by in _SHARDED.items():
                 if getattr(p, mark, False) is not False:
                     raise RuntimeError(
-                        f'AGC needs whole weights, but a parameter of shape {tuple(p.shape)} is sharded by '
-                        f'{by}: the norm of a unit cannot be computed from a piece of it. Use '
-                        'DistributedDataParallel, or a plain OptimWrapper without AGC.'
+                        f'AGC needs whole weights, but a parameter of shape {tuple(p.shape)} is sharded by {by}: the '
+                        f'norm of a unit cannot be computed from a piece of it. {_INSTEAD}'
                     )
 
     def _refuse_closure(self, kwargs: dict[str, Any]) -> None:
         if kwargs.get('closure') is not None:
-            raise RuntimeError(
-                f'{type(self).__name__} does not go with a closure, in which '
-                f'{type(self.optimizer).__name__} computes gradients anew that nothing clips'
-            )
+            why = f'in which {type(self.optimizer).__name__} computes gradients anew that nothing clips'
+            raise RuntimeError(f'{type(self).__name__} does not go with a closure, {why}')
 
     def _clip_adaptively(self) -> bool:
         """Clip all gradients; whether they are finite, so that the step may be taken."""
@@ -220,8 +217,6 @@ class AmpAGCOptimWrapper(AGCOptimWrapper):
         loss_scale: str | float | dict[str, Any] = 'dynamic',
         dtype: str | torch.dtype | None = None,
         use_fsdp: bool = False,
-        agc: dict[str, float] | None = None,
-        max_nonfinite_steps: int = 20,
         **kwargs: Any,
     ):
         if use_fsdp:
@@ -236,7 +231,7 @@ class AmpAGCOptimWrapper(AGCOptimWrapper):
             options = dict(enabled=False)
         self._static_scale = None if isinstance(loss_scale, (str, dict)) else options['init_scale']
         self.loss_scaler = _loss_scaler(options, on_cpu)
-        super().__init__(agc=agc, max_nonfinite_steps=max_nonfinite_steps, **kwargs)
+        super().__init__(**kwargs)
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:

@@ -213,10 +213,8 @@ class SAMHook(Hook):
             raise RuntimeError(f'SAMHook goes with one optimizer, not with those of an OptimWrapperDict ({several})')
         if is_model_wrapper(model):
             if not isinstance(model, DistributedDataParallel):
-                raise RuntimeError(
-                    f'SAMHook does not work under {type(model).__name__}, where no process has the '
-                    'whole gradient. Use DistributedDataParallel.'
-                )
+                where = f'under {type(model).__name__}, where no process has the whole gradient'
+                raise RuntimeError(f'SAMHook does not work {where}. Use DistributedDataParallel.')
             model = model.module
 
         # plain functions, so that a deep copy of the model shares the hook instead of copying what it refers to
@@ -260,10 +258,8 @@ class SAMHook(Hook):
         # an overflow is to be found in the gradient that is stepped with, not spread over the weights
         found = {p: g.nan_to_num(0, 0, 0) if scaled else g for p, g in zip(params, grads) if g is not None}
         if not found:
-            raise RuntimeError(
-                f'SAMHook: the loss of {type(model).__name__} depends on none of its {len(params)} '
-                'parameters that require a gradient, so there is nothing to move'
-            )
+            what = f'none of its {len(params)} parameters that require a gradient, so there is nothing to move'
+            raise RuntimeError(f'SAMHook: the loss of {type(model).__name__} depends on {what}')
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)
@@ -275,10 +271,8 @@ class SAMHook(Hook):
         """The arguments for g, each cut by itself."""
         batch = batch_size({**dict(enumerate(args)), **kwargs})
         if not batch and self.fraction < 1:
-            raise ValueError(
-                f'SAMHook finds no batch in the inputs of {type(model).__name__}: neither tensors nor '
-                'data_samples; fraction=1 takes whatever they are'
-            )
+            where = f'in the inputs of {type(model).__name__}: neither tensors nor data_samples'
+            raise ValueError(f'SAMHook finds no batch {where}; fraction=1 takes whatever they are')
         n = max(1, round(self.fraction * (batch or 0)))
         if not batch or n == batch:
             return copied(args), copied(kwargs)
