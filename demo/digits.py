@@ -15,7 +15,8 @@ import numpy as np
 from .folders import write_once
 
 MANIFEST = 'digits.json'
-Pictures = Iterator[tuple[int, np.ndarray, list[tuple[int, np.ndarray]]]]  # number, picture, [(row of scans, mask)]
+Found = list[tuple[int, np.ndarray]]  # (row of the scans, mask) of each digit in a picture
+Pictures = Iterator[tuple[int, np.ndarray, Found]]  # number, picture, digits
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,7 @@ def decode_rle(rle: dict[str, list]) -> np.ndarray:
     return np.repeat(values, rle['counts']).reshape(rle['size'], order='F')
 
 
-def compose(
-    rng: np.random.Generator, scans: np.ndarray, spec: DigitsSpec
-) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
+def compose(rng: np.random.Generator, scans: np.ndarray, spec: DigitsSpec) -> tuple[np.ndarray, Found]:
     """Draw one picture.
 
     Args:

@@ -94,7 +94,7 @@ class Box:
 
     def hit(self, origin: Vector, rays: np.ndarray) -> np.ndarray:
         """Where rays enter the box (or, ``inside``, leave it), as multiples of them; inf where they do not."""
-        start, rays = _turn(_from(self.centre, origin), -self.yaw), _turn(rays, -self.yaw)
+        start, rays = _turn(np.subtract(origin, self.centre), -self.yaw), _turn(rays, -self.yaw)
         with np.errstate(divide='ignore'):
             low, high = (_column(face - start, rays) / rays for face in (-np.asarray(self.half), np.asarray(self.half)))
         far = np.maximum(low, high).min(0)
@@ -129,7 +129,7 @@ class Ball:
 
     def hit(self, origin: Vector, rays: np.ndarray) -> np.ndarray:
         """Where rays enter the ball, as multiples of them; inf where they miss it."""
-        start = _from(self.centre, origin)
+        start = np.subtract(origin, self.centre)
         a, b = (rays * rays).sum(0), np.tensordot(start, rays, 1)
         root = b * b - a * (start @ start - self.radius**2)
         near = (-b - np.sqrt(np.maximum(root, 0))) / a
@@ -162,10 +162,6 @@ def _turn(vectors: np.ndarray, yaw: float) -> np.ndarray:
     x, y, z = vectors
     sin, cos = np.sin(yaw), np.cos(yaw)
     return np.stack([cos * x + sin * z, y, cos * z - sin * x])
-
-
-def _from(centre: Vector, point: Vector) -> np.ndarray:
-    return np.asarray(point, float) - np.asarray(centre, float)
 
 
 def _column(vector: Vector, like: np.ndarray) -> np.ndarray:
@@ -246,13 +242,6 @@ def sample_room(rng: np.random.Generator, scans: np.ndarray, width: int = 128, h
     return Room(tuple(solids), lamp, rng.uniform(0.2, 0.5)), camera
 
 
-def _photograph(rng: np.random.Generator, scans: np.ndarray, spec: RoomsSpec) -> tuple[np.ndarray, np.ndarray]:
-    """(height, width, 3) uint8 RGB with a sensor's noise and a screen's gamma, and (height, width) depth in metres."""
-    light, depth = render(*sample_room(rng, scans, spec.width, spec.height))
-    picture = 255 * np.clip(light * rng.uniform(0.8, 1.2), 0, 1) ** (1 / 2.2) + rng.normal(0, 4, light.shape)
-    return picture.round().clip(0, 255).astype(np.uint8), depth
-
-
 def generate(root: str | Path, spec: RoomsSpec = RoomsSpec()) -> Path:
     """Write the dataset, as :func:`~.folders.write_once` does.
 
@@ -279,7 +268,10 @@ def generate(root: str | Path, spec: RoomsSpec = RoomsSpec()) -> Path:
             for number in track_iter_progress(range(1, count + 1)):
                 # a stream for each picture: more pictures leave the first ones as they are
                 rng = np.random.default_rng((spec.seed, split, number))
-                picture, depth = _photograph(rng, ink[rows[split]], spec)
+                light, depth = render(*sample_room(rng, ink[rows[split]], spec.width, spec.height))
+                picture = 255 * np.clip(light * rng.uniform(0.8, 1.2), 0, 1) ** (1 / 2.2)  # a screen's gamma
+                picture += rng.normal(0, 4, light.shape)  # a sensor's noise
+                picture = picture.round().clip(0, 255).astype(np.uint8)
                 Image.fromarray(picture).save(images / f'room_{number:04d}.jpg', quality=95, subsampling=0)
                 Image.fromarray(depth_to_millimetres(depth)).save(annotations / f'room_{number:04d}.png')
 

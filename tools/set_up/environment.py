@@ -211,11 +211,9 @@ def main(argv=None):
         signal.signal(sig, stop)
     try:
         set_up(Places(args.root), args.python or None)
-    except SetupError as error:
-        print(f'set-up stopped: {error}', file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f'set-up stopped: {error}: mend this and run make again; what is done is kept.', file=sys.stderr)
+    except (SetupError, OSError) as error:
+        advice = ': mend this and run make again; what is done is kept.' if isinstance(error, OSError) else ''
+        print(f'set-up stopped: {error}{advice}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print('set-up interrupted: run make again to go on from here.', file=sys.stderr)
