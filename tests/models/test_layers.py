@@ -45,8 +45,11 @@ def test_standardized_weight_has_zero_mean_and_the_predicted_variance(shape, dia
     ours = standardize_weight(weight, gain, dialect)
     n, variance = weight[0].numel(), weight.flatten(1).double().var(1, correction=0)
     left = variance * n
-    predicted = gain.double() ** 2 / n * left / (left.clamp(min=1e-4) if dialect == 'authors' else left + 1e-5 * n)
-    assert torch.allclose(ours.flatten(1).mean(1), torch.zeros(out_channels), atol=2e-6)
+    norm = (left.clamp(min=1e-4) if dialect == 'authors' else left + 1e-5 * n).sqrt()
+    # what is lost where weights are much larger than their deviations from the mean
+    rounding = 2 * torch.finfo(torch.float32).eps * weight.flatten(1).abs().amax(1) * gain.abs() / norm
+    predicted = gain.double() ** 2 / n * left / norm**2
+    assert (ours.flatten(1).mean(1).abs() <= rounding + 1e-7).all()
     assert torch.allclose(ours.flatten(1).double().var(1, correction=0), predicted, rtol=1e-4, atol=1e-9)
     assert torch.allclose(ours.double(), by_definition(weight, gain, dialect), rtol=1e-4, atol=2e-6)
 
