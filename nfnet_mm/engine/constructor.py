@@ -188,9 +188,6 @@ def last_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         weights = [(name, p) for name, p in head.named_parameters(prefix=path) if p.dim() > 1]
         known = next((_PARALLEL[base.__name__] for base in bases if base.__name__ in _PARALLEL), None)
         for i, (name, weight) in enumerate(weights):
-            if (
-                fnmatchcase(name.removeprefix(f'{path}.'), known)
-                if known
-                else not any(later.shape[1] == weight.shape[0] for _, later in weights[i + 1 :])
-            ):
+            read_later = any(later.shape[1] == weight.shape[0] for _, later in weights[i + 1 :])
+            if fnmatchcase(name.removeprefix(f'{path}.'), known) if known else not read_later:
                 yield name, weight

@@ -162,10 +162,8 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
         if per_device is None:  # a batch sampler of the config's own
             per_device = getattr(self.dataloader.batch_sampler, 'batch_size', None)
         if not isinstance(per_device, int):
-            kind = type(self.dataloader.batch_sampler).__name__
-            raise UserError(
-                f'{type(self).__name__} needs batches of one size, and the batch sampler ({kind}) has no batch_size'
-            )
+            lack = f'the batch sampler ({type(self.dataloader.batch_sampler).__name__}) has no batch_size'
+            raise UserError(f'{type(self).__name__} needs batches of one size, and {lack}')
         self._refuse_short_batches(per_device)
         self.accumulation = plan_accumulation(total_batch, per_device, get_world_size())
         rate = self._complete_wrapper(runner, lr_batch)
