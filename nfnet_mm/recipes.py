@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nfnet_mm.errors import UserError, check_number, did_you_mean
 from nfnet_mm.models.backbones.arch import Network, find_network, network_names
 
 IMAGENET_IMAGES = 1_281_167  # ImageNet-1k's for training
@@ -83,12 +84,17 @@ class ImageNetRecipe(Experiment):
     top1: float | None = None
     top5: float | None = None
     source: str = ''
-    note: str = ''
+    note: str = ''  # whole sentences
 
     def __post_init__(self) -> None:
-        if self.total_batch % (self.batch * self.devices):
-            devices = f'{self.batch} images x {self.devices} devices'
-            raise ValueError(f'{self.name}: {devices} do not divide total_batch={self.total_batch}')
+        for field, interval in (('lr', '(0, inf)'), ('weight_decay', '[0, inf)'), ('drop_path', '[0, 1)')):
+            check_number(f'recipe {self.name}: {field}', getattr(self, field), interval)
+        at_once = self.batch * self.devices
+        if self.total_batch % at_once:
+            raise UserError(
+                f'recipe {self.name}: total_batch={self.total_batch} is no multiple of {self.batch} images x '
+                f'{self.devices} devices = {at_once}: change batch, devices or total_batch'
+            )
 
     @property
     def resolved(self) -> 'ImageNetRecipe':
@@ -128,15 +134,43 @@ class ImageNetRecipe(Experiment):
         return 1000 if self.steps else self.val_epochs * IMAGENET_IMAGES // self.total_batch
 
 
-_UNREGULARISED = 'top-1 {} without dropout and stochastic depth (NF-ResNets, Table 1).'
+_UNREGULARISED = 'Top-1 {} without dropout and stochastic depth (NF-ResNets, Table 1).'
 # Of both kinds of networks (NFNets, Appendix A.5): crops and flips only; in fine-tuning the learning rate is not scaled
 # by the batch, and the average decays by 0.9999. Choices, where the paper is silent: no dropout or stochastic depth in
 # pre-training, and for NFNets the 5,000 steps of warm-up that are given for ResNets.
-_NOTE = 'see the fine-tuning.'
+_NOTE = 'Results are those of the fine-tuning.'
 _CROPS = dict(mixing=False, train_size=224, test_size=256)
 _PRETRAINING = dict(pretraining=True, **_CROPS, warmup_steps=5000, dropout=0.0, drop_path=0.0, ema=None, note=_NOTE)
 _FINETUNING = dict(total_batch=2048, steps=15_000, warmup_steps=5000, lr=0.1, scale_lr=False, mixing=False, ema=1e-4)
 _JFT = 'NFNets, Table {}, pre-trained on JFT-300M'
+
+
+def _network_of(name: str, like: str, rows: Mapping[str, ImageNetRecipe], changes: Mapping[str, Any]) -> str:
+    """The network of a new row: the stated one, the one that it is named as, or that of the row that it is like.
+
+    Raises:
+        UserError: the row's name is taken, it refers to a row or a field that there is not, or it is named after
+            another network than the one it would train.
+    """
+    if name in rows:
+        raise UserError(f'recipe {name!r} is there already')
+    fields = [field.name for field in dataclasses.fields(ImageNetRecipe)]
+    for field in changes:
+        if field not in fields:
+            hint = did_you_mean(field, fields)
+            raise UserError(f'recipe {name!r}: field {field!r} is unknown.{hint} Known: {", ".join(fields)}')
+    for field, other in (('like', like), ('start', changes.get('start'))):
+        if other is not None and other not in rows:
+            raise UserError(f'recipe {name!r}: {field}={other!r} is no row above it.{did_you_mean(other, rows)}')
+    if network := changes.get('network'):
+        return find_network(network).name
+    if name in network_names():
+        return name
+    network = rows[like].network
+    if network not in name.replace('bn_', 'nf_'):
+        hint = did_you_mean(name, network_names())
+        raise UserError(f'recipe {name!r} would train {network}, and is not named after it: state network=...{hint}')
+    return network
 
 
 def _imagenet() -> dict[str, ImageNetRecipe]:
@@ -149,10 +183,9 @@ def _imagenet() -> dict[str, ImageNetRecipe]:
         rows[name] = ImageNetRecipe(name=name, network=name, **fields)
 
     def add(like: str, name: str, **changes: Any) -> None:
-        """Add a row; a recipe that is named as a network trains that network."""
-        network = name if name in network_names() else rows[like].network
-        own = dict(name=name, like=like, network=network, top1=None, top5=None, note='')
-        rows[name] = dataclasses.replace(rows[like], **{**own, **changes})
+        """Add a row that is like another but for ``changes``; what a paper reports is never taken over."""
+        own = dict(name=name, like=like, network=_network_of(name, like, rows, changes))
+        rows[name] = dataclasses.replace(rows[like], **{**own, 'top1': None, 'top5': None, 'note': '', **changes})
 
     long = dict(epochs=360, val_epochs=10, mixing=True, ema=1e-5)
     # NFNets, section 5 and Appendix A: 0.1 of learning rate for every 256 images
@@ -170,9 +203,9 @@ def _imagenet() -> dict[str, ImageNetRecipe]:
     add('nfnet_f0', 'nfnet_f3', top1=85.7, top5=97.5)
     add('nfnet_f0', 'nfnet_f4', batch=16, with_cp=True, top1=85.9, top5=97.6)
     add('nfnet_f0', 'nfnet_f5', batch=8, with_cp=True, top1=86.0, top5=97.6)
-    add('nfnet_f0', 'nfnet_f6', batch=8, with_cp=True, note='with SAM only.')
+    add('nfnet_f0', 'nfnet_f6', batch=8, with_cp=True, note='With SAM only.')
     for n in range(5):
-        add(f'nfnet_f{n}', f'nfnet_f{n}_sam', sam=True, note='SAM for F5 and F6 only.')
+        add(f'nfnet_f{n}', f'nfnet_f{n}_sam', sam=True, note='The paper has SAM for F5 and F6 only.')
     add('nfnet_f5', 'nfnet_f5_sam', sam=True, top1=86.3, top5=97.9)
     add('nfnet_f6', 'nfnet_f6_sam', sam=True, top1=86.5, top5=97.9)
     # timm's light shapes, with its image sizes and the regularisation of the NFNet of the same depth (dropout) or of
@@ -184,7 +217,13 @@ def _imagenet() -> dict[str, ImageNetRecipe]:
         ('eca_nfnet_l2', 0.4, 15),
         ('eca_nfnet_l3', 0.4, 15),
     ):
-        add('nfnet_f0', name, dropout=dropout, randaugment=magnitude, note='in none; timm trains by another recipe.')
+        add(
+            'nfnet_f0',
+            name,
+            dropout=dropout,
+            randaugment=magnitude,
+            note='In neither paper; timm trains it by another recipe.',
+        )
     large = dict(network='nfnet_f4', with_cp=True)
     add('nfnet_f0', 'pretrain_nfnet_f4', **large, **_PRETRAINING, epochs=40, weight_decay=1e-6)
     add('pretrain_nfnet_f4', 'pretrain_nfnet_f4plus', network='nfnet_f4+', epochs=20, note=_NOTE)

@@ -6,7 +6,6 @@ what differs, by mmengine's rules for merging.
 """
 
 import argparse
-import os
 import re
 import sys
 import textwrap
@@ -14,9 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
-from nfnet_mm.analysis.model_zoo import result_files, zoo_files
-from nfnet_mm.recipes import (
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT))  # a clone works without installing
+from nfnet_mm.errors import UserError  # noqa: E402
+
+try:
+    from nfnet_mm.analysis.model_zoo import result_files, zoo_files
+except UserError as error:  # a row of a table is wrong
+    sys.exit(f'error: {error}')
+from nfnet_mm.recipes import (  # noqa: E402
     COCO,
     IMAGENET,
     PRETRAINING_CLASSES,
@@ -94,8 +99,8 @@ def _said(recipe: ImageNetRecipe) -> str:
     told = [recipe.note] if recipe.note else []
     if recipe.top1:
         figures = f'top-1 / top-5 {recipe.top1} / {recipe.top5}' if recipe.top5 else f'top-1 {recipe.top1}'
-        told.insert(0, f'{figures} ({recipe.source}).')
-    return f'{text}# Paper: {" ".join(told)}\n'
+        told.insert(0, f'Paper: {figures} ({recipe.source}).')
+    return f'{text}# {" ".join(told) or "In neither paper."}\n'
 
 
 def _settings(recipe: ImageNetRecipe) -> dict[str, Any]:
@@ -281,14 +286,19 @@ def _lines(head: str, value: Any, indent: str = '') -> list[str]:
 def main() -> None:
     """Write the files that are not as they should be."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    root = Path(__file__).resolve().parent.parent
-    files = {**config_files(), **zoo_files(), **result_files(root)}
-    old = {name: (root / name).read_text() for name in files if (root / name).exists()}
+    try:
+        files = {**config_files(), **zoo_files(), **result_files(ROOT)}
+    except UserError as error:
+        sys.exit(f'error: {error}')
+    old = {name: (ROOT / name).read_text() for name in files if (ROOT / name).exists()}
     changed = {name: text for name, text in files.items() if text != old.get(name)}
     for name, text in changed.items():
-        (root / name).write_text(text)
+        (ROOT / name).write_text(text)
         print(f'written: {name}')
     print(f'{len(files) - len(changed)} of {len(files)} files were up to date')
+    for path in sorted((ROOT / 'configs').rglob('*.py')):
+        if path.read_text().startswith(_WRITTEN) and str(path.relative_to(ROOT)) not in files:
+            print(f'no recipe makes it any more, delete it: {path.relative_to(ROOT)}')
 
 
 if __name__ == '__main__':

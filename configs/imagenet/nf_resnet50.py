@@ -1,6 +1,6 @@
 # Written by tools/write_configs.py from nfnet_mm/recipes.py.
 # 1024 = 128 images x 8 GPUs.
-# Paper: top-1 75.8 without dropout and stochastic depth (NF-ResNets, Table 1).
+# Top-1 75.8 without dropout and stochastic depth (NF-ResNets, Table 1).
 _base_ = '../_base_/recipe/imagenet.py'
 total_batch = 1024
 max_iters, warmup = 90 * _base_.images // total_batch, 5 * _base_.images // total_batch  # 112,602 and 6,255

@@ -1,6 +1,6 @@
 # Written by tools/write_configs.py from nfnet_mm/recipes.py.
 # 4096 = 128 images x 8 GPUs x 4 accumulated.
-# Paper: NFNets, Figure 2, has curves for 50 and 200: level with BatchNorm.
+# NFNets, Figure 2, has curves for 50 and 200: level with BatchNorm.
 _base_ = 'nf_resnet50.py'
 total_batch = 4096
 max_iters, warmup = 90 * _base_.images // total_batch, 5 * _base_.images // total_batch  # 28,150 and 1,563

@@ -1,6 +1,6 @@
 # Written by tools/write_configs.py from nfnet_mm/recipes.py.
 # 4096 = 32 images x 8 GPUs x 16 accumulated; the ascent step takes a fifth of each.
-# Paper: SAM for F5 and F6 only.
+# The paper has SAM for F5 and F6 only.
 _base_ = 'nfnet_f1.py'
 custom_hooks = [
     dict(type='EMAHook', ema_type='nfnet_mm.WarmupEMA', momentum=1e-5),

@@ -1,6 +1,6 @@
 # Written by tools/write_configs.py from nfnet_mm/recipes.py.
 # 4096 = 8 images x 8 GPUs x 64 accumulated.
-# Paper: with SAM only.
+# With SAM only.
 _base_ = 'nfnet_f0.py'
 model = dict(backbone=dict(arch='F6', with_cp=True), head=dict(dropout=0.5))
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline

@@ -1,6 +1,6 @@
 # Written by tools/write_configs.py from nfnet_mm/recipes.py.
 # 4096 = 32 images x 8 GPUs x 16 accumulated.
-# Paper: in none; timm trains by another recipe.
+# In neither paper; timm trains it by another recipe.
 _base_ = 'nfnet_f0.py'
 model = dict(backbone=dict(arch='L0'), head=dict(in_channels=2304))
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline

@@ -1,6 +1,6 @@
 # Written by tools/write_configs.py from nfnet_mm/recipes.py.
 # 1024 = 64 images x 8 GPUs x 2 accumulated.
-# Paper: see the fine-tuning.
+# Results are those of the fine-tuning.
 _base_ = 'pretrain_nf_resnet50.py'
 model = dict(backbone=dict(_delete_=True, type='nfnet_mm.BNResNet', depth=200, out_indices=(3, )))
 train_dataloader = dict(batch_size=64)

@@ -1,6 +1,6 @@
 # Written by tools/write_configs.py from nfnet_mm/recipes.py.
 # 1024 = 128 images x 8 GPUs.
-# Paper: see the fine-tuning.
+# Results are those of the fine-tuning.
 _base_ = 'nf_resnet50.py'
 # SET ME: the images and classes of your labelled set, data/pretrain/train/<class>/*.jpg; these are ImageNet-21k's.
 images, num_classes = 14197122, 21841

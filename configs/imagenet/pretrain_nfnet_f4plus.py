@@ -1,6 +1,6 @@
 # Written by tools/write_configs.py from nfnet_mm/recipes.py.
 # 4096 = 32 images x 8 GPUs x 16 accumulated.
-# Paper: see the fine-tuning.
+# Results are those of the fine-tuning.
 _base_ = 'pretrain_nfnet_f4.py'
 total_batch = 4096
 max_iters, warmup = 20 * _base_.images // total_batch, 5000  # 69,321 and 5,000

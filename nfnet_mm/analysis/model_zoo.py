@@ -67,7 +67,7 @@ def _model(row: ImageNetRecipe, name: str, size: int | None, accuracy: Accuracy 
         'Config': row.config,
         'Metadata': {'FLOPs': spent.macs, 'Parameters': spent.parameters, 'Image Size': size},
     }
-    if row.start:
+    if row.start and IMAGENET[row.start].pretraining:
         model['Metadata']['Training Data'] = ['JFT-300M', 'ImageNet-1k']
     if accuracy is not None:
         metrics = {'Top 1 Accuracy': accuracy.top1, 'Top 5 Accuracy': accuracy.top5}

@@ -361,8 +361,31 @@ def test_numpy_s_integers_are_integers():
         ('alpha', float('nan'), 'alpha=nan must be'),
         ('drop_path_rate', None, r'drop_path_rate=None must lie in \[0, 1\)'),
         ('frozen_stages', None, 'frozen_stages=None is out of range'),
+        ('strides', 2, 'strides=2 must have one entry for each of the 4 stages'),
+        ('dilations', None, 'dilations=None must have one entry for each of the 4 stages'),
+        ('out_indices', None, 'out_indices=None must be a sequence of integers'),
     ],
 )
 def test_arguments_of_another_kind(argument, value, message):
     with pytest.raises(ValueError, match=message):
         NFNet('nano', **{argument: value})
+
+
+@pytest.mark.parametrize(
+    'field, value, message',
+    [
+        ('regnet', True, "'regnet' is called 'inverted_bottleneck'"),
+        ('se_ratio', 0.001, r'Squeeze-Excite on 256 channels \(se_ratio\)=0 must be a positive integer'),
+        ('act', 'swish', "act='swish' is no known activation"),
+        ('dropout', 1, r'arch field dropout=1 must be a number in \[0, 1\)'),
+        ('test_size', 0.5, 'arch field test_size=0.5 must be a positive integer or None'),
+    ],
+)
+def test_fields_of_another_kind(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        NFNet({field: value})
+
+
+def test_fields_may_be_numpys():
+    net = NFNet(dict(final_channels=np.int64(100), group_width=np.int32(64)), out_indices=(4,))
+    assert type(net.out_channels[0]) is int and net.stages[1][0].conv1.groups == 4

@@ -88,3 +88,10 @@ def test_networks_of_timm_by_depth():
     assert net.arch is find_network('timm/nf_resnet50').arch
     with pytest.raises(UserError, match="attention='se' goes with depth; arch='timm/nf_resnet50' states its own"):
         NFResNet('timm/nf_resnet50', attention='se')
+
+
+def test_hints_know_every_spelling():
+    with pytest.raises(UserError, match="'ECA_NFNET_L0' is unknown. Did you mean 'eca_nfnet_l0'"):
+        NFNet('ECA_NFNET_L0')
+    with pytest.raises(UserError, match='backbone 51 is unknown'):
+        find_network(51)

@@ -93,3 +93,9 @@ def test_groups_have_to_fit_every_block():
     arch = find_network('F0').arch
     with pytest.raises(UserError, match=r'group_width=\(128, 128, 128, 800\) is wider than the bottleneck of stage 3'):
         dataclasses.replace(arch, group_width=(128, 128, 128, 800))
+
+
+@pytest.mark.parametrize('arch', ['F0', None, dict(depths=(1, 1, 1, 1))])
+def test_only_a_design_is_planned(arch):
+    with pytest.raises(UserError, match=r"must be an NFArch, such as resolve_arch\('NFNet', 'F0'\)"):
+        plan_blocks(arch)

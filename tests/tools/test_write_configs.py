@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from mmengine import Config
 
-from nfnet_mm.recipes import IMAGENET, TRANSFERS
+from nfnet_mm.analysis.model_zoo import metafile
+from nfnet_mm.errors import UserError
+from nfnet_mm.recipes import IMAGENET, TRANSFERS, _network_of
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / 'tools'))  # last: tools/ has files named as modules of the standard library
@@ -98,6 +100,43 @@ def test_a_new_row_may_change_one_field(tmp_path):
     assert {key: value for key, value in cfg.optim_wrapper.items() if key != 'optimizer'} == wrapper
 
 
-def test_a_batch_that_does_not_come_out_even_is_refused():
-    with pytest.raises(ValueError, match='nf_resnet50: 96 images x 8 devices do not divide total_batch=1024'):
-        dataclasses.replace(IMAGENET['nf_resnet50'], batch=96)
+@pytest.mark.parametrize(
+    'name, like, changes, message',
+    [
+        ('nf_resnet101', 'nf_resnet50', {}, "recipe 'nf_resnet101' is there already"),
+        ('nf_resnet78', 'nf_resnet50', {}, 'would train nf_resnet50, and is not named after it: state network='),
+        ('nf_resnet600', 'nf_resnet05', {}, r"like='nf_resnet05' is no row above it. Did you mean 'nf_resnet50'\?"),
+        ('nf_resnet600', 'nf_resnet50', dict(start='pretrain'), "start='pretrain' is no row above it"),
+        ('nf_resnet600', 'nf_resnet50', dict(bacth=8), "field 'bacth' is unknown. Did you mean 'batch'"),
+        ('quick', 'nf_resnet50', dict(network='nf_resnet55'), "backbone 'nf_resnet55' is unknown"),
+    ],
+)
+def test_a_row_that_cannot_be_meant_is_refused(name, like, changes, message):
+    with pytest.raises(UserError, match=message):
+        _network_of(name, like, IMAGENET, changes)
+
+
+def test_numbers_of_a_row_are_checked():
+    row = IMAGENET['nf_resnet50']
+    for change, message in (
+        (dict(batch=96), r'total_batch=1024 is no multiple of 96 images x 8 devices = 768: change batch'),
+        (dict(drop_path=1.5), r'recipe nf_resnet50: drop_path=1.5 must be a number in \[0, 1\)'),
+        (dict(lr='0.1'), "recipe nf_resnet50: lr='0.1' must be a positive finite number"),
+    ):
+        with pytest.raises(UserError, match=message):
+            dataclasses.replace(row, **change)
+
+
+def test_a_row_named_as_a_network_or_after_one_trains_it():
+    assert _network_of('nf_resnet600', 'nf_resnet50', IMAGENET, {}) == 'nf_resnet600'
+    assert _network_of('bn_resnet50_long', 'nf_resnet50', IMAGENET, {}) == 'nf_resnet50'
+    assert _network_of('quick', 'nf_resnet50', IMAGENET, dict(network='F4+')) == 'nfnet_f4+'
+
+
+def test_the_zoo_says_what_a_recipe_was_trained_on(monkeypatch):
+    """A fine-tuning from a recipe of ImageNet is none from JFT-300M."""
+    row = dataclasses.replace(IMAGENET['nf_resnet50'], name='nf_resnet50_more', start='nf_resnet50')
+    monkeypatch.setitem(IMAGENET, row.name, row)
+    models = {model['Name']: model for model in metafile('NFResNet')['Models']}
+    assert 'Training Data' not in models['nf_resnet50_more_in1k']['Metadata']
+    assert models['finetune_nf_resnet50_224px_in1k']['Metadata']['Training Data'] == ['JFT-300M', 'ImageNet-1k']

@@ -203,7 +203,7 @@ def find_network(name: str) -> Network:
         >>> find_network('nfnet_f0').cfg, find_network('nf_resnet50').channels(3)
         ({'type': 'nfnet_mm.NFNet', 'arch': 'F0'}, 2048)
     """
-    wanted, known = name.lower(), network_names()
+    wanted, known = str(name).lower(), network_names()
     if wanted in known:
         return _NETWORKS[known.index(wanted)]
     for network in _NETWORKS:
@@ -243,11 +243,14 @@ def resolve_arch(family: str, arch: str | Mapping[str, Any] | NFArch) -> NFArch:
             raise UserError(f'{family} arch {arch!r} is the name of two networks: {which}')
         if called:
             return called[0].arch
-        raise UserError(f'{_unknown(f"{family} arch", arch, rows)}; or a dict with fields of NFArch.')
+        hint = did_you_mean(arch, [*rows, *(n.name for n in _NETWORKS if n.family == family)], cutoff=0.4)
+        raise UserError(f'{family} arch {arch!r} is unknown.{hint} Known: {", ".join(rows)}; or a dict of its fields.')
     if not isinstance(arch, Mapping):
         raise UserError(f'{family} arch={arch!r} must be a name or a dict; known names: {", ".join(rows)}')
     known = [field.name for field in dataclasses.fields(NFArch)]
     for field in arch:
+        if field == 'regnet':
+            raise UserError("arch field 'regnet' is called 'inverted_bottleneck'")
         if field not in known:
             raise UserError(_unknown('arch field', field, known))
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in arch.items()}

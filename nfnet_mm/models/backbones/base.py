@@ -1,7 +1,7 @@
 """What all normalizer-free backbones share: stem, stages, outputs, freezing, checkpointing."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
@@ -157,7 +157,7 @@ class NFBackbone(BaseModule):
 
 def _check_out_indices(indices: Sequence[int]) -> tuple[int, ...]:
     known = f'0-{NUM_STAGES - 1} are the stages, {NUM_STAGES} the classification feature'
-    if is_integer(indices):
+    if not isinstance(indices, Iterable):
         raise UserError(f'out_indices={indices} must be a sequence of integers ({known}), e.g. ({indices},)')
     indices = tuple(indices)
     for i in indices:

@@ -1,6 +1,6 @@
 """The design of a network in numbers, and the plan of its blocks that follows from it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from numbers import Real
@@ -8,6 +8,7 @@ from typing import Any
 
 from nfnet_mm.errors import UserError, check_number, check_positive, is_integer
 
+from ..layers.activations import get_activation
 from ..layers.ws_conv import DIALECTS, PADDINGS
 
 NUM_STAGES = 4
@@ -59,11 +60,14 @@ class NFArch:
         strides = check_counts('stem_strides', self.stem_strides, len(self.stem_channels))
         object.__setattr__(self, 'stem_strides', strides)
         for name in ('stem_kernel', 'se_divisor', 'width_divisor'):
-            check_positive(f'arch field {name}', getattr(self, name))
-        for name in ('group_width', 'final_channels'):
+            object.__setattr__(self, name, check_positive(f'arch field {name}', getattr(self, name)))
+        for name in ('group_width', 'final_channels', 'train_size', 'test_size', 'randaugment'):
             value = getattr(self, name)
-            good = value is None or isinstance(value, tuple) or is_count(value)
-            self._check(name, good, 'a positive integer or None')
+            if value is not None and not isinstance(value, tuple):
+                self._check(name, is_count(value), 'a positive integer or None')
+                object.__setattr__(self, name, int(value))
+        check_number('arch field dropout', self.dropout, '[0, 1)')
+        get_activation(self.act)  # which raises for an unknown one
         for name in ('bottleneck_ratio', 'se_ratio'):
             value = getattr(self, name)
             self._check(name, isinstance(value, (int, float)) and 0 < value < 100, 'a positive number')
@@ -191,6 +195,8 @@ def plan_blocks(
         >>> [(b.stage, b.index, round(b.beta, 4), round(b.drop_path_rate, 4)) for b in plan[:4]]
         [(0, 0, 1.0, 0.0), (1, 0, 0.9806, 0.1), (1, 1, 0.9806, 0.2), (1, 2, 0.9623, 0.3)]
     """
+    if not isinstance(arch, NFArch):
+        raise UserError(f"arch={arch!r} must be an NFArch, such as resolve_arch('NFNet', 'F0')")
     check_number('alpha', alpha, '(0, inf)')
     if not isinstance(drop_path_rate, Real) or not 0 <= drop_path_rate < 1:
         raise UserError(f'drop_path_rate={drop_path_rate!r} must lie in [0, 1)')
@@ -238,7 +244,6 @@ def _bottleneck(arch: NFArch, stage: int, in_channels: int, first: bool) -> tupl
 
 
 def _per_stage(name: str, values: Sequence[int]) -> tuple[int, ...]:
-    values = tuple(values)
-    if len(values) != NUM_STAGES:
+    if not isinstance(values, Iterable) or len(values := tuple(values)) != NUM_STAGES:
         raise UserError(f'{name}={values} must have one entry for each of the {NUM_STAGES} stages')
     return tuple(check_positive(f'{name}[{i}]', v) for i, v in enumerate(values))

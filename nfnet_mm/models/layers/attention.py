@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nfnet_mm.errors import check_positive
+
 
 class SqueezeExcite(nn.Module):
     """The gate of Squeeze-Excite: sigmoid(fc2(relu(fc1(mean over H, W)))), the hidden ReLU without gain.
@@ -19,6 +21,7 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, channels: int, hidden: int):
         super().__init__()
+        check_positive(f'the hidden width of Squeeze-Excite on {channels} channels (se_ratio)', hidden)
         self.fc1 = nn.Linear(channels, hidden)
         self.fc2 = nn.Linear(hidden, channels)
         for fc in (self.fc1, self.fc2):  # Haiku's default, which the authors left as it is
