@@ -182,7 +182,7 @@ def _imagenet() -> dict[str, ImageNetRecipe]:
         """Add the row that others of the family are like, named as the network that it trains."""
         rows[name] = ImageNetRecipe(name=name, network=name, **fields)
 
-    def add(like: str, name: str, **changes: Any) -> None:
+    def add(name: str, like: str, **changes: Any) -> None:
         """Add a row that is like another but for ``changes``; what a paper reports is never taken over."""
         own = dict(name=name, like=like, network=_network_of(name, like, rows, changes))
         rows[name] = dataclasses.replace(rows[like], **{**own, 'top1': None, 'top5': None, 'note': '', **changes})
@@ -198,16 +198,16 @@ def _imagenet() -> dict[str, ImageNetRecipe]:
     # NF-ResNets, section 5.2 and Appendix C: no AGC, and mixing without RandAugment, which destabilised these networks
     plain('nf_regnet_b0', **long, **sgd, top1=77.0, source='NF-ResNets, Table 3, with MixUp and CutMix')
 
-    add('nfnet_f0', 'nfnet_f1', top1=84.7, top5=97.1)
-    add('nfnet_f0', 'nfnet_f2', top1=85.1, top5=97.3)
-    add('nfnet_f0', 'nfnet_f3', top1=85.7, top5=97.5)
-    add('nfnet_f0', 'nfnet_f4', batch=16, with_cp=True, top1=85.9, top5=97.6)
-    add('nfnet_f0', 'nfnet_f5', batch=8, with_cp=True, top1=86.0, top5=97.6)
-    add('nfnet_f0', 'nfnet_f6', batch=8, with_cp=True, note='With SAM only.')
+    add('nfnet_f1', like='nfnet_f0', top1=84.7, top5=97.1)
+    add('nfnet_f2', like='nfnet_f0', top1=85.1, top5=97.3)
+    add('nfnet_f3', like='nfnet_f0', top1=85.7, top5=97.5)
+    add('nfnet_f4', like='nfnet_f0', batch=16, with_cp=True, top1=85.9, top5=97.6)
+    add('nfnet_f5', like='nfnet_f0', batch=8, with_cp=True, top1=86.0, top5=97.6)
+    add('nfnet_f6', like='nfnet_f0', batch=8, with_cp=True, note='With SAM only.')
     for n in range(5):
-        add(f'nfnet_f{n}', f'nfnet_f{n}_sam', sam=True, note='The paper has SAM for F5 and F6 only.')
-    add('nfnet_f5', 'nfnet_f5_sam', sam=True, top1=86.3, top5=97.9)
-    add('nfnet_f6', 'nfnet_f6_sam', sam=True, top1=86.5, top5=97.9)
+        add(f'nfnet_f{n}_sam', like=f'nfnet_f{n}', sam=True, note='The paper has SAM for F5 and F6 only.')
+    add('nfnet_f5_sam', like='nfnet_f5', sam=True, top1=86.3, top5=97.9)
+    add('nfnet_f6_sam', like='nfnet_f6', sam=True, top1=86.5, top5=97.9)
     # timm's light shapes, with its image sizes and the regularisation of the NFNet of the same depth (dropout) or of
     # the nearest training size (RandAugment)
     for name, dropout, magnitude in (
@@ -217,31 +217,26 @@ def _imagenet() -> dict[str, ImageNetRecipe]:
         ('eca_nfnet_l2', 0.4, 15),
         ('eca_nfnet_l3', 0.4, 15),
     ):
-        add(
-            'nfnet_f0',
-            name,
-            dropout=dropout,
-            randaugment=magnitude,
-            note='In neither paper; timm trains it by another recipe.',
-        )
+        note = 'In neither paper; timm trains it by another recipe.'
+        add(name, like='nfnet_f0', dropout=dropout, randaugment=magnitude, note=note)
     large = dict(network='nfnet_f4', with_cp=True)
-    add('nfnet_f0', 'pretrain_nfnet_f4', **large, **_PRETRAINING, epochs=40, weight_decay=1e-6)
-    add('pretrain_nfnet_f4', 'pretrain_nfnet_f4plus', network='nfnet_f4+', epochs=20, note=_NOTE)
+    add('pretrain_nfnet_f4', like='nfnet_f0', **large, **_PRETRAINING, epochs=40, weight_decay=1e-6)
+    add('pretrain_nfnet_f4plus', like='pretrain_nfnet_f4', network='nfnet_f4+', epochs=20, note=_NOTE)
     changes = dict(batch=16, weight_decay=1e-5, dropout=0.25, drop_path=0.1, sam=True, top1=89.2, source=_JFT.format(5))
-    add('nfnet_f0', 'finetune_nfnet_f4', **large, **_FINETUNING, **changes, start='pretrain_nfnet_f4')
+    add('finetune_nfnet_f4', like='nfnet_f0', **large, **_FINETUNING, **changes, start='pretrain_nfnet_f4')
     changes = dict(network='nfnet_f4+', start='pretrain_nfnet_f4plus', top1=89.2)
-    add('finetune_nfnet_f4', 'finetune_nfnet_f4plus', **changes)
+    add('finetune_nfnet_f4plus', like='finetune_nfnet_f4', **changes)
 
-    add('nf_resnet50', 'nf_resnet101', note=_UNREGULARISED.format(77.1))
-    add('nf_resnet50', 'nf_resnet152', note=_UNREGULARISED.format(77.6))
-    add('nf_resnet50', 'nf_resnet200', batch=64, note=_UNREGULARISED.format(77.9))
-    add('nf_resnet50', 'nf_resnet288', batch=32, top1=79.5, note=_UNREGULARISED.format(78.1))
+    add('nf_resnet101', like='nf_resnet50', note=_UNREGULARISED.format(77.1))
+    add('nf_resnet152', like='nf_resnet50', note=_UNREGULARISED.format(77.6))
+    add('nf_resnet200', like='nf_resnet50', batch=64, note=_UNREGULARISED.format(77.9))
+    add('nf_resnet288', like='nf_resnet50', batch=32, top1=79.5, note=_UNREGULARISED.format(78.1))
     note = 'NFNets, Figure 2, has curves for 50 and 200: level with BatchNorm.'
     for depth in (50, 101, 152, 200, 288):
-        add(f'nf_resnet{depth}', f'nf_resnet{depth}_agc', total_batch=4096, lr=1.6, agc=0.01, note=note)
+        add(f'nf_resnet{depth}_agc', like=f'nf_resnet{depth}', total_batch=4096, lr=1.6, agc=0.01, note=note)
     note = 'NF-ResNets, Table 1. The BatchNorm baseline needs no dropout or stochastic depth.'
     for depth in (50, 101, 152, 200):
-        add(f'nf_resnet{depth}', f'bn_resnet{depth}', batch_norm=True, dropout=0.0, note=note)
+        add(f'bn_resnet{depth}', like=f'nf_resnet{depth}', batch_norm=True, dropout=0.0, note=note)
     # Small batches (section 5.1), without dropout and stochastic depth
     short = dict(epochs=15, val_epochs=1, dropout=0.0, drop_path=0.0, source='NF-ResNets, Table 2, 15 epochs')
     for total, batch, devices, lr, nf, bn in (
@@ -251,8 +246,8 @@ def _imagenet() -> dict[str, ImageNetRecipe]:
     ):
         name = f'resnet50_15e_batch{total}'
         changes = dict(total_batch=total, batch=batch, devices=devices, lr=lr)
-        add('nf_resnet50', f'nf_{name}', **short, **changes, top1=nf, note=f'BatchNorm: {bn}.')
-        add(f'nf_{name}', f'bn_{name}', batch_norm=True, top1=bn, note=f'NF-ResNet-50: {nf}.')
+        add(f'nf_{name}', like='nf_resnet50', **short, **changes, top1=nf, note=f'BatchNorm: {bn}.')
+        add(f'bn_{name}', like=f'nf_{name}', batch_norm=True, top1=bn, note=f'NF-ResNet-50: {nf}.')
     # NFNets, Appendix A.5 and Table 4: images on a device, and top-1 of both kinds, at 224, 320 and 384 px
     for depth, batches, nf_top1, bn_top1 in (
         (50, (128, 64, 32), (79.5, 80.9, 81.1), (78.1, 79.6, 79.9)),
@@ -264,19 +259,19 @@ def _imagenet() -> dict[str, ImageNetRecipe]:
             network = dict(network=f'nf_resnet{depth}', batch_norm=kind == 'bn', agc=clipping, drop_path=0.0)
             start, like = f'pretrain_{kind}_resnet{depth}', 'pretrain_nf_resnet50'
             changes = {**_PRETRAINING, **network, 'batch': batches[0], 'epochs': 10, 'weight_decay': 1e-5}
-            add(like if like in rows else 'nf_resnet50', start, **changes)
+            add(start, like=like if like in rows else 'nf_resnet50', **changes)
             for size, batch, top1 in zip((224, 320, 384), batches, top1s):
                 name, like = f'finetune_{kind}_resnet{depth}_{size}px', f'finetune_{kind}_resnet50_224px'
                 changes = dict(**_FINETUNING, weight_decay=0.0, dropout=0.0, train_size=size, test_size=size)
                 changes |= dict(**network, batch=batch, start=start, top1=top1, source=_JFT.format(4))
-                add(like if like in rows else 'nf_resnet50', name, **changes)
+                add(name, like=like if like in rows else 'nf_resnet50', **changes)
 
     # Weight decay grows by 1e-5 a level (the authors' code; the paper has 5e-5 for all).
-    add('nf_regnet_b0', 'nf_regnet_b1', weight_decay=6e-5, top1=78.7)
-    add('nf_regnet_b0', 'nf_regnet_b2', weight_decay=7e-5, top1=80.0)
-    add('nf_regnet_b0', 'nf_regnet_b3', weight_decay=8e-5, top1=81.2)
-    add('nf_regnet_b0', 'nf_regnet_b4', weight_decay=9e-5, batch=64, top1=82.5)
-    add('nf_regnet_b0', 'nf_regnet_b5', weight_decay=1e-4, batch=64, top1=83.0)
+    add('nf_regnet_b1', like='nf_regnet_b0', weight_decay=6e-5, top1=78.7)
+    add('nf_regnet_b2', like='nf_regnet_b0', weight_decay=7e-5, top1=80.0)
+    add('nf_regnet_b3', like='nf_regnet_b0', weight_decay=8e-5, top1=81.2)
+    add('nf_regnet_b4', like='nf_regnet_b0', weight_decay=9e-5, batch=64, top1=82.5)
+    add('nf_regnet_b5', like='nf_regnet_b0', weight_decay=1e-4, batch=64, top1=83.0)
     return rows
 
 

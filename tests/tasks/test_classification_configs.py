@@ -223,8 +223,9 @@ def build(folders, tmp_path):
     return build
 
 
-def test_the_table_has_every_config():
-    assert sorted(RECIPES) == sorted(path.stem for path in CONFIGS.glob('*.py'))
+def test_the_table_has_configs_only():
+    """Of every recipe of the papers; one of a contributor's own need not be in it."""
+    assert len(RECIPES) == 81 and RECIPES.keys() <= {path.stem for path in CONFIGS.glob('*.py')}
 
 
 @every_config(QUICK)
