@@ -134,8 +134,10 @@ def _save(array: np.ndarray, path: Path) -> None:
 
 
 def _write_coco(root: Path, split: str, pictures: Pictures, labels: np.ndarray) -> None:
-    """``train/``, ``val/`` and ``annotations/{train,val}.json``, with the extra key ``scan`` in an annotation: the row
-    of ``load_digits`` it was drawn from."""
+    """Write ``train/``, ``val/`` and ``annotations/{train,val}.json``.
+
+    An annotation has the extra key ``scan``, the row of ``load_digits`` that it was drawn from.
+    """
     images: list[dict] = []
     annotations: list[dict] = []
     for image_id, picture, found in pictures:

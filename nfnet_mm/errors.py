@@ -26,9 +26,9 @@ def some(names: Iterable[str], limit: int = 6) -> str:
 
 
 def short(text: object) -> str:
-    """One line of at most 100 characters, whatever is in a text, a number or an exception.
+    r"""One line of at most 100 characters, whatever is in a text, a number or an exception.
 
-    >>> short('a\\nb' * 200)  # doctest: +ELLIPSIS
+    >>> short('a\nb' * 200)  # doctest: +ELLIPSIS
     'a?ba?b...'
     """
     line = ''.join(c if c.isprintable() else '?' for c in str(text)[:400])

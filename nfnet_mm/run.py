@@ -41,7 +41,10 @@ def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--cfg-options', **CFG_OPTIONS)
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    try:
+        args = parser.parse_args()
+    except ValueError as error:  # of mmengine's DictAction
+        raise UserError('--cfg-options takes KEY=VALUE pairs, such as train_dataloader.batch_size=8') from error
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 

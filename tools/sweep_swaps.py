@@ -1,5 +1,4 @@
-"""Swap the backbone of every ResNet-50 config that mmdet, mmseg and mmpretrain ship, one per distinct model, and train
-one step.
+"""Swap the backbone of every ResNet-50 config that the frameworks ship, one per distinct model, and train one step.
 
 For each: does it build as shipped; and with the backbone swapped, does it convert and build, is the loss of one step on
 two small made-up pictures finite, do gradients reach the backbone, are the features of the size the ResNet's were. A

@@ -1,5 +1,4 @@
-"""Write anew what is written from the tables of recipes and networks: the configs of experiments, the model
-zoo, and the tables of results in docs/.
+"""Write the configs of experiments, the model zoo and the results in docs/ from the tables of recipes and networks.
 
 A config's settings are a dict like mmengine's. A recipe that is like another one inherits its config and states only
 what differs, by mmengine's rules for merging.

@@ -1,1 +1,1 @@
-"""What can be told of the networks: sizes, signals, speed. Functions return rows; tools print and plot them."""
+"""Parameter and multiply-add counts of the networks, and the model zoo that is written from them."""

@@ -85,7 +85,8 @@ networks themselves. This page, `model-index.yml`, the configs and the metafiles
 `python tools/write_configs.py`.
 
 A network is named in commands by its name, and built by its arguments, as `dict(type='nfnet_mm.NFNet', arch='F0')`. The
-dialect is that of the weight standardization: weights work only in the one they were trained in.
+dialect is the form of weight standardisation, the authors' or timm's: weights work only in the one that they were
+trained in ([how it works](how_it_works.md)).
 
 ## Public weights
 
@@ -193,10 +194,11 @@ def baseline_results() -> str:
 
 
 def with_results(page: str, table: str) -> str:
-    """A page of the documentation with what stands between its two marks replaced.
+    r"""A page of the documentation with what stands between its two marks replaced.
 
-    >>> with_results('Results: <!-- written -->\\nold\\n<!-- end --> Then', 'new\\n')
-    'Results: <!-- written -->\\nnew\\n<!-- end --> Then'
+    Example:
+        >>> with_results('Results: <!-- written -->\nold\n<!-- end --> Then', 'new\n')
+        'Results: <!-- written -->\nnew\n<!-- end --> Then'
     """
     begin, end = '<!-- written -->\n', '<!-- end -->'
     return page[: page.index(begin) + len(begin)] + table + page[page.index(end) :]

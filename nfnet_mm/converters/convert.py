@@ -1,4 +1,4 @@
-"""A file of weights to a file of weights, all or nothing."""
+"""Convert a file of weights; the new file is written whole or not at all."""
 
 import os
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""What goes wrong with weights, in one line."""
+"""Errors of reading and converting weights."""
 
 import os
 from collections.abc import Iterator

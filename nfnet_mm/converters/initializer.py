@@ -26,8 +26,7 @@ _PARTS = ('stem.', 'stages.0.', 'stages.1.', 'stages.2.', 'stages.3.', 'final_co
 
 @WEIGHT_INITIALIZERS.register_module()
 class NFPretrained:
-    """Load DeepMind's, timm's or our weights into a backbone, a single stage (:class:`NFStage`), or a whole classifier;
-    strictly, and say what.
+    """Load DeepMind's, timm's or our weights into a backbone, a single stage or a whole classifier, strictly.
 
     Unlike mmengine's ``Pretrained``, a weight that is missing, left over or of another shape is an error. Only these
     parts of a file may stay unused, and the log names them: what is not of the backbone (a classifier's head, a

@@ -29,8 +29,10 @@ _FIRST = 'stem.conv0.gain'  # which every backbone of ours has
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights under our names, ``backbone.*`` and whatever the file has beside them (``head.fc.*``, a detector's), and
-    what was found out about them. Those of the backbone and of ``head.fc`` are checked, each once.
+    """Weights under our names, and what was found out about them.
+
+    They are ``backbone.*`` and whatever the file has beside them (``head.fc.*``, a detector's). Those of the backbone
+    and of ``head.fc`` are checked, each once.
     """
 
     source: str  # 'deepmind', 'timm' or 'ours'

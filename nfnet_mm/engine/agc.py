@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nfnet_mm.errors import check_number
+from nfnet_mm.errors import UserError, check_number
 
 _MIN_GRAD_NORM = 1e-6  # under the division
 
@@ -91,7 +91,7 @@ def _dense_grads(params: Iterable[Tensor]) -> dict[Tensor, Tensor]:
     grads = {p: p.grad for p in params if p.grad is not None and p.numel()}
     for p, grad in grads.items():
         if grad.layout is not torch.strided:
-            raise ValueError(
+            raise UserError(
                 f'the gradient of a parameter of shape {tuple(p.shape)} is sparse ({grad.layout}), and '
                 'AGC takes dense ones: build its nn.Embedding with sparse=False'
             )

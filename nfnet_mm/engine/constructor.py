@@ -15,7 +15,7 @@ from mmengine.registry import OPTIM_WRAPPERS as ROOT_OPTIM_WRAPPERS
 from mmengine.registry import OPTIMIZERS
 from torch import Tensor, nn
 
-from nfnet_mm.errors import did_you_mean, some
+from nfnet_mm.errors import UserError, did_you_mean, some
 from nfnet_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 from .bfloat16 import keep_boxes_in_float32
@@ -73,7 +73,7 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         for key in self.paramwise_cfg:
             if key not in _KNOWN:
                 hint = did_you_mean(key, _KNOWN)
-                raise ValueError(f'paramwise_cfg key {key!r} is unknown.{hint} Known: {", ".join(_KNOWN)}')
+                raise UserError(f'paramwise_cfg key {key!r} is unknown.{hint} Known: {", ".join(_KNOWN)}')
         exclude = self.paramwise_cfg.get('agc_exclude', ())
         self.agc_exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude or ())
 
@@ -100,7 +100,7 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             print_log(f'AGC clips every weight{but if excluded else none}', 'current')
         elif self.agc_exclude:
             kind = type(wrapper).__name__
-            raise ValueError(f'agc_exclude={self.agc_exclude} goes with an AGC wrapper, not with {kind}')
+            raise UserError(f'agc_exclude={self.agc_exclude} goes with an AGC wrapper, not with {kind}')
         elif getattr(wrapper, 'cast_dtype', None) is torch.bfloat16:
             keep_boxes_in_float32(model)
         return wrapper
@@ -148,7 +148,7 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             values = [options.get(key, self.optimizer_cfg.get(key)) for options in (first, other)]
             if values[0] != values[1]:
                 names = [name.lstrip('.') for name, p in _visited(model) if p is param]
-                raise ValueError(
+                raise UserError(
                     f'{" and ".join(names)} are one shared parameter, but paramwise_cfg gives it two '
                     f'values of {key}: {values[0]} and {values[1]}. Give its names the same, or set '
                     'paramwise_cfg.bypass_duplicate=True to take the first'
@@ -162,7 +162,7 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             hits = {name: p for name, p in model.named_parameters(remove_duplicate=False) if fnmatchcase(name, pattern)}
             if not hits:
                 near = ', '.join(difflib.get_close_matches(pattern, named, n=3, cutoff=0.3))
-                raise ValueError(f'agc_exclude={pattern!r} matches no parameter; near ones: {near or "none"}')
+                raise UserError(f'agc_exclude={pattern!r} matches no parameter; near ones: {near or "none"}')
             excluded.update(hits)
         return excluded
 

@@ -8,14 +8,14 @@ import torch
 from mmengine.model import BaseAveragedModel
 from torch import Tensor, nn
 
-from nfnet_mm.errors import check_number, check_positive
+from nfnet_mm.errors import UserError, check_number, check_positive
 from nfnet_mm.registry import MODELS
 
 
 def warmup_momentum(momentum: float, t: int) -> float:
     """The weight of the newest parameters in update ``t`` = 0, 1, ...: 1 - min(1 - momentum, (1 + t) / (10 + t)).
 
-    Source: NFNets, Appendix A.2 (after EfficientNet), where the decay is 1 minus this.
+    Source: NFNets, Appendix A.1 (after EfficientNet), where the decay is 1 minus this.
 
     >>> [round(warmup_momentum(1e-5, t), 6) for t in (0, 1, 89, 10 ** 7)]
     [0.9, 0.818182, 0.090909, 1e-05]
@@ -71,7 +71,7 @@ class WarmupEMA(BaseAveragedModel):
         check_positive('WarmupEMA interval', interval)
         for name, p in model.named_parameters():
             if p.dtype in (torch.float16, torch.bfloat16):
-                raise ValueError(
+                raise UserError(
                     f'WarmupEMA cannot average {name}, which is {p.dtype}: the changes of an average are too small for '
                     'it, so that it would stand still. Keep the weights in float32, under autocast for speed'
                 )
@@ -115,7 +115,7 @@ class WarmupEMA(BaseAveragedModel):
             module = modules.get(path)
             if module is None:
                 if source._buffers:
-                    raise ValueError(f'not the model that WarmupEMA was built for: only one of the two has {path!r}')
+                    raise UserError(f'not the model that WarmupEMA was built for: only one of the two has {path!r}')
                 continue
             old = dict(module._buffers)
             for name in {*old, *source._buffers}:
@@ -135,7 +135,7 @@ class WarmupEMA(BaseAveragedModel):
         ours, theirs = dict(getattr(self.module, kind)()), dict(getattr(model, kind)())
         if ours.keys() != theirs.keys():
             name = min(ours.keys() ^ theirs.keys())
-            raise ValueError(f'not the model that WarmupEMA was built for: only one of the two has {name!r}')
+            raise UserError(f'not the model that WarmupEMA was built for: only one of the two has {name!r}')
         return [(tensor, theirs[name].detach().to(tensor.device)) for name, tensor in ours.items()]
 
     def _mirror_ties(self, model: nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from nfnet_mm.errors import check_positive, did_you_mean
+from nfnet_mm.errors import UserError, check_positive, did_you_mean
 from nfnet_mm.registry import OPTIM_WRAPPERS
 
 from .agc import adaptive_clip_grad_, check_agc
@@ -63,10 +63,12 @@ class AGCOptimWrapper(OptimWrapper):
         **kwargs: Any,
     ):
         super().__init__(optimizer, **kwargs)
+        if agc is not None and not isinstance(agc, Mapping):
+            raise UserError(f'agc={agc!r} must be a dict, such as dict(clipping=0.01, eps=1e-3)')
         for key in agc or {}:
             if key not in _DEFAULTS:
                 hint = did_you_mean(key, _DEFAULTS).lower()
-                raise ValueError(f"agc key {key!r} is unknown: agc takes 'clipping' and 'eps'{hint and ';' + hint}")
+                raise UserError(f"agc key {key!r} is unknown: agc takes 'clipping' and 'eps'{hint and ';' + hint}")
         self.agc = {**_DEFAULTS, **(agc or {})}
         check_agc(**self.agc)
         self.max_nonfinite_steps = check_positive('max_nonfinite_steps', max_nonfinite_steps)
@@ -267,12 +269,12 @@ def _check_dtype(dtype: str | torch.dtype | None, on_cpu: bool) -> torch.dtype |
     names = {'float16': torch.float16, 'bfloat16': torch.bfloat16}
     chosen = names.get(dtype) if isinstance(dtype, str) else torch.bfloat16 if dtype is None and on_cpu else dtype
     if chosen not in names.values() and dtype is not None:
-        raise ValueError(
+        raise UserError(
             f"AmpAGCOptimWrapper dtype={dtype!r} must be 'float16' or 'bfloat16'; AGCOptimWrapper trains in float32"
         )
     if on_cpu and chosen is torch.float16:
         why = "needs an accelerator, and this machine shows none: on a CPU autocast takes 'bfloat16'"
-        raise ValueError(f'AmpAGCOptimWrapper dtype={dtype!r} {why}')
+        raise UserError(f'AmpAGCOptimWrapper dtype={dtype!r} {why}')
     return chosen
 
 
@@ -284,10 +286,10 @@ def _scaler_options(loss_scale: str | float | dict[str, Any]) -> dict[str, Any]:
         return dict(init_scale=float(loss_scale))
     what, known = 'AmpAGCOptimWrapper loss_scale', ', '.join(_SCALER_OPTIONS)
     if not isinstance(loss_scale, dict):
-        raise ValueError(f"{what}={loss_scale!r} must be 'dynamic', a positive number, or a dict of {known}")
+        raise UserError(f"{what}={loss_scale!r} must be 'dynamic', a positive number, or a dict of {known}")
     for key in loss_scale:
         if key not in _SCALER_OPTIONS:
-            raise ValueError(f"{what} key {key!r} is unknown; torch's GradScaler takes {known}")
+            raise UserError(f"{what} key {key!r} is unknown; torch's GradScaler takes {known}")
     return loss_scale
 
 

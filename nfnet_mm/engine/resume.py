@@ -115,7 +115,7 @@ def _refuse(what: str, instead: str = _INSTEAD) -> NoReturn:
 
 
 def _same_parameters(settings: Mapping[str, Any], old: Mapping[str, Any]) -> None:
-    """torch restores momentum by position."""
+    """Torch restores momentum by position."""
     new, was = settings.get('param_names'), old.get('param_names')
     if new is None or was is None or new == was:
         return

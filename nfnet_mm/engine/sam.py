@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from nfnet_mm.errors import check_number
+from nfnet_mm.errors import UserError, check_number
 from nfnet_mm.registry import HOOKS
 
 
@@ -51,7 +51,7 @@ def part_of(data: Any, batch: int, kept: Sequence[int]) -> Any:
     if isinstance(data, Tensor) and data.dim():
         if len(data) != batch:
             what = f'a part of a tensor of shape {tuple(data.shape)} in a batch of {batch} samples'
-            raise ValueError(f'SAMHook cannot take {what}; fraction=1 takes the whole batch')
+            raise UserError(f'SAMHook cannot take {what}; fraction=1 takes the whole batch')
         return data[list(kept)]
     if isinstance(data, Mapping):
         return {key: part_of(value, batch, kept) for key, value in data.items()}
@@ -74,7 +74,7 @@ def _are_views(data: Sequence, batch: int) -> bool:
         return True
     item = data[0]
     what = f'tensors of shape {tuple(item.shape)}' if isinstance(item, Tensor) else f'lists of {len(item)}'
-    raise ValueError(
+    raise UserError(
         f'SAMHook cannot tell whether a list of {batch} {what} holds the {batch} samples of a batch or as '
         'many views of it; fraction=1 takes the whole batch'
     )
@@ -272,7 +272,7 @@ class SAMHook(Hook):
         batch = batch_size({**dict(enumerate(args)), **kwargs})
         if not batch and self.fraction < 1:
             where = f'in the inputs of {type(model).__name__}: neither tensors nor data_samples'
-            raise ValueError(f'SAMHook finds no batch {where}; fraction=1 takes whatever they are')
+            raise UserError(f'SAMHook finds no batch {where}; fraction=1 takes whatever they are')
         n = max(1, round(self.fraction * (batch or 0)))
         if not batch or n == batch:
             return copied(args), copied(kwargs)

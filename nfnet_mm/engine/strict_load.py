@@ -1,4 +1,4 @@
-"""No score, and no further training, of a model that a checkpoint filled only in part."""
+"""Refuse a checkpoint that fills only a part of the model, before it is scored or trained further."""
 
 import logging
 from collections import OrderedDict

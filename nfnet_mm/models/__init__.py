@@ -1,4 +1,4 @@
-"""Backbones of normalizer-free networks, and the layers that they are made of."""
+"""What mmengine's MODELS registry finds: the backbones, and the average of the weights that its EMAHook builds."""
 
 from nfnet_mm.engine.ema import WarmupEMA
 

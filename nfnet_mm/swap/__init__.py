@@ -1,1 +1,1 @@
-"""A config with a ResNet, of any OpenMMLab framework, to one with a normalizer-free network."""
+"""Rewrite a config with a ResNet, of any OpenMMLab framework, for a normalizer-free network."""

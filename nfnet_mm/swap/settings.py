@@ -1,6 +1,4 @@
-"""What follows from a swapped backbone outside of it: the images' normalisation, the optimizer wrapper, options that
-name parameters and modules. On plain dicts.
-"""
+"""Adapt the rest of a config to a new backbone: normalisation, optimizer wrapper, options that name parameters."""
 
 import copy
 import re

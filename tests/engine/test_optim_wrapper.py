@@ -12,6 +12,7 @@ from torch import nn
 
 from nfnet_mm.engine import AGCOptimWrapper, AmpAGCOptimWrapper, adaptive_clip_grad_
 from nfnet_mm.engine.constructor import last_weights
+from nfnet_mm.errors import UserError
 from nfnet_mm.models import NFNet
 
 SGD = dict(type='SGD', lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
@@ -637,3 +638,9 @@ def test_wrappers_that_step_past_us_are_refused():
         wrapper.model = nn.Linear(1, 1)
     with pytest.raises(RuntimeError, match='refuses use_fsdp=True'):
         AmpAGCOptimWrapper(use_fsdp=True, optimizer=torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1))
+
+
+@pytest.mark.parametrize('agc', [[], 5, 'clipping'])
+def test_options_of_agc_are_a_dict(agc):
+    with pytest.raises(UserError, match=r'agc=.* must be a dict, such as dict\(clipping=0.01'):
+        AGCOptimWrapper(torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1), agc=agc)

@@ -214,6 +214,11 @@ def test_an_error_is_one_line_and_an_exit_code_without_traceback(tmp_path):
         (['--amp'], "'AmpOptimWrapper' needs an accelerator"),
         (['--cfg-options', 'train_cfg.total_batch=9'], 'a total batch of 9 is not a multiple of 2 samples x 1 devices'),
         (['--launcher', 'slurm'], "launcher 'slurm' needs an accelerator"),
+        (['--cfg-options', 'seven'], '--cfg-options takes KEY=VALUE pairs'),
+        (
+            ['--cfg-options', 'optim_wrapper.type=nfnet_mm.AGCOptimWrapper', 'optim_wrapper.agc.cliping=0.1'],
+            "agc key 'cliping' is unknown: agc takes 'clipping' and 'eps'; did you mean 'clipping'?",
+        ),
     ],
 )
 def test_bad_arguments(run_tool, toy_config, monkeypatch, args, message):

@@ -10,6 +10,6 @@ model = dict(
         mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True,
         # What large-scale jitter makes smaller is padded, so that a step costs the same on every GPU.
         batch_augments=[dict(type='BatchFixedSizePad', size=(1024, 1024), pad_mask=True)]),
-    # Statistics over all GPUs, for two pictures on each are too few; those of accumulated batches stay apart. (Without
-    # distributed training mmengine makes it BatchNorm.)
+    # Statistics over all GPUs, for two pictures on each are too few; batches that are accumulated are normalised
+    # separately. (Without distributed training mmengine makes it BatchNorm.)
     backbone=dict(frozen_stages=-1, norm_cfg=dict(type='SyncBN'), norm_eval=False))

@@ -1,4 +1,4 @@
-"""What stands in for the names that a pickled tree of arrays holds: functions of ours on arrays and mappings.
+"""Safe replacements for the classes and functions that a pickled tree of weights may name.
 
 Each takes what the pickle calls the original with.
 """

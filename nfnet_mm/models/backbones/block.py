@@ -79,7 +79,7 @@ class NFBlock(nn.Module):
         return torch.addcmul(shortcut, out, gate)
 
     def _branch_gain(self) -> Tensor:
-        """alpha * skip_gain, a 0-d tensor."""
+        """Alpha * skip_gain, a 0-d tensor."""
         if self.skip_gain is None:
             return self.conv2.gain.new_tensor(self.alpha)
         return self.alpha * self.skip_gain

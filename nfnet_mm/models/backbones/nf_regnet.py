@@ -11,8 +11,10 @@ from .base import NFBackbone
 
 @MODELS.register_module()
 class NFRegNet(NFBackbone):
-    """NF-RegNet: an EfficientNet-like RegNet without normalisation (Brock et al. 2021, "Characterizing signal
-    propagation to close the performance gap in unnormalized ResNets", section 5.2).
+    """NF-RegNet: an EfficientNet-like RegNet without normalisation.
+
+    Source: Brock et al. 2021, "Characterizing signal propagation to close the performance gap in unnormalized ResNets",
+    section 5.2.
 
     Args:
         arch: ``'B0'``-``'B8'``; a network of timm (``'timm/nf_regnet_b0'``-``'timm/nf_regnet_b5'``); or a dict

@@ -12,8 +12,10 @@ from .base import NFBackbone
 
 @MODELS.register_module()
 class NFResNet(NFBackbone):
-    """NF-ResNet: a pre-activation ResNet without normalisation (Brock et al. 2021, "Characterizing signal propagation
-    to close the performance gap in unnormalized ResNets", sections 4 and 5.1).
+    """NF-ResNet: a pre-activation ResNet without normalisation.
+
+    Source: Brock et al. 2021, "Characterizing signal propagation to close the performance gap in unnormalized ResNets",
+    sections 4 and 5.1.
 
     Args:
         depth: 26, 50, 101, 152, 200, 288 or 600 (or what ``arch`` takes, given first as in the other families).

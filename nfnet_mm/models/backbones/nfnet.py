@@ -11,8 +11,9 @@ from .base import NFBackbone
 
 @MODELS.register_module()
 class NFNet(NFBackbone):
-    """NFNet: an SE-ResNeXt-D shape without normalisation (Brock et al. 2021, "High-Performance Large-Scale Image
-    Recognition Without Normalization", section 5).
+    """NFNet: an SE-ResNeXt-D shape without normalisation.
+
+    Source: Brock et al. 2021, "High-Performance Large-Scale Image Recognition Without Normalization", section 5.
 
     Args:
         arch: ``'F0'``-``'F7'``, ``'F0+'``-``'F7+'`` (wider); ``'L0'``, ``'ECA-L0'``-``'ECA-L3'`` and the other

@@ -19,11 +19,11 @@ _SHARED = ('type', 'arch', 'depth', 'attention', 'act', 'alpha', 'drop_path_rate
 
 @MODELS.register_module()
 class NFStage(BaseModule):
-    """One stage of a normalizer-free network as a module of its own, such as the last one on the regions of a detector
-    (the C4 heads of Faster R-CNN and Mask R-CNN, there mmdet's ``ResLayer``).
+    """One stage of a normalizer-free network as a module of its own.
 
-    Its blocks have the betas, drop rates and names (``stages.3.0.conv0.weight``) that they have in the whole network,
-    so that its weights are the network's.
+    Such as the last one on the regions of a detector: the C4 heads of Faster R-CNN and Mask R-CNN, where mmdet has its
+    ``ResLayer``. Its blocks have the betas, drop rates and names (``stages.3.0.conv0.weight``) that they have in the
+    whole network, so that its weights are the network's.
 
     Args:
         backbone: config of the network, ``type`` and what describes the variant: ``arch``, ``depth``, ``attention``,

@@ -5,7 +5,7 @@ from typing import Any
 from mmpretrain.models.heads import LinearClsHead
 from torch import Tensor, nn
 
-from nfnet_mm.errors import check_number
+from nfnet_mm.errors import UserError, check_number
 from nfnet_mm.registry import MODELS
 
 
@@ -47,7 +47,7 @@ class NFClsHead(LinearClsHead):
         """(N, C) after dropout."""
         x = feats[-1] if isinstance(feats, (tuple, list)) else feats
         if x.dim() != 2 or x.shape[1] != self.in_channels:
-            raise ValueError(
+            raise UserError(
                 f'NFClsHead(in_channels={self.in_channels}) takes pooled features '
                 f'(N, {self.in_channels}), got {tuple(x.shape)}: use '
                 "neck=dict(type='GlobalAveragePooling') and a backbone with out_indices=(4,)"

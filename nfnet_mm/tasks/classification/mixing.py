@@ -9,6 +9,7 @@ import torch
 from mmengine.dataset import default_collate
 from torch import Tensor
 
+from nfnet_mm.errors import UserError
 from nfnet_mm.registry import FUNCTIONS
 
 from .randaugment import NFRandAugment
@@ -77,10 +78,10 @@ def mixing_collate(
     """
     images = [sample['inputs'] for sample in batch]
     if not images:
-        raise ValueError('mixing takes at least one image, got an empty batch: the sampler has none to give')
+        raise UserError('mixing takes at least one image, got an empty batch: the sampler has none to give')
     kinds = {(str(img.dtype), tuple(img.shape)) for img in images}
     if len(kinds) > 1 or images[0].dtype != torch.uint8 or images[0].dim() != 3:
-        raise ValueError(f'mixing takes uint8 images (3, H, W) of one size, got {sorted(kinds)}')
+        raise UserError(f'mixing takes uint8 images (3, H, W) of one size, got {sorted(kinds)}')
     augment = None if randaugment is None else NFRandAugment(**randaugment)
     arrays = [img.permute(1, 2, 0).numpy() for img in images]  # (H, W, 3), BGR
     targets = [_one_hot(sample['data_samples'].gt_label, num_classes) for sample in batch]
@@ -119,7 +120,7 @@ def _warn_of_one_image() -> None:
 
 def _one_hot(label: Tensor, num_classes: int) -> Tensor:
     if label.numel() != 1 or not 0 <= int(label) < num_classes:
-        raise ValueError(f'gt_label={label.tolist()} must be one class of 0 to {num_classes - 1}')
+        raise UserError(f'gt_label={label.tolist()} must be one class of 0 to {num_classes - 1}')
     target = torch.zeros(num_classes)
     target[int(label)] = 1.0
     return target

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from nfnet_mm.errors import check_number, is_integer
+from nfnet_mm.errors import UserError, check_number, is_integer
 from nfnet_mm.registry import TRANSFORMS
 
 FILL = 128  # grey, wherever an operation uncovers or covers pixels
@@ -164,13 +164,13 @@ class NFRandAugment(BaseTransform):
     ) -> None:
         check_number('magnitude', magnitude, '[0, inf)', ' (10 is full scale)')
         if not is_integer(num_ops) or num_ops < 0:
-            raise ValueError(f'num_ops={num_ops!r} must be an integer of at least 0')
+            raise UserError(f'num_ops={num_ops!r} must be an integer of at least 0')
         if len(prob) != 2 or not 0 <= prob[0] <= prob[1] <= 1:
-            raise ValueError(f'prob={prob!r} must be two increasing probabilities')
+            raise UserError(f'prob={prob!r} must be two increasing probabilities')
         unknown = [name for name in operations if name not in OPERATIONS]
         if unknown or not operations:
             hint = f'; unknown: {", ".join(map(str, unknown))}' if unknown else ''
-            raise ValueError(f'operations={operations!r} must be some of {", ".join(OPERATIONS)}{hint}')
+            raise UserError(f'operations={operations!r} must be some of {", ".join(OPERATIONS)}{hint}')
         self.magnitude, self.num_ops, self.operations = magnitude, num_ops, tuple(operations)
         self.prob = (prob[0], prob[1])
 
@@ -186,7 +186,7 @@ class NFRandAugment(BaseTransform):
         img = results['img']
         if img.dtype != np.uint8 or img.ndim != 3 or img.shape[2] != 3:
             got = f'{img.dtype} {img.shape}'
-            raise ValueError(f'NFRandAugment takes uint8 images (H, W, 3), got {got}: it comes before normalisation')
+            raise UserError(f'NFRandAugment takes uint8 images (H, W, 3), got {got}: it comes before normalisation')
         results['img'] = np.ascontiguousarray(self.augment(np.ascontiguousarray(img[..., ::-1]))[..., ::-1])
         return results
 

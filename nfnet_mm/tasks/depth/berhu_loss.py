@@ -6,6 +6,7 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
+from nfnet_mm.errors import UserError
 from nfnet_mm.registry import MODELS
 
 
@@ -74,7 +75,7 @@ class BerHuLoss(nn.Module):
     ):
         super().__init__()
         if not 0 < fraction <= 1:
-            raise ValueError(f'fraction={fraction!r} must lie in (0, 1]')
+            raise UserError(f'fraction={fraction!r} must lie in (0, 1]')
         self.fraction, self.min_depth, self.max_depth = fraction, min_depth, max_depth
         self.loss_weight, self.loss_name = loss_weight, loss_name
 
@@ -82,7 +83,7 @@ class BerHuLoss(nn.Module):
         """The weighted mean loss."""
         if pred.shape != target.shape:
             got = f'a prediction {tuple(pred.shape)} and a target {tuple(target.shape)}'
-            raise ValueError(f'BerHuLoss compares maps of one shape, got {got}')
+            raise UserError(f'BerHuLoss compares maps of one shape, got {got}')
         target = target.float()
         valid = target.isfinite() & (target > self.min_depth) & (target <= self.max_depth)
         return self.loss_weight * berhu(pred.float() - target, valid, self.fraction, all_reduce)

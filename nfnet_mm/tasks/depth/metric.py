@@ -6,6 +6,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from nfnet_mm.errors import UserError
 from nfnet_mm.registry import METRICS
 
 
@@ -34,11 +35,11 @@ def depth_error_sums(pred: Tensor, target: Tensor, min_depth: float, max_depth: 
 
 @METRICS.register_module()
 class PixelDepthMetric(BaseMetric):
-    """delta1, delta2, delta3 (percent), rms (metres) and rel, each over the pixels of all images pooled together
-    (NF-ResNets, Table 7, as in Laina et al. 2016).
+    """The depth metrics of the papers, each over the pixels of all images pooled together.
 
-    mmseg's ``DepthMetric`` averages per-image figures instead (which makes rms smaller) and turns infinite at a
-    prediction of 0. Here predictions are clamped to [``min_depth``, ``max_depth``] first.
+    delta1, delta2, delta3 (percent), rms (metres) and rel (NF-ResNets, Table 7, as in Laina et al. 2016). mmseg's
+    ``DepthMetric`` averages per-image figures instead (which makes rms smaller) and turns infinite at a prediction of
+    0. Here predictions are clamped to [``min_depth``, ``max_depth``] first.
 
     Args:
         min_depth, max_depth: metres. The default maximum is the sensor's.
@@ -53,7 +54,7 @@ class PixelDepthMetric(BaseMetric):
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if not 0 < min_depth < max_depth:
-            raise ValueError(f'min_depth={min_depth!r} and max_depth={max_depth!r} must be 0 < min_depth < max_depth')
+            raise UserError(f'min_depth={min_depth!r} and max_depth={max_depth!r} must be 0 < min_depth < max_depth')
         self.min_depth, self.max_depth = min_depth, max_depth
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
@@ -62,7 +63,7 @@ class PixelDepthMetric(BaseMetric):
             pred, target = (sample[key]['data'].squeeze() for key in ('pred_depth_map', 'gt_depth_map'))
             if pred.shape != target.shape:
                 sizes = f'the prediction is {tuple(pred.shape)}, the depth map {tuple(target.shape)}'
-                raise ValueError(f'{sample.get("img_path")}: {sizes}')
+                raise UserError(f'{sample.get("img_path")}: {sizes}')
             target = target.to(pred.device)
             self.results.append(depth_error_sums(pred, target, self.min_depth, self.max_depth).cpu())
 
@@ -70,7 +71,7 @@ class PixelDepthMetric(BaseMetric):
         """The five figures from all images' sums."""
         count, *near, square, relative = sum(results, torch.zeros(6, dtype=torch.float64)).tolist()
         if not count:
-            raise ValueError(
+            raise UserError(
                 f'no pixel of {len(results)} images has a depth in [{self.min_depth}, {self.max_depth}] '
                 'metres: is depth_rescale_factor that of the annotations (1e-3 for millimetres)?'
             )

@@ -33,7 +33,7 @@ def depth_to_millimetres(depth: np.ndarray) -> np.ndarray:
     if bad.any():
         place = tuple(int(i) for i in np.argwhere(bad)[0])
         what = f'depth {depth[bad][0]} m at (row, column) {place}'
-        raise ValueError(f'{what} is outside 0 to 65.535 m, what 16 bits of millimetres hold')
+        raise UserError(f'{what} is outside 0 to 65.535 m, what 16 bits of millimetres hold')
     return np.rint(depth * 1000).astype(np.uint16)
 
 

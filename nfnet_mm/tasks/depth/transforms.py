@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from nfnet_mm.errors import check_number
+from nfnet_mm.errors import UserError, check_number
 from nfnet_mm.registry import TRANSFORMS
 
 
@@ -42,7 +42,7 @@ class DownsampleCrop(BaseTransform):
         self.scale, self.size, self.full_depth = tuple(scale), tuple(size), full_depth
         pairs = zip(self.size, self.scale)
         if not (len(self.scale) == len(self.size) == 2 and all(0 < inner <= outer for inner, outer in pairs)):
-            raise ValueError(f'size={self.size} must fit into scale={self.scale}, both (width, height)')
+            raise UserError(f'size={self.size} must fit into scale={self.scale}, both (width, height)')
 
     def transform(self, results: dict) -> dict:
         """See the class."""
@@ -60,7 +60,7 @@ class DownsampleCrop(BaseTransform):
         if depth is not None:
             if depth.shape[:2] != (height, width):
                 sizes = f'{height} x {width} pixels, its depth map {depth.shape[0]} x {depth.shape[1]}'
-                raise ValueError(f'{results.get("img_path")}: the image is {sizes}')
+                raise UserError(f'{results.get("img_path")}: the image is {sizes}')
             if not self.full_depth:
                 depth = cv2.resize(depth, self.scale, interpolation=cv2.INTER_NEAREST)
             results['gt_depth_map'] = crop(depth, full_box if self.full_depth else box)
@@ -131,7 +131,7 @@ class DepthColorJitter(BaseTransform):
         check_number('brightness', brightness, '[0, 1]')
         check_number('hue', hue, '[0, 0.5]')
         if not (len(saturation) == 2 and 0 <= saturation[0] <= saturation[1]):
-            raise ValueError(f'saturation={saturation!r} must be a range (low, high) of factors from 0')
+            raise UserError(f'saturation={saturation!r} must be a range (low, high) of factors from 0')
         self.gray_prob, self.brightness, self.hue = gray_prob, brightness, hue
         self.saturation = (saturation[0], saturation[1])
 
@@ -140,7 +140,7 @@ class DepthColorJitter(BaseTransform):
         image = results['img']
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             got = f'got {image.shape} {image.dtype}'
-            raise ValueError(f'{results.get("img_path")}: DepthColorJitter takes (H, W, 3) uint8 images, {got}')
+            raise UserError(f'{results.get("img_path")}: DepthColorJitter takes (H, W, 3) uint8 images, {got}')
         uniform = np.random.uniform
         gray, brightness = uniform() < self.gray_prob, uniform(-self.brightness, self.brightness)
         saturation, hue = uniform(*self.saturation), uniform(-self.hue, self.hue)

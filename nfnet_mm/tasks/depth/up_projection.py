@@ -10,6 +10,7 @@ from mmseg.models.utils import resize
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nfnet_mm.errors import UserError
 from nfnet_mm.models.layers import WSConv2d, activation_gain
 from nfnet_mm.registry import MODELS
 
@@ -118,8 +119,10 @@ class UpProjection(nn.Module):
 
 @MODELS.register_module()
 class UpProjectionHead(BaseDecodeHead):
-    """Depth from the last feature: 1x1 conv, up-projection blocks that each double the size and halve the channels,
-    3x3 conv to one channel (Laina et al. 2016, section 3.1; NF-ResNets, Appendix H.2). The output is linear, in metres.
+    """Depth from the last feature by up-projections (Laina et al. 2016, section 3.1; NF-ResNets, Appendix H.2).
+
+    A 1x1 conv, up-projection blocks that each double the size and halve the channels, and a 3x3 conv to one channel.
+    The output is linear, in metres.
 
     Args:
         in_channels: of the feature, ``backbone.out_channels[in_index]``.
@@ -149,7 +152,7 @@ class UpProjectionHead(BaseDecodeHead):
         **kwargs: Any,
     ) -> None:
         if num_blocks < 1 or channels < 1 or channels % 2**num_blocks:
-            raise ValueError(
+            raise UserError(
                 f'channels={channels} must be a positive multiple of 2^{num_blocks}: each of the '
                 f'num_blocks={num_blocks} up-projections halves them'
             )
@@ -170,7 +173,7 @@ class UpProjectionHead(BaseDecodeHead):
         x = self._transform_inputs(inputs)
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             takes = f'takes a feature (N, {self.in_channels}, H, W)'
-            raise ValueError(f'UpProjectionHead(in_channels={self.in_channels}) {takes}, got {tuple(x.shape)}')
+            raise UserError(f'UpProjectionHead(in_channels={self.in_channels}) {takes}, got {tuple(x.shape)}')
         x = self.reduce_norm(self.reduce(x))
         for block in self.blocks:
             x = block(x)
@@ -179,7 +182,7 @@ class UpProjectionHead(BaseDecodeHead):
     def loss_by_feat(self, pred: Tensor, batch_data_samples: Sequence) -> dict[str, Tensor]:
         """Every loss by its name, on the prediction resized to the depth maps; equal names add up."""
         if missing := [i for i, sample in enumerate(batch_data_samples) if 'gt_depth_map' not in sample]:
-            raise ValueError(
+            raise UserError(
                 f'the data samples {missing} have no gt_depth_map: the pipeline needs '
                 "dict(type='LoadDepthAnnotation', depth_rescale_factor=1e-3)"
             )

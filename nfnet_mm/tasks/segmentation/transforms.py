@@ -6,6 +6,7 @@ import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from nfnet_mm.errors import UserError
 from nfnet_mm.registry import TRANSFORMS
 
 
@@ -32,7 +33,7 @@ class RandomScale(BaseTransform):
 
     def __init__(self, scales: Sequence[float] = (0.5, 2.0)) -> None:
         if len(scales) != 2 or not 0 < scales[0] <= scales[1]:
-            raise ValueError(f'scales={scales!r} must be two positive numbers, the lower first')
+            raise UserError(f'scales={scales!r} must be two positive numbers, the lower first')
         self.scales = (scales[0], scales[1])
 
     def transform(self, results: dict) -> dict:
@@ -76,7 +77,7 @@ class CenterCropPad(BaseTransform):
     ) -> None:
         self.size = (size, size) if isinstance(size, int) else tuple(size)
         if len(self.size) != 2 or min(self.size) < 1:
-            raise ValueError(f'size={size!r} must be a positive integer, or (height, width)')
+            raise UserError(f'size={size!r} must be a positive integer, or (height, width)')
         self.fill, self.ignore = fill, ignore
 
     def _cut(self, array: np.ndarray, fill: int | Sequence[float]) -> np.ndarray:
