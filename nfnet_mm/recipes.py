@@ -109,6 +109,11 @@ class ImageNetRecipe(Experiment):
         return None if self.top1 is None else Accuracy(self.top1, self.top5, self.source)
 
     @property
+    def view(self) -> str:
+        """The type of the transform that makes a picture's test view (the authors' code)."""
+        return f'nfnet_mm.{"ResizeCrop32" if self.found.family == "NFNet" else "CropResize"}'
+
+    @property
     def config(self) -> str:
         """The config's path from the root of a working tree."""
         return f'configs/imagenet/{self.name}.py'
@@ -139,7 +144,7 @@ _UNREGULARISED = 'Top-1 {} without dropout and stochastic depth (NF-ResNets, Tab
 # by the batch, and the average decays by 0.9999. Choices, where the paper is silent: no dropout or stochastic depth in
 # pre-training, and for NFNets the 5,000 steps of warm-up that are given for ResNets.
 _NOTE = 'Results are those of the fine-tuning.'
-_CROPS = dict(mixing=False, train_size=224, test_size=256)
+_CROPS = dict(mixing=False, train_size=224, test_size=224)
 _PRETRAINING = dict(pretraining=True, **_CROPS, warmup_steps=5000, dropout=0.0, drop_path=0.0, ema=None, note=_NOTE)
 _FINETUNING = dict(total_batch=2048, steps=15_000, warmup_steps=5000, lr=0.1, scale_lr=False, mixing=False, ema=1e-4)
 _JFT = 'NFNets, Table {}, pre-trained on JFT-300M'

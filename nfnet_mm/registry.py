@@ -13,7 +13,15 @@ from mmengine import registry as root
 # What the tasks register. A task needs more than torch and mmengine, and is imported when one of its types is
 # first asked for: a detector must not pay for, or fail on, an import of mmpretrain.
 _TASKS = {
-    'classification': ('BNResNet', 'NFClsHead', 'NFRandAugment', 'mixing_collate'),
+    'classification': (
+        'BNResNet',
+        'NFClsHead',
+        'NFRandAugment',
+        'mixing_collate',
+        'RandomResizedCrop',
+        'ResizeCrop32',
+        'CropResize',
+    ),
     'depth': ('UpProjectionHead', 'BerHuLoss', 'DownsampleCrop', 'DepthColorJitter', 'PixelDepthMetric'),
     'segmentation': ('CenterCropPad', 'RandomScale'),
 }

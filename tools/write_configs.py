@@ -39,8 +39,8 @@ images, num_classes = {{images}}, {PRETRAINING_CLASSES}
 """
 _PIPELINES = """\
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
-train_pipeline[1]['scale'] = {train}
-test_pipeline[1]['scale'], test_pipeline[2]['crop_size'] = {test} + 32, {test}
+train_pipeline[1].update(scale={train}, clip={clip})
+test_pipeline[1].update(type='{view}', size={test})
 """
 _NO_VALIDATION = 'val_dataloader = val_evaluator = val_cfg = test_dataloader = test_evaluator = test_cfg = None\n'
 
@@ -71,7 +71,8 @@ def imagenet(recipe: ImageNetRecipe) -> str:
     body = ''
     for key, value in changed.items():
         if key == 'train_dataloader' and 'dataset' in value:
-            body += _PIPELINES.format(train=recipe.train_size, test=recipe.test_size)
+            sizes = dict(train=recipe.train_size, test=recipe.test_size)
+            body += _PIPELINES.format(clip=recipe.mixing, view=recipe.view, **sizes)
         body += '\n'.join(_lines(f'{key} = ', value)) + '\n'
         if key == 'train_dataloader' and own_data:
             body += _NO_VALIDATION
@@ -116,8 +117,9 @@ def _settings(recipe: ImageNetRecipe) -> dict[str, Any]:
     head: dict[str, Any] = dict(in_channels=recipe.found.channels(4), dropout=recipe.dropout)
     if recipe.found.family == 'NFRegNet':  # the authors' code
         head['init_cfg'] = dict(type='Constant', layer='Linear', val=0)
-    sizes = recipe.train_size, recipe.test_size  # both pipelines are written if one differs
-    data: dict[str, Any] = dict(pipeline=_Name('train_pipeline', sizes))
+    # Both pipelines are written if one differs.
+    pictures = recipe.train_size, recipe.test_size, recipe.mixing, recipe.view
+    data: dict[str, Any] = dict(pipeline=_Name('train_pipeline', pictures))
     collate: dict[str, Any] = dict(type='default_collate')
     if recipe.mixing:
         collate = dict(type='nfnet_mm.mixing_collate', num_classes=1000)
@@ -139,8 +141,8 @@ def _settings(recipe: ImageNetRecipe) -> dict[str, Any]:
     settings: dict[str, Any] = dict(model=dict(backbone=backbone, head=head))
     settings['train_dataloader'] = dict(batch_size=recipe.batch, dataset=data, collate_fn=collate)
     if not recipe.pretraining:
-        settings['val_dataloader'] = dict(dataset=dict(pipeline=_Name('test_pipeline', sizes)))
-        settings['test_dataloader'] = _Name('val_dataloader', sizes)
+        settings['val_dataloader'] = dict(dataset=dict(pipeline=_Name('test_pipeline', pictures)))
+        settings['test_dataloader'] = _Name('val_dataloader', pictures)
     settings['optim_wrapper'] = dict(**wrapper, optimizer=sgd)
     lr_batch, interval = batch if recipe.scale_lr else None, recipe.val_interval
     settings['train_cfg'] = dict(total_batch=batch, lr_batch=lr_batch, max_iters=steps, val_interval=interval)

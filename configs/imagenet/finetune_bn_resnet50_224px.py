@@ -10,12 +10,6 @@ model = dict(
         init_cfg=dict(
             type='Pretrained', checkpoint='work_dirs/pretrain_bn_resnet50/iter_138643.pth', prefix='backbone.')),
     head=dict(dropout=0.0))
-train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
-train_pipeline[1]['scale'] = 224
-test_pipeline[1]['scale'], test_pipeline[2]['crop_size'] = 224 + 32, 224
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
 optim_wrapper = dict(optimizer=dict(lr=0.1, weight_decay=0.0))
 train_cfg = dict(total_batch=total_batch, lr_batch=None, max_iters=max_iters, val_interval=1000)
 param_scheduler = [

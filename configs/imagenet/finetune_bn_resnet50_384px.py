@@ -3,8 +3,8 @@
 # Paper: top-1 79.9 (NFNets, Table 4, pre-trained on JFT-300M).
 _base_ = 'finetune_bn_resnet50_224px.py'
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
-train_pipeline[1]['scale'] = 384
-test_pipeline[1]['scale'], test_pipeline[2]['crop_size'] = 384 + 32, 384
+train_pipeline[1].update(scale=384, clip=False)
+test_pipeline[1].update(type='nfnet_mm.CropResize', size=384)
 train_dataloader = dict(batch_size=32, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

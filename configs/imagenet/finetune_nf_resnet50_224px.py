@@ -9,12 +9,6 @@ model = dict(
         drop_path_rate=0.0,
         init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint='work_dirs/pretrain_nf_resnet50/iter_138643.pth')),
     head=dict(dropout=0.0))
-train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
-train_pipeline[1]['scale'] = 224
-test_pipeline[1]['scale'], test_pipeline[2]['crop_size'] = 224 + 32, 224
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
 optim_wrapper = dict(
     type='nfnet_mm.AGCOptimWrapper', agc=dict(clipping=0.01, eps=1e-3), optimizer=dict(lr=0.1, weight_decay=0.0))
 train_cfg = dict(total_batch=total_batch, lr_batch=None, max_iters=max_iters, val_interval=1000)

@@ -10,8 +10,8 @@ model = dict(
         init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint='work_dirs/pretrain_nfnet_f4/iter_138643.pth')),
     head=dict(dropout=0.25))
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
-train_pipeline[1]['scale'] = 384
-test_pipeline[1]['scale'], test_pipeline[2]['crop_size'] = 512 + 32, 512
+train_pipeline[1].update(scale=384, clip=False)
+test_pipeline[1].update(type='nfnet_mm.ResizeCrop32', size=512)
 train_dataloader = dict(
     batch_size=16, dataset=dict(pipeline=train_pipeline), collate_fn=dict(_delete_=True, type='default_collate'))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -8,8 +8,8 @@ model = dict(
     backbone=dict(type='nfnet_mm.NFRegNet', arch='B0', out_indices=(4, ), drop_path_rate=0.1),
     head=dict(in_channels=960, dropout=0.2, init_cfg=dict(type='Constant', layer='Linear', val=0)))
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
-train_pipeline[1]['scale'] = 192
-test_pipeline[1]['scale'], test_pipeline[2]['crop_size'] = 224 + 32, 224
+train_pipeline[1].update(scale=192, clip=True)
+test_pipeline[1].update(type='nfnet_mm.CropResize', size=224)
 train_dataloader = dict(
     batch_size=128, dataset=dict(pipeline=train_pipeline),
     collate_fn=dict(type='nfnet_mm.mixing_collate', num_classes=1000))

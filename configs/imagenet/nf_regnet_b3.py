@@ -4,8 +4,8 @@
 _base_ = 'nf_regnet_b0.py'
 model = dict(backbone=dict(arch='B3'), head=dict(in_channels=1152, dropout=0.3))
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
-train_pipeline[1]['scale'] = 288
-test_pipeline[1]['scale'], test_pipeline[2]['crop_size'] = 320 + 32, 320
+train_pipeline[1].update(scale=288, clip=True)
+test_pipeline[1].update(type='nfnet_mm.CropResize', size=320)
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

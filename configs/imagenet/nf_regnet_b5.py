@@ -4,8 +4,8 @@
 _base_ = 'nf_regnet_b0.py'
 model = dict(backbone=dict(arch='B5'), head=dict(in_channels=1536, dropout=0.4))
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
-train_pipeline[1]['scale'] = 384
-test_pipeline[1]['scale'], test_pipeline[2]['crop_size'] = 456 + 32, 456
+train_pipeline[1].update(scale=384, clip=True)
+test_pipeline[1].update(type='nfnet_mm.CropResize', size=456)
 train_dataloader = dict(batch_size=64, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

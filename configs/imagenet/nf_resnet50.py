@@ -8,8 +8,8 @@ model = dict(
     backbone=dict(type='nfnet_mm.NFResNet', depth=50, out_indices=(4, ), drop_path_rate=0.1),
     head=dict(in_channels=2048, dropout=0.25))
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
-train_pipeline[1]['scale'] = 224
-test_pipeline[1]['scale'], test_pipeline[2]['crop_size'] = 256 + 32, 256
+train_pipeline[1].update(scale=224, clip=False)
+test_pipeline[1].update(type='nfnet_mm.CropResize', size=224)
 train_dataloader = dict(batch_size=128, dataset=dict(pipeline=train_pipeline), collate_fn=dict(type='default_collate'))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

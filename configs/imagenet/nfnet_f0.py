@@ -8,8 +8,8 @@ model = dict(
     backbone=dict(type='nfnet_mm.NFNet', arch='F0', out_indices=(4, ), drop_path_rate=0.25),
     head=dict(in_channels=3072, dropout=0.2))
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
-train_pipeline[1]['scale'] = 192
-test_pipeline[1]['scale'], test_pipeline[2]['crop_size'] = 256 + 32, 256
+train_pipeline[1].update(scale=192, clip=True)
+test_pipeline[1].update(type='nfnet_mm.ResizeCrop32', size=256)
 train_dataloader = dict(
     batch_size=32, dataset=dict(pipeline=train_pipeline),
     collate_fn=dict(type='nfnet_mm.mixing_collate', num_classes=1000, randaugment=dict(magnitude=5)))

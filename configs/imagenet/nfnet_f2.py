@@ -4,8 +4,8 @@
 _base_ = 'nfnet_f0.py'
 model = dict(backbone=dict(arch='F2'), head=dict(dropout=0.4))
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
-train_pipeline[1]['scale'] = 256
-test_pipeline[1]['scale'], test_pipeline[2]['crop_size'] = 352 + 32, 352
+train_pipeline[1].update(scale=256, clip=True)
+test_pipeline[1].update(type='nfnet_mm.ResizeCrop32', size=352)
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline), collate_fn=dict(randaugment=dict(magnitude=10)))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

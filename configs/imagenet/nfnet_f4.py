@@ -4,8 +4,8 @@
 _base_ = 'nfnet_f0.py'
 model = dict(backbone=dict(arch='F4', with_cp=True), head=dict(dropout=0.5))
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
-train_pipeline[1]['scale'] = 384
-test_pipeline[1]['scale'], test_pipeline[2]['crop_size'] = 512 + 32, 512
+train_pipeline[1].update(scale=384, clip=True)
+test_pipeline[1].update(type='nfnet_mm.ResizeCrop32', size=512)
 train_dataloader = dict(
     batch_size=16, dataset=dict(pipeline=train_pipeline), collate_fn=dict(randaugment=dict(magnitude=15)))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -10,8 +10,8 @@ model = dict(
     backbone=dict(drop_path_rate=0.0),
     head=dict(dropout=0.0, num_classes=num_classes, loss=dict(num_classes=num_classes)))
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
-train_pipeline[1]['scale'] = 224
-test_pipeline[1]['scale'], test_pipeline[2]['crop_size'] = 256 + 32, 256
+train_pipeline[1].update(scale=224, clip=False)
+test_pipeline[1].update(type='nfnet_mm.CropResize', size=224)
 train_dataloader = dict(
     dataset=dict(
         _delete_=True, type='CustomDataset', data_root='data/pretrain', data_prefix='train', pipeline=train_pipeline))

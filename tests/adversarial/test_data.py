@@ -17,12 +17,17 @@ pytestmark = pytest.mark.slow
 # transform: (config, keys beside the image that move with its pixels)
 TRANSFORMS = {
     'NFRandAugment': (dict(type='nfnet_mm.NFRandAugment', magnitude=10), ()),
+    'RandomResizedCrop': (dict(type='nfnet_mm.RandomResizedCrop', scale=9), ()),
+    'ResizeCrop32': (dict(type='nfnet_mm.ResizeCrop32', size=9), ()),
+    'CropResize': (dict(type='nfnet_mm.CropResize', size=9), ()),
     'RandomScale': (dict(type='nfnet_mm.RandomScale'), ('gt_seg_map',)),
     'CenterCropPad': (dict(type='nfnet_mm.CenterCropPad', size=(9, 11)), ('gt_seg_map',)),
     'DownsampleCrop': (dict(type='nfnet_mm.DownsampleCrop', scale=(12, 9), size=(10, 8)), ('gt_depth_map',)),
     'DepthColorJitter': (dict(type='nfnet_mm.DepthColorJitter'), ()),
 }
-PACKAGES = {'NFRandAugment': 'mmpretrain', 'mixing_collate': 'mmpretrain', 'NFClsHead': 'mmpretrain'}
+_CLASSIFICATION = ('NFRandAugment', 'RandomResizedCrop', 'ResizeCrop32', 'CropResize', 'mixing_collate', 'NFClsHead')
+PACKAGES = dict.fromkeys(_CLASSIFICATION, 'mmpretrain')
+FLOATS = ('ResizeCrop32', 'CropResize')  # what overshoots in resizing is kept
 SIZES = [(1, 1), (1, 7), (7, 1), (2, 3), (31, 20), (48, 64)]
 
 
@@ -58,7 +63,11 @@ def test_pictures_of_all_sizes_stay_pictures(name, size):
     transform = built(name)
     for seed in range(8):
         out = applied(transform, picture(size), seed)
-        assert out['img'].dtype == np.uint8 and out['img'].ndim == 3 and out['img'].shape[2] == 3
+        assert (
+            out['img'].dtype == (np.float32 if name in FLOATS else np.uint8)
+            and out['img'].ndim == 3
+            and out['img'].shape[2] == 3
+        )
         assert min(out['img'].shape) > 0
         for key in TRANSFORMS[name][1]:
             assert out[key].shape[:2] == out['img'].shape[:2], key

@@ -19,7 +19,7 @@ from PIL import Image
 from nfnet_mm.engine import AGCOptimWrapper, AmpAGCOptimWrapper
 from nfnet_mm.models.backbones.arch import resolve_arch
 from nfnet_mm.registry import HOOKS
-from nfnet_mm.tasks.classification import BNResNet, mixing_collate
+from nfnet_mm.tasks.classification import BNResNet, CropResize, RandomResizedCrop, ResizeCrop32, mixing_collate
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'imagenet'
 IMAGES = 1281167
@@ -60,7 +60,7 @@ def recipe(
     dropout=0.0,
     drop_path=0.0,
     train=224,
-    test=256,
+    test=224,
     agc=None,
     ema=None,
     sam=False,
@@ -287,6 +287,8 @@ def test_recipe(name, build):
         'PackInputs',
     ]
     assert steps[1].scale == (expected['train'],) * 2 and steps[1].crop_ratio_range == (0.08, 1.0)
+    assert steps[1].aspect_ratio_range == (3 / 4, 4 / 3)
+    assert type(steps[1]) is RandomResizedCrop and steps[1].clip == (expected['mixing'] is not None)
     collate = loop.dataloader.collate_fn
     if expected['mixing'] is None:
         assert collate.func is not mixing_collate
@@ -296,9 +298,9 @@ def test_recipe(name, build):
     if expected['test'] is None:
         assert runner.val_loop is None
     else:
-        _, resize, crop, _ = runner.val_loop.dataloader.dataset.pipeline.transforms
-        assert (resize.scale, resize.edge, resize.interpolation) == (expected['test'] + 32, 'short', 'bicubic')
-        assert crop.crop_size == (expected['test'],) * 2
+        load_image, view, pack = runner.val_loop.dataloader.dataset.pipeline.transforms
+        assert [type(step).__name__ for step in (load_image, pack)] == ['LoadImageFromFile', 'PackInputs']
+        assert type(view) is (ResizeCrop32 if 'nfnet' in name else CropResize) and view.size == expected['test']
 
 
 @pytest.mark.parametrize('name', sorted(RECIPES))
@@ -375,7 +377,7 @@ def test_two_steps_and_validation(name, folders, tmp_path):
     cfg.default_hooks.logger.interval = 1
     if cfg.get('val_dataloader'):
         pipeline = cfg.val_dataloader.dataset.pipeline
-        pipeline[1].scale, pipeline[2].crop_size = 48, 40
+        pipeline[1].size = 40
     runner = Runner.from_cfg(cfg)
     runner.model.init_weights()
     before = {key: p.detach().clone() for key, p in runner.model.named_parameters()}

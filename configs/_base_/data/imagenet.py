@@ -1,18 +1,17 @@
-"""ImageNet-1k in mmpretrain, trained and tested on as in both papers (NFNets, Appendix A.1).
+"""ImageNet-1k in mmpretrain, trained and tested on as by the authors' released code.
 
-Training: inception crops and flips. Test: bicubic resizing to 32 pixels more than the test size, then a centre crop.
+Training: inception crops and flips. Test: the view of the family. Both are resized bicubically, and pixels that leave
+0-255 are clipped for mixing and RandAugment only.
 """
 images = 1281167  # of the training split
-resize = dict(backend='pillow', interpolation='bicubic')
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=224, **resize),
+    dict(type='nfnet_mm.RandomResizedCrop', scale=224, clip=False),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs')]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='ResizeEdge', scale=256 + 32, edge='short', **resize),
-    dict(type='CenterCrop', crop_size=256),
+    dict(type='nfnet_mm.CropResize', size=224),
     dict(type='PackInputs')]
 dataset = dict(type='ImageNet', data_root='data/imagenet')
 loader = dict(num_workers=8, persistent_workers=True, collate_fn=dict(type='default_collate'))

@@ -104,7 +104,7 @@ def _nf_resnet_rows() -> dict[str, NFArch]:
         '288': (24, 24, 24, 24),
         '600': (50, 50, 50, 50),
     }
-    rows = {key: _nf_resnet(depths=d, dropout=0.25, train_size=224, test_size=256) for key, d in depths.items()}
+    rows = {key: _nf_resnet(depths=d, dropout=0.25, train_size=224, test_size=224) for key, d in depths.items()}
     timm = dict(stem_pool='symmetric', shortcut_pool=True, se_ratio=1 / 16, train_size=256, test_size=288, **_TIMM)
     for key in ('26', '50', '101'):
         for prefix, attention in (('', None), ('se', 'se'), ('eca', 'eca')):
