@@ -25,10 +25,22 @@ from nfnet_mm.registry import type_name
 if TYPE_CHECKING:
     from mmengine.runner import Runner
 
+
+class _ConfigOptions(DictAction):
+    """mmengine's action for KEY=VALUE pairs, which ends in a traceback on anything else."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().__call__(*args, **kwargs)
+        except ValueError as error:
+            what = '--cfg-options takes KEY=VALUE pairs, such as train_dataloader.batch_size=8'
+            raise UserError(what) from error
+
+
 # Optimizer wrapper: the one that does the same in mixed precision.
 MIXED_PRECISION = {'OptimWrapper': 'AmpOptimWrapper', 'nfnet_mm.AGCOptimWrapper': 'nfnet_mm.AmpAGCOptimWrapper'}
 CFG_HELP = 'replace values of the config, by dotted key; a list is "[a,b]"'
-CFG_OPTIONS: dict[str, Any] = dict(nargs='+', action=DictAction, metavar='KEY=VALUE', help=CFG_HELP)
+CFG_OPTIONS: dict[str, Any] = dict(nargs='+', action=_ConfigOptions, metavar='KEY=VALUE', help=CFG_HELP)
 COCO_KEYS = ('images', 'annotations', 'categories')
 COCO_IMAGES = ('images', 'categories')  # without answers
 # Parsing more than this (in bytes) only to check it would delay the start by seconds.
@@ -41,10 +53,7 @@ def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--cfg-options', **CFG_OPTIONS)
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    try:
-        args = parser.parse_args()
-    except ValueError as error:  # of mmengine's DictAction
-        raise UserError('--cfg-options takes KEY=VALUE pairs, such as train_dataloader.batch_size=8') from error
+    args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 

@@ -30,6 +30,7 @@ from nfnet_mm.recipes import (  # noqa: E402
     ImageNetRecipe,
     TransferRecipe,
 )
+from nfnet_mm.run import one_line_errors  # noqa: E402
 
 _WIDTH = 120
 _WRITTEN = '# Written by tools/write_configs.py from nfnet_mm/recipes.py.\n'
@@ -284,13 +285,11 @@ def _lines(head: str, value: Any, indent: str = '') -> list[str]:
     return [*lines[:-1], lines[-1][:-1] + right]
 
 
+@one_line_errors
 def main() -> None:
     """Write the files that are not as they should be."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    try:
-        files = {**config_files(), **zoo_files(), **result_files(ROOT)}
-    except UserError as error:
-        sys.exit(f'error: {error}')
+    files = {**config_files(), **zoo_files(), **result_files(ROOT)}
     old = {name: (ROOT / name).read_text() for name in files if (ROOT / name).exists()}
     changed = {name: text for name, text in files.items() if text != old.get(name)}
     for name, text in changed.items():

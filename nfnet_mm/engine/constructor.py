@@ -143,7 +143,7 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             return registry.get(kind)  # None: refused when it is built
 
     def _check_same(self, param: Tensor, first: dict, other: dict, model: nn.Module) -> None:
-        """Raise ValueError unless a shared parameter has the same settings under each of its names."""
+        """Raise UserError unless a shared parameter has the same settings under each of its names."""
         for key in sorted({*first, *other} - {'lr_mult', 'decay_mult'}):  # what these did is in lr and weight_decay
             values = [options.get(key, self.optimizer_cfg.get(key)) for options in (first, other)]
             if values[0] != values[1]:

@@ -139,3 +139,10 @@ def test_demo_learns(task, bars, tmp_path):
     text = demo(tmp_path, task)
     for name, bar in bars.items():
         assert float(re.search(rf'{name} ([\d.]+)', text)[1]) >= bar
+
+
+def test_an_option_without_a_value_is_one_line(run_tool):
+    code, errors = run_tool('demo', '--cfg-options', 'seven')
+    assert code == 2 and errors == (
+        'error: --cfg-options takes KEY=VALUE pairs, such as train_dataloader.batch_size=8\n'
+    )
