@@ -16,12 +16,17 @@ from nfnet_mm.models.backbones.plan import NFArch
 from nfnet_mm.registry import WEIGHT_INITIALIZERS, type_name
 
 from .errors import ConversionError
+from .layout import method_of
 from .load import Weights, load_weights
 
 _FIRST = 'stem.conv0.weight'
 _HEAD = 'head.fc.'
 # The parts of a network, each of which a module may be built without.
-_PARTS = ('stem.', 'stages.0.', 'stages.1.', 'stages.2.', 'stages.3.', 'final_conv.')
+_PARTS = ('stem.', 'stages.0.', 'stages.1.', 'stages.2.', 'stages.3.', 'final_conv.', 'final_bn.', 'bias2')
+
+_NETWORKS = dict(
+    nf='a normalizer-free network', bn='a BatchNorm network', fixup='a FixupResNet', skipinit='a SkipInitResNet'
+)
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -35,11 +40,13 @@ class NFPretrained:
 
     Args:
         checkpoint: the file: DeepMind's pickle, timm's ``.pth`` or ``.safetensors``, or a checkpoint of one of our
-            classifiers, detectors or segmentors.
+            classifiers, detectors or segmentors. None, as recipes that start from weights have it until they are named,
+            keeps the random ones, and warns.
         prefix: of the backbone's keys where it is not ``'backbone.'``, or nothing, e.g. ``'teacher.backbone.'``.
         in_channels: what to do if the images have another number of channels than the weights: ``'mean'`` gives
             every channel the mean kernel, ``'cycle'`` repeats the kernels in order (RGBRGB...); by default it is an
-            error. The standardisation of the weights takes care of their scale.
+            error. The standardisation of the weights takes care of their scale; where there is none, in a baseline,
+            they are scaled by the old number of channels over the new.
         new_head: for a whole classifier: keep its head as it was initialised instead of loading it, as for
             fine-tuning with another number of classes. A backbone never takes a head.
 
@@ -57,7 +64,7 @@ class NFPretrained:
 
     def __init__(
         self,
-        checkpoint: str | os.PathLike,
+        checkpoint: str | os.PathLike | None,
         prefix: str | None = None,
         in_channels: str | None = None,
         new_head: bool = False,
@@ -67,13 +74,21 @@ class NFPretrained:
         self.checkpoint, self.prefix, self.in_channels, self.new_head = checkpoint, prefix, in_channels, new_head
 
     def __call__(self, module: nn.Module) -> None:
+        if self.checkpoint is None:
+            print_log(
+                f'{type(module).__name__} starts from RANDOM weights, though its recipe starts from trained ones: set '
+                'weights in the config, or --cfg-options weights=FILE',
+                logger='current',
+                level=logging.WARNING,
+            )
+            return
         self._check_last(module)
         target = module.state_dict()
         whole = f'backbone.{_FIRST}' in target
         head = whole and not self.new_head
         own = 'backbone.' if whole else ''  # what the backbone's keys begin with in the module
         if not whole and _FIRST not in target and not isinstance(module, NFStage):
-            what = f'{type(module).__name__} is neither a normalizer-free backbone nor a classifier with one'
+            what = f'{type(module).__name__} is neither a backbone of nfnet_mm nor a classifier with one'
             raise ConversionError(f'{what}: put init_cfg into the config of the backbone')
         weights = load_weights(self.checkpoint, self.prefix)
         target = {k: v for k, v in target.items() if head or not k.startswith(_HEAD)}
@@ -86,12 +101,12 @@ class NFPretrained:
                 state[key] = value
             else:
                 unused.append(name)
-        if self.in_channels and (first := own + _FIRST) in state:
-            state[first] = self._with_channels(state[first], target[first].shape[1])
-        self._check(state, target)
-        module.load_state_dict(state, strict=False)  # held against each other just now, but for a new head
         arch = cast(NFArch, module.get_submodule('backbone' if whole else '').arch)
-        self._report(module, weights, arch.dialect, len(state), unused)
+        if self.in_channels and (first := own + _FIRST) in state:
+            state[first] = self._with_channels(state[first], target[first].shape[1], arch.method == 'nf')
+        self._check(weights, arch, state, target)
+        module.load_state_dict(state, strict=False)  # held against each other just now, but for a new head
+        self._report(module, weights, arch, len(state), unused)
         if whole:
             # mmengine initialises children after their parent, over what was loaded, unless they count as done.
             for child in module.children():
@@ -107,30 +122,35 @@ class NFPretrained:
             after = f'what comes after {own} would overwrite the weights that it loads; put it last'
             raise ConversionError(f'init_cfg of {type(module).__name__} lists {", ".join(kinds)}: {after}')
 
-    def _report(self, module: nn.Module, weights: Weights, dialect: str, taken: int, unused: list[str]) -> None:
-        source = f'{weights.source} (dialect {weights.dialect}) from {os.fspath(self.checkpoint)!r}'
+    def _report(self, module: nn.Module, weights: Weights, arch: NFArch, taken: int, unused: list[str]) -> None:
+        other = arch.method == 'nf' and weights.dialect != arch.dialect
+        dialect = f' (dialect {weights.dialect})' if arch.method == 'nf' else ''
+        source = f'{weights.source}{dialect} from {str(self.checkpoint)!r}'
         said = f'{type(module).__name__}: took {taken} weights of {source}'
         if unused:
             said += f'; left {len(unused)} in the file: {some(unused)}'
         if weights.foreign:
             said += f'; passed over {len(weights.foreign)} that are not of {self.prefix!r}: {some(weights.foreign)}'
-        if weights.dialect != dialect:
-            said += f'; the backbone computes in the dialect {dialect}'
-        print_log(said, logger='current', level=logging.INFO if weights.dialect == dialect else logging.WARNING)
+        if other:
+            said += f'; the backbone computes in the dialect {arch.dialect}'
+        print_log(said, logger='current', level=logging.WARNING if other else logging.INFO)
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=f'NFPretrained: load from {self.checkpoint}')
 
-    def _with_channels(self, kernel: Tensor, channels: int) -> Tensor:
+    def _with_channels(self, kernel: Tensor, channels: int, standardised: bool) -> Tensor:
         """The first conv (O,I,k,k) with as many input channels as the module has."""
         if kernel.shape[1] == channels:
             return kernel
+        scale = 1.0 if standardised else kernel.shape[1] / channels
         if self.in_channels == 'mean':
-            return kernel.mean(1, keepdim=True).expand(-1, channels, -1, -1)
-        return kernel[:, torch.arange(channels) % kernel.shape[1]]
+            return scale * kernel.mean(1, keepdim=True).expand(-1, channels, -1, -1)
+        return scale * kernel[:, torch.arange(channels) % kernel.shape[1]]
 
-    def _check(self, state: dict[str, Tensor], target: dict[str, Tensor]) -> None:
+    def _check(self, weights: Weights, arch: NFArch, state: dict[str, Tensor], target: dict[str, Tensor]) -> None:
         missing, left_over = target.keys() - state.keys(), state.keys() - target.keys()
-        told = [f'{len(missing)} missing in the file: {some(missing)}'] if missing else []
+        method = method_of(k for k in weights.state_dict if k.startswith('backbone.'))  # not a detector's neck
+        told = [f'it holds {_NETWORKS[method]}, not {_NETWORKS[arch.method]}'] if method != arch.method else []
+        told += [f'{len(missing)} missing in the file: {some(missing)}'] if missing else []
         told += [f'{len(left_over)} left over: {some(left_over)}'] if left_over else []
         told += [
             f'{k} has shape {tuple(state[k].shape)} in the file, {tuple(v.shape)} in the model{_hint(k)}'
@@ -138,7 +158,7 @@ class NFPretrained:
             if k in state and state[k].shape != v.shape
         ][:6]
         if told:
-            raise ConversionError(f'{os.fspath(self.checkpoint)!r} does not fit the model: {"; ".join(told)}')
+            raise ConversionError(f'{str(self.checkpoint)!r} does not fit the model: {"; ".join(told)}')
 
 
 def _hint(key: str) -> str:

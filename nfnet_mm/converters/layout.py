@@ -3,15 +3,17 @@
 The classifier is mmpretrain's ``ImageClassifier`` around one of our backbones, with names such as
 ``backbone.stem.conv0.weight``, ``backbone.stages.3.0.attention.fc1.bias``, ``backbone.final_conv.gain`` and
 ``head.fc.weight``; :func:`_shapes` has all. A few sizes in a state dict are free: depths, widths, groups and so on.
-They make a plan of blocks, the plan gives all names and shapes, and those of the state dict have to be the same.
+They make a plan of blocks, the plan gives all names and shapes, and those of the state dict have to be the same. The
+papers' baselines are known by what their convs lack, the gains, and what is there instead.
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from math import isfinite, prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +22,7 @@ from nfnet_mm.errors import UserError, some
 from nfnet_mm.models.backbones.arch import resolve_arch
 from nfnet_mm.models.backbones.plan import NUM_STAGES, BlockSpec, NFArch, plan_blocks
 from nfnet_mm.models.layers import EfficientChannelAttention
+from nfnet_mm.registry import MODELS
 
 from .errors import ConversionError
 
@@ -28,10 +31,12 @@ _STEM, _FINAL, _HEAD = 'backbone.stem.conv0.weight', 'backbone.final_conv.weight
 _RANKS = (  # by the key, the first that matches
     (r'.*attention\.conv\.weight', 3),
     (r'.*\.(?:final_)?conv\w*\.weight', 4),
+    (r'.*bn\w*\.(?:weight|running_mean|running_var)', 1),
     (r'.*\.fc\d?\.weight', 2),
     (r'.*\.(?:gain|bias)', 1),
-    (r'.*\.skip_gain', 0),
+    (r'.*\.(?:skip_gain|scale|bias\d[ab]?|num_batches_tracked)', 0),
 )
+_AVERAGES = ('.running_mean', '.running_var', '.num_batches_tracked')
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -39,7 +44,7 @@ Shapes = dict[str, tuple[int, ...]]
 class Layout:
     """The shape of a network, equal for two that have the same weights but for their values."""
 
-    family: str  # 'NFNet', 'NFResNet' or 'NFRegNet'
+    family: str  # a key of FAMILIES
     depths: tuple[int, ...]
     widths: tuple[int, ...]  # output channels of each stage
     mid_widths: tuple[int, ...]  # of the last block of each stage
@@ -55,8 +60,8 @@ class Layout:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the weights are."""
-        return sum(map(prod, self.shapes.values()))
+        """How many numbers the weights are, without BatchNorm's averages."""
+        return sum(prod(shape) for key, shape in self.shapes.items() if not key.endswith(_AVERAGES))
 
 
 def planned_layout(
@@ -78,8 +83,20 @@ def planned_layout(
         final_channels=arch.final_channels,
         in_channels=in_channels,
         num_classes=num_classes,
-        shapes=_shapes(arch, blocks, in_channels, num_classes),
+        shapes=_shapes(arch, blocks, in_channels, num_classes)
+        if arch.method == 'nf'
+        else _baseline_shapes(family, arch, in_channels, num_classes),
     )
+
+
+def _baseline_shapes(family: str, arch: NFArch, in_channels: int, num_classes: int | None) -> Shapes:
+    with torch.device('meta'):
+        cfg = dict(type=f'nfnet_mm.{family}', arch=arch, in_channels=in_channels, out_indices=(NUM_STAGES,))
+        net = MODELS.build(cfg)
+    shapes = {f'backbone.{key}': tuple(value.shape) for key, value in net.state_dict().items()}
+    if num_classes:
+        shapes[_HEAD], shapes['head.fc.bias'] = (num_classes, net.out_channels[0]), (num_classes,)
+    return shapes
 
 
 def _shapes(arch: NFArch, blocks: Iterable[BlockSpec], in_channels: int, num_classes: int | None) -> Shapes:
@@ -140,8 +157,9 @@ def describe(state_dict: Mapping[str, Tensor], head: bool = True) -> Layout:
 def read_layout(state_dict: Mapping[str, Tensor], head: bool = True) -> Layout:
     """:func:`describe` for weights that :func:`check_leaves` has seen: no values are looked at."""
     shapes: Shapes = {key: tuple(value.shape) for key, value in state_dict.items()}
+    method = method_of(shapes)
     try:
-        layout = _fit(shapes, head)
+        layout = (_fit if method == 'nf' else partial(_fit_baseline, method))(shapes, head)
     except UserError as error:  # no design has such numbers
         raise ConversionError(str(error)) from None
     missing, left_over = layout.shapes.keys() - shapes.keys(), shapes.keys() - layout.shapes.keys()
@@ -154,8 +172,17 @@ def read_layout(state_dict: Mapping[str, Tensor], head: bool = True) -> Layout:
     return layout
 
 
-def _fit(shapes: Shapes, head: bool) -> Layout:
-    """The layout of the sizes that are free; whether the rest of the shapes are its, too, is not looked at."""
+def method_of(keys: Iterable[str]) -> str:
+    """``NFArch.method`` of the network with these keys; the baselines' convs have no gains."""
+    leaves = {key.rpartition('.')[2] for key in keys}
+    if 'gain' in leaves:
+        return 'nf'
+    marks = dict(bn='running_mean', fixup='scale', skipinit='skip_gain')
+    return next((method for method, mark in marks.items() if mark in leaves), 'nf')
+
+
+def _find_blocks(shapes: Shapes) -> tuple[list[tuple[str, ...]], tuple[int, ...]]:
+    """(stage, index, name in the block) of each weight in a block, and the depths of the stages."""
     found = [match.groups() for match in map(_BLOCK.fullmatch, shapes) if match]
     blocks = {(int(stage), int(index)) for stage, index, _ in found}
     stages = sorted({stage for stage, _ in blocks})
@@ -164,13 +191,54 @@ def _fit(shapes: Shapes, head: bool) -> Layout:
     depths = tuple(max(index for s, index in blocks if s == stage) + 1 for stage in stages)
     if sum(depths) > len(shapes):
         raise ConversionError(f'the blocks of the stages go up to {depths}, with {len(shapes)} weights in all')
+    return found, depths
+
+
+def _size(shapes: Shapes, key: str, axis: int = 0, unknown: int = 1) -> int:
+    return shapes[key][axis] if key in shapes else unknown  # that it is missing is said later
+
+
+def _fit_baseline(method: str, shapes: Shapes, head: bool) -> Layout:
+    """The same for a baseline, whose stages are of equal blocks."""
+    size = partial(_size, shapes)
+    found, depths = _find_blocks(shapes)
+    names, stages = Counter(name for *_, name in found), range(NUM_STAGES)
+    stem = 4 if any(re.match(r'backbone\.stem\.conv[123]\.', key) for key in shapes) else 1
+    family = dict(bn='BNNFNet' if stem == 4 else 'BNResNet', fixup='FixupResNet', skipinit='SkipInitResNet')[method]
+    # where one is missing, another has the same channels
+    firsts = [f'backbone.stages.{stage}.0' for stage in stages]
+    widths = tuple(size(f'{at}.conv2.weight', unknown=size(f'{at}.conv_shortcut.weight')) for at in firsts)
+    width = size(f'{firsts[0]}.conv0.weight', unknown=size(f'{firsts[0]}.conv1.weight'))
+    fields: dict[str, Any] = dict(
+        widths=widths,
+        depths=depths,
+        stem_channels=tuple(size(f'backbone.stem.conv{s}.weight') for s in range(stem)),
+        # a little more, as widths are rounded down
+        bottleneck_ratio=width / widths[0] * (1 + 1e-9),
+        group_width=tuple(size(f'{at}.conv1.weight', 1) for at in firsts),
+    )
+    if method == 'bn' and any(key.startswith('backbone.final_conv.') for key in shapes):
+        fields['final_channels'] = size(_FINAL)
+    half = len({(stage, index) for stage, index, _ in found}) / 2
+    eca, se = (names[name] > half for name in ('attention.conv.weight', 'attention.fc1.weight'))
+    fields['attention'] = 'eca' if eca else 'se' if se else None
+    if se:
+        fields['se_ratio'] = size('backbone.stages.0.0.attention.fc1.weight') / widths[0] * (1 + 1e-9)
+    preact = not any('.shortcut_bn.' in key for key in shapes)
+    arch = replace(resolve_arch(family, fields), preact=preact)
+    return planned_layout(family, arch, plan_blocks(arch), size(_STEM, 1), size(_HEAD) if head else None)
+
+
+def _fit(shapes: Shapes, head: bool) -> Layout:
+    """The layout of the sizes that are free; whether the rest of the shapes are its, too, is not looked at."""
+    size = partial(_size, shapes)
+    found, depths = _find_blocks(shapes)
+    blocks = {(stage, index) for stage, index, _ in found}
+    stages = range(NUM_STAGES)
     count = Counter(name for *_, name in found)
 
     def most_have(name: str) -> bool:
         return 2 * count[name] > len(blocks)
-
-    def size(key: str, axis: int = 0, unknown: int = 1) -> int:
-        return shapes[key][axis] if key in shapes else unknown  # that it is missing is said later
 
     stem = 4 if any(re.match(r'backbone\.stem\.conv[123]\.', key) for key in shapes) else 1
     final = any(key.startswith('backbone.final_conv.') for key in shapes)
@@ -217,7 +285,10 @@ def check_leaves(state_dict: Mapping[str, Tensor]) -> None:
     for key, value in state_dict.items():
         if not isinstance(value, Tensor):
             raise ConversionError(f'{key} is a {type(value).__name__}, not a tensor')
-        if not value.is_floating_point():
+        if key.endswith('.num_batches_tracked'):
+            if value.dtype != torch.int64 or (not value.is_meta and value.numel() == 1 and value < 0):
+                raise ConversionError(f'{key} has to be a count of batches (int64)')
+        elif not value.is_floating_point():
             raise ConversionError(f'{key} is {value.dtype}, a weight has to be floating-point')
         rank = next((rank for pattern, rank in _RANKS if re.fullmatch(pattern, key)), None)
         if rank is not None and value.ndim != rank:

@@ -24,7 +24,7 @@ from .names.deepmind import read_deepmind
 from .names.timm import read_timm
 
 _BACKBONE, _HEAD = 'backbone.', 'head.fc.'
-_FIRST = 'stem.conv0.gain'  # which every backbone of ours has
+_FIRST = 'stem.conv0.weight'  # which every backbone of ours has
 
 
 @dataclass(frozen=True)
@@ -94,12 +94,15 @@ def _recognise(content: Content, prefix: str | None, dialect: str | None) -> Wei
         # what stands around 'backbone.' goes, and so does what stands beside it: another network's, whatever its names
         root = prefix.removesuffix(_BACKBONE)
         named, foreign = _under(root, state)
+        # a BatchNorm's of a constructed state, see layers.BatchNorm2d: of no weight's use
+        named = {k: v for k, v in named.items() if not k.endswith(('.hidden_mean', '.hidden_var'))}
         if root == prefix:
             named = {_BACKBONE + k: v for k, v in named.items()}
         check_leaves({k: v for k, v in named.items() if k.startswith((_BACKBONE, _HEAD))})
     if content.meta.get('dialect') in DIALECTS:
         dialect = dialect or content.meta['dialect']
-    dialect = dialect or ('authors' if 'backbone.stages.0.0.skip_gain' in named else 'timm')
+    timms = f'{_BACKBONE}stem.conv0.gain' in named and f'{_BACKBONE}stages.0.0.skip_gain' not in named
+    dialect = dialect or ('timm' if timms else 'authors')
     return Weights(source, dialect, named, layout, foreign)
 
 

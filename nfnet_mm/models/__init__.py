@@ -2,6 +2,16 @@
 
 from nfnet_mm.engine.ema import WarmupEMA
 
-from .backbones import NFNet, NFRegNet, NFResNet, NFStage
+from .backbones import BNNFNet, BNResNet, FixupResNet, NFNet, NFRegNet, NFResNet, NFStage, SkipInitResNet
 
-__all__ = ['NFNet', 'NFRegNet', 'NFResNet', 'NFStage', 'WarmupEMA']
+__all__ = [
+    'BNNFNet',
+    'BNResNet',
+    'FixupResNet',
+    'NFNet',
+    'NFRegNet',
+    'NFResNet',
+    'NFStage',
+    'SkipInitResNet',
+    'WarmupEMA',
+]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nfnet_mm.errors import UserError, short
-from nfnet_mm.models.backbones.arch import Network, find_network, network_names
+from nfnet_mm.models.backbones.arch import FAMILIES, Network, find_network, network_names
 
 from .backbone import Swap
 from .parameter_names import swapped_parts
@@ -60,7 +60,10 @@ def swap_config(
         >>> notes[2]
         'model.neck.in_channels: [512, 1024, 2048] -> [512, 1536, 1536]'
     """
-    swap = Swap(find_network(backbone), cfg.get('default_scope'), weights, strict)
+    network = find_network(backbone)
+    if network.arch.method != 'nf':
+        raise UserError(f'backbone {backbone!r} is a baseline of the papers: a normalizer-free network has to be named')
+    swap = Swap(network, cfg.get('default_scope'), weights, strict)
     notes = swap.notes
     if not isinstance(cfg.get('model'), dict):
         raise UserError(f'the config has no model to change (model={cfg.get("model")!r})')
@@ -145,7 +148,9 @@ def _no_resnet(hosts: list[Item], model: dict[str, Any]) -> str:
         return 'the model has no backbone: nothing to replace'
     path, (scope, kind) = hosts[0].path, module_type(hosts[0].value)
     if scope == 'nfnet_mm':
-        return f'{path} of type {hosts[0].value["type"]!r} is normalizer-free already: swap the config it came from'
+        baseline = kind in FAMILIES and next(iter(FAMILIES[kind][1].values())).method != 'nf'
+        what = 'a baseline of the papers' if baseline else 'normalizer-free already'
+        return f'{path} of type {hosts[0].value["type"]!r} is {what}: swap the config it came from'
     why = REASONS.get(kind, 'it is not of the ResNet family, and its options have no counterpart')
     return f'{path} of type {kind!r} cannot be replaced: {why}. What can: {", ".join(RESNETS)}'
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
-from tests.golden import BACKBONES
+from tests.golden import BACKBONES, BASELINES
 
 pytestmark = pytest.mark.slow
 TIMM = dict(dialect='timm', padding='symmetric', gain_in_conv=True, skip_init=False)
@@ -30,14 +30,16 @@ MODULES = {
     'NFResNet': (dict(BACKBONES['nf_resnet'], out_indices=(0, 1, 2, 3, 4)), (3, 37, 50), True),
     'NFRegNet': (dict(BACKBONES['nf_regnet'], out_indices=(1, 3, 4)), (3, 37, 50), True),
     'NFStage': (dict(type='nfnet_mm.NFStage', backbone=BACKBONES['nfnet'], stage=3, stride=2), (48, 7, 7), True),
-    'BNResNet': (dict(type='nfnet_mm.BNResNet', depth=50, base_channels=8, stem_channels=8), (3, 37, 50), False),
+    'BNResNet': (dict(BASELINES['bn_seresnet'], out_indices=(0, 1, 2, 3, 4)), (3, 37, 50), False),
+    'BNResNet, post-activation': (dict(BASELINES['bn_resnet_post'], out_indices=(0, 4)), (3, 37, 50), False),
+    'BNNFNet': (dict(type='nfnet_mm.BNNFNet', arch=BACKBONES['nfnet']['arch'], out_indices=(2, 4)), (3, 37, 50), False),
+    'FixupResNet': (dict(BASELINES['fixup_resnet'], out_indices=(0, 1, 2, 3, 4)), (3, 37, 50), True),
+    'SkipInitResNet': (dict(BASELINES['skipinit_resnet'], out_indices=(1, 4)), (3, 37, 50), True),
 }
 
 
 def built(name, **more):
     cfg, *_ = MODULES[name]
-    if 'BNResNet' in name:
-        pytest.importorskip('mmpretrain')
     torch.manual_seed(0)
     module = MODELS.build(dict(cfg, **more))
     with torch.no_grad():
@@ -156,8 +158,6 @@ def test_copies(name):
 @over_all
 @pytest.mark.parametrize('inside', ['', 'backbone.', 'teacher.backbone.'])
 def test_weights_from_a_checkpoint_that_holds_more(name, inside, tmp_path):
-    if name == 'BNResNet':
-        pytest.skip('takes the weights of mmpretrain')
     module, x = built(name).eval(), images(name)
     whole = module
     if name == 'NFStage':  # its weights are a part of the network's

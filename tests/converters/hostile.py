@@ -301,7 +301,7 @@ def files():
     yield 'pth with two states', _torch({'state_dict': good, 'state_dict_ema': good}), 'state_dict_ema'
     resnet = {'conv1.weight': torch.ones(64, 3, 7, 7), 'bn1.weight': torch.ones(64)}
     yield 'foreign network', _torch(resnet), r'bn1\.weight'
-    both = {f'{who}.backbone.stem.conv0.gain': torch.ones(3) for who in ('teacher', 'student')}
+    both = {f'{who}.backbone.stem.conv0.weight': torch.ones(3) for who in ('teacher', 'student')}
     yield 'teacher and student', _torch(both), r'student\.backbone\., teacher\.backbone\.'
     one = {'dtype': 'F32', 'shape': [2], 'data_offsets': [0, 8]}
     yield 'safetensors with a long header', _safetensors({}, length=1 << 45), 'states a length'

@@ -89,6 +89,17 @@ def test_takes_every_form(checkpoint, ours):
     assert len(said) == 1 and repr(str(checkpoint)) in said[0] and 'dialect authors' in said[0]
 
 
+def test_without_weights_yet_the_random_ones_stay_and_that_is_said_loudly(log_lines):
+    """As in a recipe that starts from weights, before they are named."""
+    net = MODELS.build(
+        dict(type='nfnet_mm.NFNet', arch=ARCH, init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=None))
+    )
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    net.init_weights()
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert 'NFNet starts from RANDOM weights' in log_lines() and '--cfg-options weights=FILE' in log_lines()
+
+
 def test_says_what_it_left(tree, ours, tmp_path):
     path = tmp_path / 'F0_haiku.npz'
     path.write_bytes(pickle.dumps(tree))
@@ -255,7 +266,7 @@ def test_arguments():
 
 def test_only_our_backbones(ours, tmp_path):
     torch.save(ours, tmp_path / 'a.pth')
-    with pytest.raises(ConversionError, match='Conv2d is neither a normalizer-free backbone'):
+    with pytest.raises(ConversionError, match='Conv2d is neither a backbone of nfnet_mm'):
         NFPretrained(tmp_path / 'a.pth')(torch.nn.Conv2d(3, 3, 1))
 
 

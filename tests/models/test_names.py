@@ -14,7 +14,8 @@ def test_every_network_has_one_name():
     assert names[:4] == ['nfnet_f0', 'nfnet_f0+', 'timm/nfnet_f0', 'timm/dm_nfnet_f0']
     for name in names:
         network = find_network(name)
-        assert network.name == name and find_network(network.key) == network
+        assert network.name == name
+        assert network.arch.method != 'nf' or find_network(network.key) == network
         assert network.arch is resolve_arch(network.family, network.key)
 
 
@@ -32,6 +33,11 @@ def test_every_network_has_one_name():
         ('nf_seresnet50', 'timm/nf_seresnet50', dict(type='nfnet_mm.NFResNet', arch='timm/nf_seresnet50')),
         ('test_nfnet', 'timm/test_nfnet', dict(type='nfnet_mm.NFNet', arch='timm/test_nfnet')),
         ('b1', 'nf_regnet_b1', dict(type='nfnet_mm.NFRegNet', arch='B1')),
+        ('50', 'nf_resnet50', dict(type='nfnet_mm.NFResNet', depth=50)),
+        ('bn_resnet50', 'bn_resnet50', dict(type='nfnet_mm.BNResNet', depth=50)),
+        ('fixup_resnet288', 'fixup_resnet288', dict(type='nfnet_mm.FixupResNet', depth=288)),
+        ('skipinit_resnet50', 'skipinit_resnet50', dict(type='nfnet_mm.SkipInitResNet', depth=50)),
+        ('BN_NFNet_F0', 'bn_nfnet_f0', dict(type='nfnet_mm.BNNFNet', arch='F0')),
     ],
 )
 def test_a_name_without_a_family(spelling, name, cfg):

@@ -74,6 +74,8 @@ def read_timm(state_dict: Mapping[str, Tensor], head: bool) -> tuple[dict[str, T
 
 def write_timm(state_dict: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
     """:func:`to_timm` for weights that are known to have a layout."""
+    if layout.family not in ('NFNet', 'NFResNet', 'NFRegNet'):
+        raise ConversionError(f'timm has no {layout.family}: only normalizer-free networks have names there')
     names = {ours: name for name, ours in _BLOCK.items() if not name.startswith('attn')}
     names |= {f'attention.{layer}': f'{_attention(layout)}.{layer}' for layer in ('fc1', 'fc2', 'conv')}
     leaves = {ours: name for name, ours in _LEAF.items()}

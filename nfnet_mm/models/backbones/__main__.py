@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from nfnet_mm.errors import UserError, did_you_mean
+from nfnet_mm.registry import MODELS
 
 from ..layers import activation_gain
 from .arch import FAMILIES, find_network, resolve_arch
-from .base import NFBackbone
 from .plan import plan_blocks
 
 CLASSES = 1000
@@ -47,6 +47,8 @@ COLUMNS = dict(
     drop_rate='{0.drop_path_rate:.4f}',
     variance='{0.out_variance:.4f}',
 )
+NORMALIZER_FREE = ('beta', 'alpha', 'variance')  # columns of these networks only
+METHODS = dict(bn='BatchNorm', fixup='FixUp', skipinit='SkipInit')
 
 
 def design(family: str, key: str, alpha: float = 0.2, drop_path_rate: float = 0.0) -> str:
@@ -54,20 +56,22 @@ def design(family: str, key: str, alpha: float = 0.2, drop_path_rate: float = 0.
     arch = resolve_arch(family, key)
     plan = plan_blocks(arch, alpha, drop_path_rate)
     with torch.device('meta'):  # for the sizes only
-        net = NFBackbone(arch, act='identity', out_indices=(4,))
-    table = [[*COLUMNS, 'parameters']]
+        net = MODELS.build(dict(type=f'nfnet_mm.{family}', arch=arch, act='identity', out_indices=(4,)))
+    columns = {k: v for k, v in COLUMNS.items() if arch.method == 'nf' or k not in NORMALIZER_FREE}
+    table = [[*columns, 'parameters']]
     for _, run in groupby(plan, lambda b: (b.stage, b.transition, b.in_channels, b.width)):
         blocks = list(run)
         module = net.stages[blocks[0].stage].get_submodule(str(blocks[0].index))
-        ends = [dict.fromkeys(text.format(block) for block in (blocks[0], blocks[-1])) for text in COLUMNS.values()]
+        ends = [dict.fromkeys(text.format(block) for block in (blocks[0], blocks[-1])) for text in columns.values()]
         table.append([*map(' .. '.join, ends), f'{_parameters(module):,}'])
     widths = [max(map(len, column)) for column in zip(*table)]
 
     channels, strides = (', '.join(map(str, numbers)) for numbers in (arch.stem_channels, arch.stem_strides))
     pool = ', then 3x3 max pooling of stride 2' if arch.stem_pool else ''
+    scaled = f'its gain {activation_gain(arch.act):.4f} (NF-ResNets, section 4.3)'
     lines = [
         f'{family} {key}',
-        f'activation: {arch.act}, its gain {activation_gain(arch.act):.4f} (NF-ResNets, section 4.3); '
+        f'activation: {arch.act}, {scaled if arch.method == "nf" else f"with {METHODS[arch.method]}"}; '
         f'attention: {arch.attention or "none"}',
         f'stem: {arch.stem_kernel}x{arch.stem_kernel} convs of {channels} channels, strides {strides}{pool}; '
         f'{_parameters(net.stem):,} parameters\n',
@@ -102,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print what the command line asks for; the exit status."""
     prog, as_it_is = 'python -m nfnet_mm.models.backbones', argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog=prog, description=__doc__, formatter_class=as_it_is)
-    parser.add_argument('family', nargs='?', help="NFNet, NFResNet or NFRegNet; or a network's full name, nfnet_f0")
+    parser.add_argument('family', nargs='?', help="NFNet, NFResNet, ...; or a network's full name, nfnet_f0")
     parser.add_argument('arch', nargs='?', help='the name of a network in the family, e.g. F0, 50 or B1')
     parser.add_argument('--alpha', type=float, default=0.2, help='scale of the residual branches (default: 0.2)')
     parser.add_argument('--drop-path-rate', type=float, default=0.0, help='of stochastic depth (default: 0)')

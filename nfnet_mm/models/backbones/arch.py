@@ -7,6 +7,7 @@ Sources: NFNets = Brock et al. 2021, "High-Performance Large-Scale Image Recogni
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from nfnet_mm.errors import UserError, did_you_mean
@@ -34,7 +35,7 @@ def _nf_resnet(**fields: Any) -> NFArch:
     convs = _stem(fields.pop('stem_channels', 64))
     stem = dict(stem_channels=convs, stem_strides=(2, *[1] * (len(convs) - 1)), stem_kernel=7, stem_pool='same')
     shape = dict(widths=(256, 512, 1024, 2048), depths=(3, 4, 6, 3), strides=(1, 2, 2, 2), bottleneck_ratio=0.25)
-    rest = dict(group_width=None, final_channels=None, act='relu')
+    rest = dict(group_width=None, final_channels=None, act='relu', se_ratio=0.25)  # the ratio is the released code's
     return NFArch(**{**stem, **shape, **rest, **fields})
 
 
@@ -47,6 +48,11 @@ def _nf_regnet(**fields: Any) -> NFArch:
     shape['final_channels'] = 1280 * widths[-1] // 440
     rest = dict(act='silu', attention='se', inverted_bottleneck=True, shortcut_pool=True)
     return NFArch(**{**stem, **shape, **rest, **fields})
+
+
+def _baseline(build: Callable[..., NFArch], method: str) -> Callable[..., NFArch]:
+    """The same shape in a baseline of the papers."""
+    return partial(build, method=method, skip_init=method == 'skipinit')
 
 
 # What every model trained in timm shares: its weight standardisation with the gain inside, no SkipInit, widths in
@@ -64,84 +70,107 @@ _SMALL: dict[str, Any] = dict(widths=(32, 64, 96, 128), depths=(1, 1, 1, 1))
 
 def _nfnet_rows() -> dict[str, NFArch]:
     rows = {}
-    recipes = (  # NFNets, Table 1 and Appendix A: train and test pixels, dropout, RandAugment's magnitude
-        (192, 256, 0.2, 5),
-        (224, 320, 0.3, 10),
-        (256, 352, 0.4, 10),
-        (320, 416, 0.4, 15),
-        (384, 512, 0.5, 15),
-        (416, 544, 0.5, 15),
-        (448, 576, 0.5, 15),
-        (480, 608, 0.5, 15),
-    )
-    for n, recipe in enumerate(recipes):
-        fields: dict[str, Any] = dict(zip(('train_size', 'test_size', 'dropout', 'randaugment'), recipe))
-        fields['depths'] = tuple(d * (n + 1) for d in (1, 2, 6, 3))
+    for n in range(8):
+        fields: dict[str, Any] = dict(depths=tuple(d * (n + 1) for d in (1, 2, 6, 3)))
         rows[f'F{n}'] = _nfnet(**fields)
         rows[f'F{n}+'] = _nfnet(**fields, **_PLUS)
         rows[f'timm/nfnet_f{n}'] = _nfnet(**fields, **_TIMM, act='gelu_exact')
         if n < 7:
             rows[f'timm/dm_nfnet_f{n}'] = _nfnet(**fields, **_TIMM_PORT)
     light: dict[str, Any] = dict(bottleneck_ratio=0.25, act='silu', group_width=64, final_channels=2304, **_TIMM)
-    rows['L0'] = _nfnet(**light, se_ratio=0.25, train_size=224, test_size=288)
-    for n, (train, test) in enumerate(((224, 288), (256, 320), (320, 384), (352, 448))):
-        fields = dict(depths=rows[f'F{n}'].depths, attention='eca', train_size=train, test_size=test)
-        rows[f'ECA-L{n}'] = _nfnet(**{**light, 'final_channels': 3072 if n else 2304, **fields})
+    rows['L0'] = _nfnet(**light, se_ratio=0.25)
+    for n in range(4):
+        fields = dict(depths=rows[f'F{n}'].depths, attention='eca', final_channels=3072 if n else 2304)
+        rows[f'ECA-L{n}'] = _nfnet(**{**light, **fields})
     fields = dict(**_SMALL, stem_channels=128, se_ratio=0.25, group_width=8, final_channels=192)
-    rows['timm/test_nfnet'] = _nfnet(**{**light, **fields}, train_size=160, test_size=160)
+    rows['timm/test_nfnet'] = _nfnet(**{**light, **fields})
     # Ours, for demos and quick tests on a CPU.
-    rows['nano'] = _nfnet(**_SMALL, stem_channels=(8, 16, 16, 32), group_width=16, train_size=128, test_size=128)
+    rows['nano'] = _nfnet(**_SMALL, stem_channels=(8, 16, 16, 32), group_width=16)
     return rows
 
 
+_DEPTHS = {  # NF-ResNets, section 5.1; 26 is timm's
+    '26': (2, 2, 2, 2),
+    '50': (3, 4, 6, 3),
+    '101': (3, 4, 23, 3),
+    '152': (3, 8, 36, 3),
+    '200': (3, 24, 36, 3),
+    '288': (24, 24, 24, 24),
+    '600': (50, 50, 50, 50),
+}
+
+
 def _nf_resnet_rows() -> dict[str, NFArch]:
-    depths = {
-        '26': (2, 2, 2, 2),
-        '50': (3, 4, 6, 3),
-        '101': (3, 4, 23, 3),
-        '152': (3, 8, 36, 3),
-        '200': (3, 24, 36, 3),
-        '288': (24, 24, 24, 24),
-        '600': (50, 50, 50, 50),
-    }
-    rows = {key: _nf_resnet(depths=d, dropout=0.25, train_size=224, test_size=224) for key, d in depths.items()}
-    timm = dict(stem_pool='symmetric', shortcut_pool=True, se_ratio=1 / 16, train_size=256, test_size=288, **_TIMM)
+    rows = {key: _nf_resnet(depths=d) for key, d in _DEPTHS.items()}
+    timm = dict(stem_pool='symmetric', shortcut_pool=True, se_ratio=1 / 16, **_TIMM)
     for key in ('26', '50', '101'):
         for prefix, attention in (('', None), ('se', 'se'), ('eca', 'eca')):
-            rows[f'timm/nf_{prefix}resnet{key}'] = _nf_resnet(depths=depths[key], attention=attention, **timm)
+            rows[f'timm/nf_{prefix}resnet{key}'] = _nf_resnet(depths=_DEPTHS[key], attention=attention, **timm)
     return rows
 
 
 def _nf_regnet_rows() -> dict[str, NFArch]:
-    # NF-ResNets, Appendix D.2: widths before the factor 0.75, depths, train and test pixels, dropout
+    # NF-ResNets, Appendix D.2: widths before the factor 0.75, and depths
     table = (
-        ((48, 104, 208, 440), (1, 3, 6, 6), 192, 224, 0.2),
-        ((48, 104, 208, 440), (2, 4, 7, 7), 224, 256, 0.2),
-        ((56, 112, 232, 488), (2, 4, 8, 8), 240, 272, 0.3),
-        ((56, 128, 248, 528), (2, 5, 9, 9), 288, 320, 0.3),
-        ((64, 144, 288, 616), (2, 6, 11, 11), 320, 384, 0.4),
-        ((80, 168, 336, 704), (3, 7, 14, 14), 384, 456, 0.4),
-        ((88, 184, 376, 792), (3, 8, 16, 16), 448, 528, 0.5),
-        ((96, 208, 416, 880), (4, 10, 19, 19), 512, 600, 0.5),
-        ((104, 232, 456, 968), (4, 11, 22, 22), 600, 672, 0.5),
+        ((48, 104, 208, 440), (1, 3, 6, 6)),
+        ((48, 104, 208, 440), (2, 4, 7, 7)),
+        ((56, 112, 232, 488), (2, 4, 8, 8)),
+        ((56, 128, 248, 528), (2, 5, 9, 9)),
+        ((64, 144, 288, 616), (2, 6, 11, 11)),
+        ((80, 168, 336, 704), (3, 7, 14, 14)),
+        ((88, 184, 376, 792), (3, 8, 16, 16)),
+        ((96, 208, 416, 880), (4, 10, 19, 19)),
+        ((104, 232, 456, 968), (4, 11, 22, 22)),
     )
     rows = {}
-    for n, (full, depths, train, test, dropout) in enumerate(table):
-        fields: dict[str, Any] = dict(depths=depths, train_size=train, test_size=test, dropout=dropout)
-        rows[f'B{n}'] = _nf_regnet(widths=tuple(int(w * 0.75) for w in full), **fields)
+    for n, (full, depths) in enumerate(table):
+        rows[f'B{n}'] = _nf_regnet(widths=tuple(int(w * 0.75) for w in full), depths=depths)
         if n < 6:
             widths = tuple(round_to_multiple(w * 0.75, 8) for w in full)
             final = round_to_multiple(1280 * full[-1] // 440 * 0.75, 8)
-            rows[f'timm/nf_regnet_b{n}'] = _nf_regnet(widths=widths, final_channels=final, **_TIMM, **fields)
+            rows[f'timm/nf_regnet_b{n}'] = _nf_regnet(widths=widths, final_channels=final, **_TIMM, depths=depths)
     return rows
 
+
+def _baseline_rows(build: Callable[..., NFArch]) -> dict[str, NFArch]:
+    """The ResNets of NF-ResNets, section 5.1, as one of its baselines."""
+    return {key: build(depths=d) for key, d in _DEPTHS.items() if key != '26'}
+
+
+def _bn_nfnet_rows() -> dict[str, NFArch]:
+    """NFNets, Table 6, which has F0 to F3; and ours for demos."""
+    keys = (*(f'F{n}' for n in range(8)), 'nano')
+    rows = _nfnet_rows()
+    return {key: dataclasses.replace(rows[key], method='bn', skip_init=False) for key in keys}
+
+
+_bn_resnet, _fixup, _skipinit = (_baseline(_nf_resnet, method) for method in ('bn', 'fixup', 'skipinit'))
 
 # {family: (what completes a dict of fields, {key: network})}
 FAMILIES: Mapping[str, tuple[Callable[..., NFArch], dict[str, NFArch]]] = {
     'NFNet': (_nfnet, _nfnet_rows()),
     'NFResNet': (_nf_resnet, _nf_resnet_rows()),
     'NFRegNet': (_nf_regnet, _nf_regnet_rows()),
+    # the papers' baselines
+    'BNResNet': (_bn_resnet, _baseline_rows(_bn_resnet)),
+    'FixupResNet': (_fixup, _baseline_rows(_fixup)),
+    'SkipInitResNet': (_skipinit, _baseline_rows(_skipinit)),
+    'BNNFNet': (_baseline(_nfnet, 'bn'), _bn_nfnet_rows()),
 }
+_PREFIXES = dict(
+    NFNet='nfnet_',
+    NFResNet='nf_resnet',
+    NFRegNet='nf_regnet_',
+    BNResNet='bn_resnet',
+    FixupResNet='fixup_resnet',
+    SkipInitResNet='skipinit_resnet',
+    BNNFNet='bn_nfnet_',
+)
+# Fields that a dict cannot state: what the type and its arguments do, and what the baselines do not have.
+_BY_TYPE = ('method', 'preact', 'norm_first')
+_NOT_BN = ('dialect', 'padding', 'gain_in_conv', 'skip_init', 'inverted_bottleneck')
+_NOT_PLAIN = (*_NOT_BN, 'extra_conv', 'final_channels')
+_CLOSED = dict(nf=_BY_TYPE, bn=(*_BY_TYPE, *_NOT_BN), fixup=(*_BY_TYPE, *_NOT_PLAIN), skipinit=(*_BY_TYPE, *_NOT_PLAIN))
 
 
 class Network(NamedTuple):
@@ -155,8 +184,7 @@ class Network(NamedTuple):
         """Its full name, for where no type tells the family: ``'nfnet_f0'``, ``'nf_resnet50'``, ``'timm/nfnet_f0'``."""
         if self.key.startswith('timm/'):
             return self.key
-        prefix = dict(NFNet='nfnet_', NFResNet='nf_resnet', NFRegNet='nf_regnet_')[self.family]
-        return f'{prefix}{self.key.lower()}'.replace('nfnet_eca-', 'eca_nfnet_')
+        return f'{_PREFIXES[self.family]}{self.key.lower()}'.replace('nfnet_eca-', 'eca_nfnet_')
 
     @property
     def old_name(self) -> str | None:
@@ -193,8 +221,9 @@ def find_network(name: str) -> Network:
     """The network of a full name, as a command line or the name of a config has it.
 
     ``nfnet_f0``, ``nf_resnet50`` and ``nf_regnet_b1`` are the papers' networks, for the authors' weights;
-    ``timm/nf_resnet50`` is timm's, for timm's. A key of the table (``F0``) does as well, and so does the bare name of a
-    network that only timm has (``nf_seresnet50``). Upper and lower case are the same.
+    ``timm/nf_resnet50`` is timm's, for timm's; ``bn_resnet50``, ``fixup_resnet50``, ``skipinit_resnet50`` and
+    ``bn_nfnet_f0`` are the papers' baselines. A key of the table (``F0``) does as well, for a normalizer-free network,
+    and so does the bare name of a network that only timm has (``nf_seresnet50``). Upper and lower case are the same.
 
     Raises:
         UserError: it is unknown; the message suggests the nearest names and lists all.
@@ -232,7 +261,10 @@ def resolve_arch(family: str, arch: str | Mapping[str, Any] | NFArch) -> NFArch:
         (16, 32, 64, 8)
     """
     build, rows = FAMILIES[family]
+    method = next(iter(rows.values())).method
     if isinstance(arch, NFArch):
+        if arch.method != method:
+            raise UserError(f'{family} arch={arch!r} is of the method {arch.method!r}; it has to be {method!r}')
         return arch
     if isinstance(arch, str):
         if arch in rows:
@@ -247,7 +279,7 @@ def resolve_arch(family: str, arch: str | Mapping[str, Any] | NFArch) -> NFArch:
         raise UserError(f'{family} arch {arch!r} is unknown.{hint} Known: {", ".join(rows)}; or a dict of its fields.')
     if not isinstance(arch, Mapping):
         raise UserError(f'{family} arch={arch!r} must be a name or a dict; known names: {", ".join(rows)}')
-    known = [field.name for field in dataclasses.fields(NFArch)]
+    known = [field.name for field in dataclasses.fields(NFArch) if field.name not in _CLOSED[method]]
     for field in arch:
         if field == 'regnet':
             raise UserError("arch field 'regnet' is called 'inverted_bottleneck'")
@@ -259,6 +291,39 @@ def resolve_arch(family: str, arch: str | Mapping[str, Any] | NFArch) -> NFArch:
     if not is_count(fields.get('stem_channels', 1)):
         fields['stem_channels'] = check_counts('stem_channels', fields['stem_channels'])
     return build(**fields)
+
+
+def resolve_resnet(
+    family: str,
+    depth: int | str | Mapping[str, Any],
+    arch: str | Mapping[str, Any] | NFArch | None,
+    attention: str | None = None,
+    **fields: Any,
+) -> NFArch:
+    """The variant of a family of ResNets, named by its depth, with other values of some fields.
+
+    Args:
+        family: a key of ``FAMILIES``.
+        depth: a key of its table, or what ``arch`` takes.
+        arch: instead of a depth, as for :func:`resolve_arch`.
+        attention: that of the blocks, where ``arch`` states none: with a depth or a dict without ``attention``.
+        fields: others of :class:`NFArch`.
+
+    Raises:
+        UserError: as :func:`resolve_arch`, or the attention is stated twice.
+
+    Example:
+        >>> resolve_resnet('NFResNet', 50, None, attention='se').attention
+        'se'
+    """
+    if arch is None:
+        arch = depth if isinstance(depth, Mapping) else str(depth)
+    row = resolve_arch(family, arch)
+    if attention is not None:
+        if 'attention' in arch if isinstance(arch, Mapping) else not str(arch).isdecimal():
+            raise UserError(f'attention={attention!r} goes with depth; arch={arch!r} states its own attention')
+        fields['attention'] = attention
+    return dataclasses.replace(row, **fields) if fields else row
 
 
 def _unknown(what: str, value: Any, known: Collection[str], hints: int = 1) -> str:

@@ -1,7 +1,7 @@
-"""What all normalizer-free backbones share: stem, stages, outputs, freezing, checkpointing."""
+"""What all backbones share: stem, stages, outputs, freezing, checkpointing; and what the normalizer-free ones do."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
@@ -11,45 +11,63 @@ from nfnet_mm.errors import UserError, check_positive, is_integer
 
 from ..layers import WSConv2d, activation_gain, get_activation, max_pool2d_same
 from ..layers.activations import Activation
-from .block import Stage
-from .plan import NUM_STAGES, NFArch, plan_blocks
+from .block import NFBlock, Stage
+from .plan import NUM_STAGES, BlockSpec, NFArch, plan_blocks
 
 
 class Stem(nn.Module):
-    """The convs before the first stage, activations between them and none after; max pooling at the end for some.
+    """The convs before the first stage, activations between them; max pooling at the end for some.
+
+    Args:
+        arch: of the network.
+        convs: in order.
+        act: elementwise activation.
+        norms: before the activations, the first behind the first conv; none by default.
+        ends_active: an activation behind the last conv, too, as blocks want that do not begin with one.
 
     Shape: (N, in_channels, H, W) -> (N, arch.stem_channels[-1], ceil(H / s), ceil(W / s)), s = arch.stem_stride.
     """
 
-    def __init__(self, arch: NFArch, in_channels: int, act: Activation, gain: float):
+    def __init__(
+        self,
+        arch: NFArch,
+        convs: Iterable[nn.Module],
+        act: Activation,
+        norms: Iterable[nn.Module] = (),
+        ends_active: bool = False,
+    ):
         super().__init__()
         self.act, self.pool, self.num_convs = act, arch.stem_pool, len(arch.stem_channels)
-        for i, (channels, stride) in enumerate(zip(arch.stem_channels, arch.stem_strides)):
-            # the image is at unit variance as it comes; timm's dialect scales every conv all the same
-            scale = gain if i > 0 or arch.gain_in_conv else 1.0
-            kernel = arch.stem_kernel
-            conv = WSConv2d(in_channels, channels, kernel, stride, 1, 1, scale, arch.dialect, arch.padding)
-            setattr(self, f'conv{i}', conv)
-            in_channels = channels
+        self.num_acts = self.num_convs - (not ends_active)
+        for name, modules in (('conv', convs), ('bn', norms)):
+            for i, module in enumerate(modules):
+                setattr(self, f'{name}{i}', module)
 
     def forward(self, x: Tensor) -> Tensor:
         for i in range(self.num_convs):
-            x = getattr(self, f'conv{i}')(self.act(x) if i else x)
+            x = getattr(self, f'conv{i}')(x)
+            if i < self.num_acts:
+                x = self.act(self.normed(x, i))
         if self.pool is None:
             return x
         return max_pool2d_same(x, 3, 2) if self.pool == 'same' else nn.functional.max_pool2d(x, 3, 2, 1)
 
+    def normed(self, x: Tensor, i: int) -> Tensor:
+        """What activation ``i`` reads, from the output of conv ``i``."""
+        return getattr(self, f'bn{i}')(x) if hasattr(self, f'bn{i}') else x
 
-class NFBackbone(BaseModule):
-    """A normalizer-free network up to its classification feature; the families are its subclasses.
+
+class Backbone(BaseModule):
+    """A network up to its classification feature; a subclass says what its parts are.
 
     Args:
         arch: the resolved variant.
         in_channels: channels of the images.
         out_indices: which features to return. 0-3 are the outputs of the four stages, the sums of shortcut and branch
-            before any activation: a stage of d blocks is planned to end at a variance of 1 + d * alpha^2, which grows
-            with its depth (``BlockSpec.out_variance``). 4 is the classification feature, the scaled activation of the
-            final conv where the family has one, else of the last stage; the final conv exists only if 4 is asked for.
+            before any activation (but in networks whose blocks end with one): a stage of d blocks is planned to end at
+            a variance of 1 + d * alpha^2, which grows with its depth (``BlockSpec.out_variance``). 4 is the
+            classification feature, the scaled activation of the final conv where the family has one, else of the last
+            stage; the final conv exists only if 4 is asked for.
         frozen_stages: -1 trains everything, 0 freezes the stem, i the stem and the first i stages.
         strides: stride of each stage's first block; the variant's own by default.
         dilations: dilation of each stage's 3x3 convs.
@@ -66,6 +84,8 @@ class NFBackbone(BaseModule):
     Raises:
         UserError: an argument is out of range; the message quotes it.
     """
+
+    norm_eval = False
 
     def __init__(
         self,
@@ -94,26 +114,45 @@ class NFBackbone(BaseModule):
         self.strides = tuple(blocks[0].stride for blocks in stages)
         self.dilations = tuple(blocks[0].dilation for blocks in stages)
         self.alpha, self.drop_path_rate, self.with_cp = alpha, drop_path_rate, with_cp
-        act = arch.act if act is None else act
-        gain = activation_gain(act)
-        self.act, self.act_gain = get_activation(act), gain
+        self.set_act(arch.act if act is None else act)
 
-        self.stem = Stem(arch, self.in_channels, self.act, gain)
+        self.stem = self.build_stem()
         # Stages past the last output would only be parameters without gradients, which DDP refuses.
-        self.stages = nn.ModuleList(Stage(blocks, self.act, gain) for blocks in stages[: self.out_indices[-1] + 1])
-
-        feature_channels = arch.final_channels or arch.widths[-1]
-        self.final_conv = None
-        if NUM_STAGES in self.out_indices and arch.final_channels:
-            scale = gain if arch.gain_in_conv else 1.0
-            self.final_conv = WSConv2d(
-                arch.widths[-1], feature_channels, 1, input_scale=scale, dialect=arch.dialect, padding=arch.padding
-            )
-        # timm's dialect has the gain before the last activation, the authors' after it
-        self.feature_gain = 1.0 if arch.gain_in_conv else gain
-        self.out_channels = tuple([*arch.widths, feature_channels][i] for i in self.out_indices)
+        self.stages = nn.ModuleList(
+            Stage(map(self.build_block, blocks)) for blocks in stages[: self.out_indices[-1] + 1]
+        )
+        self.feature_channels = arch.final_channels or arch.widths[-1]
+        self.final_conv: nn.Module | None = None
+        if NUM_STAGES in self.out_indices:
+            self.build_feature()
+        self.out_channels = tuple([*arch.widths, self.feature_channels][i] for i in self.out_indices)
         self.out_strides = tuple(stages[min(i, NUM_STAGES - 1)][0].out_stride for i in self.out_indices)
         self._freeze()
+
+    def set_act(self, act: str | Activation) -> None:
+        """Keep the activation, before anything is built."""
+        self.act = get_activation(act)
+
+    def build_stem(self) -> Stem:
+        """The module before the stages."""
+        raise NotImplementedError
+
+    def build_block(self, spec: BlockSpec) -> nn.Module:
+        """The module of a block of the plan."""
+        raise NotImplementedError
+
+    def build_feature(self) -> None:
+        """Make what only the classification feature needs."""
+
+    def feature(self, x: Tensor) -> Tensor:
+        """The classification feature of the last stage's output."""
+        raise NotImplementedError
+
+    def stem_convs(self) -> Iterator[tuple[int, int, int, int]]:
+        """(input channels, output channels, kernel, stride) of the stem's convs."""
+        inputs = (self.in_channels, *self.arch.stem_channels)
+        for channels, outputs, stride in zip(inputs, self.arch.stem_channels, self.arch.stem_strides):
+            yield channels, outputs, self.arch.stem_kernel, stride
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(N, in_channels, H, W) images -> one (N, C_i, ceil(H / s_i), ceil(W / s_i)) feature per out index."""
@@ -125,8 +164,7 @@ class NFBackbone(BaseModule):
         for i, stage in enumerate(self.stages):
             x = outs[i] = stage(x, self.with_cp)
         if NUM_STAGES in self.out_indices:
-            x = x if self.final_conv is None else self.final_conv(x)
-            outs[NUM_STAGES] = self.act(x) * self.feature_gain
+            outs[NUM_STAGES] = self.feature(x)
         return tuple(outs[i] for i in self.out_indices)
 
     def init_weights(self) -> None:
@@ -143,9 +181,13 @@ class NFBackbone(BaseModule):
             )
         super().init_weights()
 
-    def train(self, mode: bool = True) -> 'NFBackbone':
-        """As usual, but frozen stages stay in eval mode (no stochastic depth in them)."""
+    def train(self, mode: bool = True) -> 'Backbone':
+        """As usual, but frozen stages stay in eval mode, and with ``norm_eval`` so does every BatchNorm."""
         super().train(mode)
+        if self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
         self._freeze()
         return self
 
@@ -153,6 +195,42 @@ class NFBackbone(BaseModule):
         for part in [self.stem, *self.stages][: self.frozen_stages + 1]:
             part.eval()
             part.requires_grad_(False)
+
+
+class NFBackbone(Backbone):
+    """A normalizer-free network up to its classification feature; see :class:`Backbone` for the arguments."""
+
+    def set_act(self, act: str | Activation) -> None:
+        """Keep the activation and its gain."""
+        self.act_gain = activation_gain(act)
+        # timm's dialect has the gain before the last activation, the authors' after it
+        self.feature_gain = 1.0 if self.arch.gain_in_conv else self.act_gain
+        super().set_act(act)
+
+    def build_stem(self) -> Stem:
+        """Standardised convs; the image is at unit variance as it comes."""
+        arch, convs = self.arch, []
+        for i, (inputs, outputs, kernel, stride) in enumerate(self.stem_convs()):
+            scale = self.act_gain if i > 0 or arch.gain_in_conv else 1.0  # timm's dialect scales the first all the same
+            convs.append(WSConv2d(inputs, outputs, kernel, stride, 1, 1, scale, arch.dialect, arch.padding))
+        return Stem(arch, convs, self.act)
+
+    def build_block(self, spec: BlockSpec) -> NFBlock:
+        """A normalizer-free block."""
+        return NFBlock(spec, self.act, self.act_gain)
+
+    def build_feature(self) -> None:
+        """The final conv where the family has one."""
+        arch, scale = self.arch, self.act_gain if self.arch.gain_in_conv else 1.0
+        if arch.final_channels:
+            self.final_conv = WSConv2d(
+                arch.widths[-1], arch.final_channels, 1, 1, 1, 1, scale, arch.dialect, arch.padding
+            )
+
+    def feature(self, x: Tensor) -> Tensor:
+        """The scaled activation, behind the final conv if there is one."""
+        x = x if self.final_conv is None else self.final_conv(x)
+        return self.act(x) * self.feature_gain
 
 
 def _check_out_indices(indices: Sequence[int]) -> tuple[int, ...]:

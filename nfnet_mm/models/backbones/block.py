@@ -1,6 +1,7 @@
-"""The one residual block of all families, and the stages made of it."""
+"""The one residual block of the normalizer-free families, and stages of blocks."""
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ..layers import WSConv2d, avg_pool2d_same, build_attention, drop_path_mask
 from ..layers.activations import Activation
+from ..layers.batch_norm import fixed_averages
+from ..layers.ws_conv import is_compiling
 from .plan import BlockSpec
 
 
@@ -92,17 +95,22 @@ class Stage(nn.Sequential):
     """The blocks of one stage, one after the other.
 
     Args:
-        blocks: of one stage of a plan.
-        act, gain: see :class:`NFBlock`.
-
-    Shape: (N, C_in, H, W) -> (N, C_out, ceil(H / stride), ceil(W / stride)), the stride being the first block's.
+        blocks: (N, C_in, H, W) -> (N, C_out, ceil(H / stride), ceil(W / stride)) each.
     """
 
-    def __init__(self, blocks: Iterable[BlockSpec], act: Activation, gain: float):
-        super().__init__(*(NFBlock(block, act, gain) for block in blocks))
+    def __init__(self, blocks: Iterable[nn.Module]):
+        super().__init__(*blocks)
 
     def forward(self, x: Tensor, with_cp: bool = False) -> Tensor:
         """The output of the last block; ``with_cp`` recomputes each block in the backward pass."""
         for block in self:
-            x = checkpoint(block, x, use_reentrant=False) if with_cp and torch.is_grad_enabled() else block(x)
+            x = _recomputed(block, x) if with_cp and torch.is_grad_enabled() else block(x)
         return x
+
+
+def _recomputed(block: nn.Module, x: Tensor) -> Tensor:
+    """``block(x)``, whose activations are computed again in the backward pass."""
+    if is_compiling() or not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in block.modules()):
+        # a compiled graph recomputes values only, and no averages
+        return checkpoint(block, x, use_reentrant=False)
+    return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), fixed_averages(block)))

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nfnet_mm.errors import UserError
 from nfnet_mm.registry import MODELS
 
-from .arch import resolve_arch
+from .arch import resolve_resnet
 from .base import NFBackbone
 
 
@@ -21,7 +20,8 @@ class NFResNet(NFBackbone):
         depth: 26, 50, 101, 152, 200, 288 or 600 (or what ``arch`` takes, given first as in the other families).
         arch: instead of a depth: a network of timm (``'timm/nf_resnet50'``, ``'timm/nf_seresnet50'``,
             ``'timm/nf_ecaresnet50'``, ...) or a dict of the fields of ``NFArch``.
-        attention: ``'se'`` or ``'eca'`` after the last conv of each block; None for none. With ``depth`` only.
+        attention: ``'se'`` or ``'eca'`` after the last conv of each block, with a depth or a dict that states
+            none; None for none.
         in_channels, out_indices, frozen_stages, strides, dilations, with_cp, act, alpha, drop_path_rate, init_cfg:
             see :class:`NFBackbone`.
 
@@ -40,12 +40,4 @@ class NFResNet(NFBackbone):
         attention: str | None = None,
         **kwargs: Any,
     ):
-        if attention is not None and (arch is not None or not str(depth).isdecimal()):
-            given = depth if arch is None else arch
-            raise UserError(f'attention={attention!r} goes with depth; arch={given!r} states its own attention')
-        if arch is None:
-            arch = depth if isinstance(depth, Mapping) else str(depth)
-        row = resolve_arch('NFResNet', arch)
-        if attention is not None:
-            row = resolve_arch('NFResNet', dict(depths=row.depths, attention=attention))
-        super().__init__(row, **kwargs)
+        super().__init__(resolve_resnet('NFResNet', depth, arch, attention), **kwargs)

@@ -12,6 +12,7 @@ from ..layers.activations import get_activation
 from ..layers.ws_conv import DIALECTS, PADDINGS
 
 NUM_STAGES = 4
+METHODS = ('nf', 'bn', 'fixup', 'skipinit')
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,9 @@ class NFArch:
     dialect: str = 'authors'  # of the weight standardisation
     padding: str = 'same'  # TensorFlow's rule, or 'symmetric'
     gain_in_conv: bool = False  # the gain is in the conv before an activation (timm) or after the activation (authors)
-    # Not of the network but of its recipe (NFNets, Table 1 and Appendix A): image sizes in pixels, dropout before the
-    # classifier, RandAugment's magnitude.
-    train_size: int | None = None
-    test_size: int | None = None
-    dropout: float = 0.0
-    randaugment: int | None = None
+    method: str = 'nf'  # what keeps the signal scaled: 'nf' (this package), or a baseline's 'bn', 'fixup' or 'skipinit'
+    preact: bool = True  # with BatchNorm: activations begin the branches, or follow the convs and the sums
+    norm_first: bool = True  # with BatchNorm before convs: it is before the activation there, or behind it
 
     def __post_init__(self) -> None:
         lengths = dict(widths=NUM_STAGES, depths=NUM_STAGES, strides=NUM_STAGES, stem_channels=None)
@@ -61,21 +59,23 @@ class NFArch:
         object.__setattr__(self, 'stem_strides', strides)
         for name in ('stem_kernel', 'se_divisor', 'width_divisor'):
             object.__setattr__(self, name, check_positive(f'arch field {name}', getattr(self, name)))
-        for name in ('group_width', 'final_channels', 'train_size', 'test_size', 'randaugment'):
+        for name in ('group_width', 'final_channels'):
             value = getattr(self, name)
             if value is not None and not isinstance(value, tuple):
                 self._check(name, is_count(value), 'a positive integer or None')
                 object.__setattr__(self, name, int(value))
-        check_number('arch field dropout', self.dropout, '[0, 1)')
         get_activation(self.act)  # which raises for an unknown one
         for name in ('bottleneck_ratio', 'se_ratio'):
             value = getattr(self, name)
             self._check(name, isinstance(value, (int, float)) and 0 < value < 100, 'a positive number')
         known = dict(attention=('se', 'eca', None), stem_pool=(*PADDINGS, None), dialect=DIALECTS, padding=PADDINGS)
+        known['method'] = METHODS
         for name, choices in known.items():
             self._check(name, getattr(self, name) in choices, f'one of {choices}')
-        for name in ('inverted_bottleneck', 'extra_conv', 'shortcut_pool', 'skip_init', 'gain_in_conv'):
+        switches = ('inverted_bottleneck', 'extra_conv', 'shortcut_pool', 'skip_init', 'gain_in_conv')
+        for name in (*switches, 'preact', 'norm_first'):
             self._check(name, isinstance(getattr(self, name), bool), 'True or False')
+        self._check('norm_first', self.preact or self.norm_first, 'True with preact=False')
         for block in plan_blocks(self):
             if block.width < 1:
                 raise UserError(

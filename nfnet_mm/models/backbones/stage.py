@@ -82,8 +82,8 @@ class NFStage(BaseModule):
         strides, dilations = list(self.arch.strides), [1] * NUM_STAGES
         strides[stage], dilations[stage] = self.stride, check_positive('dilation', dilation)
         plan = plan_blocks(self.arch, network.alpha, network.drop_path_rate, strides, dilations)
-        blocks = Stage((b for b in plan if b.stage == stage), network.act, network.act_gain)
-        self.stages = nn.ModuleDict({str(stage): blocks})
+        blocks = (network.build_block(block) for block in plan if block.stage == stage)
+        self.stages = nn.ModuleDict({str(stage): Stage(blocks)})
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""

@@ -86,8 +86,8 @@ def _refuse_in_place(act: Activation) -> None:
 def activation_gain(act: str | Activation) -> float:
     """The gain gamma for which gamma * act(x) has unit variance when x ~ N(0, 1).
 
-    (NF-ResNets, section 4.3 and Appendix D.1.) The authors' own figure where they published one, else computed to about
-    1e-6 by numerical integration.
+    (NF-ResNets, section 4.3 and Appendix D.1; NFNets, section 3.) The authors' own figure where they published one,
+    else computed to about 1e-6 by numerical integration.
 
     Example:
         >>> activation_gain('relu')
