@@ -11,7 +11,7 @@ from mmpretrain.structures import DataSample
 from PIL import Image
 
 from nfnet_mm.tasks.classification import NFRandAugment, mixing, mixing_collate, randaugment
-from nfnet_mm.tasks.classification.mixing import cut_mix, mix_up
+from nfnet_mm.tasks.classification.mixing import cut_mix
 from nfnet_mm.tasks.classification.randaugment import OPERATIONS
 
 
@@ -191,85 +191,166 @@ def test_bad_image():
         NFRandAugment(5)(dict(img=np.zeros((4, 4, 3), np.float32)))
 
 
-def batch_of(size, num_classes=7, pixels=16):
+def batch_of(size, num_classes=7, pixels=16, dtype=torch.uint8):
     """Image i is all 10 * i, of class i."""
     return [
         dict(
-            inputs=torch.full((3, pixels, pixels), 10 * i, dtype=torch.uint8),
+            inputs=torch.full((3, pixels, pixels), 10 * i, dtype=dtype),
             data_samples=DataSample().set_gt_label(i % num_classes),
         )
         for i in range(size)
     ]
 
 
-def test_half_mixup_half_cutmix_with_true_labels():
-    np.random.seed(3)
-    out = mixing_collate(batch_of(6), num_classes=7)
-    assert len(out['inputs']) == len(out['data_samples']) == 6
-    for i, (img, sample) in enumerate(zip(out['inputs'], out['data_samples'])):
-        score, j = sample.gt_score, (i + 1) % 6
-        assert img.dtype == torch.uint8 and img.shape == (3, 16, 16) and 'gt_label' not in sample
-        assert score.shape == (7,) and abs(score.sum() - 1) < 1e-6
-        expected = 10 * (i * score[i] + j * score[j])  # the label tells the mean of the pixels
-        if i < 3:
-            assert len(img.unique()) == 1 and abs(img[0, 0, 0] - expected) <= 0.5
+def noise_of(size, dtype=np.float32, shape=(3, 12, 18)):
+    """Images that overshoot 0-255, where their type can, as resized ones do."""
+    images = np.random.default_rng(0).uniform(-20, 275, (size, *shape))
+    images = images.clip(0, 255).astype(dtype) if dtype == np.uint8 else images.astype(dtype)
+    return [dict(inputs=torch.from_numpy(x), data_samples=DataSample().set_gt_label(i)) for i, x in enumerate(images)]
+
+
+def mixed_by_formula(batch, classes, mixup, cutmix, alpha=0.2):
+    """The whole batch in float64, by masks: image_i * mask + image_j * (1 - mask); numpy's draws are used up alike."""
+    images = np.stack([sample['inputs'].numpy() for sample in batch]).astype(np.float64)
+    labels = np.eye(classes)[[int(sample['data_samples'].gt_label) for sample in batch]]
+    n, _, height, width = images.shape
+    if mixup and cutmix:  # n is a multiple of 4
+        partners = [*range(n // 4, n // 2), *range(3 * n // 4, n)]
+        firsts = [*range(n // 4), *range(n // 2, 3 * n // 4)]
+    else:
+        firsts, partners = range(n // 2), range(n // 2, n)
+    y, x = np.mgrid[:height, :width]
+    out = []
+    for place, (i, j) in enumerate(zip(firsts, partners)):
+        if mixup and not (cutmix and place >= n // 4):
+            mask = np.full((height, width), np.random.beta(alpha, alpha))
         else:
-            assert set(img.unique().tolist()) <= {10 * i, 10 * j}
-            assert abs(img.float().mean() - expected) < 1e-4
+            cy, cx, share = np.random.randint(height), np.random.randint(width), np.random.rand()
+            reach_y, reach_x = (int(math.sqrt(1 - share) * side) // 2 for side in (height, width))
+            inside = (cy - reach_y <= y) & (y < cy + reach_y) & (cx - reach_x <= x) & (x < cx + reach_x)
+            mask = 1.0 - inside
+        kept = mask.mean()
+        out.append((images[i] * mask + images[j] * (1 - mask), kept * labels[i] + (1 - kept) * labels[j]))
+    return map(np.stack, zip(*out))
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.uint8])
+@pytest.mark.parametrize('mixup, cutmix', [(True, True), (True, False), (False, True), (0.7, True)])
+def test_a_batch_is_the_formulas(mixup, cutmix, dtype):
+    batch = noise_of(8, dtype)
+    for seed in range(5):
+        np.random.seed(seed)
+        out = mixing_collate(batch, 8, mixup=mixup, cutmix=cutmix)
+        drawn = np.random.rand()
+        np.random.seed(seed)
+        images, labels = mixed_by_formula(batch, 8, mixup, cutmix, 0.2 if mixup is True else mixup)
+        assert np.random.rand() == drawn
+        assert out['inputs'].dtype == torch.float32 and out['inputs'].shape == (4, 3, 12, 18)
+        np.testing.assert_allclose(out['inputs'].numpy(), images, rtol=0, atol=1e-4)
+        scores = torch.stack([sample.gt_score for sample in out['data_samples']])
+        np.testing.assert_allclose(scores.numpy(), labels, rtol=0, atol=1e-6)
+        assert dtype == np.uint8 or (images.min() < -10 and images.max() > 265)  # unclipped
+
+
+@pytest.mark.parametrize('mixup, cutmix', [(True, True), (True, False), (False, True), (False, False)])
+def test_randaugment_gets_the_mixture_clipped_and_cut_off(mixup, cutmix):
+    """Its one operation, which inverts, takes no second draw."""
+    batch, invert = noise_of(8), dict(magnitude=10, num_ops=1, operations=['Invert'])
+    draw = np.random.randint
+    np.random.seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(np.random, 'randint', lambda high: 0 if high == 1 else draw(high))  # of one operation
+        out = mixing_collate(batch, 8, mixup=mixup, cutmix=cutmix, randaugment=invert)['inputs'].numpy()
+    np.random.seed(0)
+    images = np.stack([sample['inputs'].numpy() for sample in batch])
+    if mixup or cutmix:
+        images, _ = mixed_by_formula(batch, 8, mixup, cutmix)
+    expected = 255 - np.floor(images.clip(0, 255))
+    assert out.dtype == np.uint8 and out.shape == expected.shape
+    if mixup:  # float32 may fall to the other side of a whole number
+        assert np.abs(out - expected).max() <= 1 and (out != expected).mean() < 1e-3
+    else:
+        assert np.array_equal(out, expected)
+
+
+def test_without_mixing_images_stay_what_they_are():
+    batch = noise_of(3)
+    out = mixing_collate(batch, 5, mixup=False, cutmix=False)
+    assert torch.equal(out['inputs'], torch.stack([sample['inputs'] for sample in batch]))
+    assert [sample.gt_score.tolist() for sample in out['data_samples']] == np.eye(5)[:3].tolist()
+
+
+@pytest.mark.filterwarnings('ignore:an image is not mixed')
+@pytest.mark.parametrize(
+    'size, expected',
+    [
+        (1, [{0}]),
+        (2, [{0, 1}]),
+        (3, [{0, 1}, {2}]),
+        (4, [{0, 1}, {2, 3}]),
+        (5, [{0, 1}, {2, 3}, {4}]),
+        (6, [{0, 2}, {1, 3}, {4, 5}]),
+        (10, [{0, 3}, {1, 4}, {2, 5}, {6, 8}, {7, 9}]),
+    ],
+)
+def test_every_image_goes_into_one_output(size, expected):
+    """MixUp's first, by one more than CutMix's; whole numbers of tens tell who is in it."""
+    found, uniform = [set() for _ in expected], []
+    for seed in range(8):
+        np.random.seed(seed)
+        out = mixing_collate(batch_of(size, 10), num_classes=10)
+        assert len(out['inputs']) == len(out['data_samples']) == len(expected)
+        for i, (img, sample) in enumerate(zip(out['inputs'], out['data_samples'])):
+            score = sample.gt_score
+            assert 'gt_label' not in sample and abs(score.sum() - 1) < 1e-6
+            assert abs(img.mean() - 10 * (score * torch.arange(10)).sum()) < 1e-4  # the label tells the mean
+            found[i] |= set(score.nonzero().flatten().tolist())
+            uniform.append((i, len(img.unique()) == 1))
+    assert found == expected
+    pairs = size // 2
+    assert all(one for i, one in uniform if i < (pairs + 1) // 2 or i == pairs)
+    assert not all(one for i, one in uniform if (pairs + 1) // 2 <= i < pairs) or pairs < 2
 
 
 def test_mixing_weights_follow_their_distributions():
     np.random.seed(0)
-    scores = [s.gt_score for _ in range(300) for s in mixing_collate(batch_of(4, pixels=64), 7)['data_samples']]
-    own = torch.stack([score[i % 4] for i, score in enumerate(scores)])
-    mixup, cutmix = own.view(-1, 2, 2).unbind(1)
+    scores = [s.gt_score for _ in range(300) for s in mixing_collate(batch_of(8, 8, pixels=64), 8)['data_samples']]
+    mixup, cutmix = torch.stack([score[[0, 1, 4, 5][i % 4]] for i, score in enumerate(scores)]).view(-1, 2, 2).unbind(1)
     # Beta(0.2, 0.2): mean 1/2, variance 1 / (4 * 1.4); CutMix boxes at the border are cut off, so more remains
     assert abs(mixup.mean() - 0.5) < 0.05 and abs(mixup.var() - 1 / 5.6) < 0.02
     assert 0.6 < cutmix.mean() < 0.75
 
 
-def test_mix_up_rounds_and_cut_mix_counts():
-    a, b = np.full((2, 2, 3), 255, np.uint8), np.zeros((2, 2, 3), np.uint8)
-    assert mix_up(a, b, 0.5).max() == 128 and mix_up(a, b, 1.0).min() == 255 and mix_up(a, b, 0.0).max() == 0
-    a, b = np.ones((10, 20, 3), np.uint8), np.zeros((10, 20, 3), np.uint8)
+def test_cut_mix_counts():
+    a, b = torch.ones(3, 10, 20), torch.zeros(3, 10, 20)
     mixed, left = cut_mix(a, b, 0.75, (5, 10))  # half of each side: 4 x 10 of 10 x 20 pixels (half-sides rounded down)
-    assert left == 1 - 40 / 200 and mixed[..., 0].sum() == 160 and not mixed[3:7, 5:15].any()
+    assert left == 1 - 40 / 200 and mixed[0].sum() == 160 and not mixed[:, 3:7, 5:15].any()
     mixed, left = cut_mix(a, b, 0.75, (0, 19))
-    assert left == 1 - 2 * 6 / 200 and mixed[..., 0].mean() == pytest.approx(left)
+    assert left == 1 - 2 * 6 / 200 and mixed[0].mean().item() == pytest.approx(left)
     assert cut_mix(a, b, 1.0, (5, 10))[1] == 1 and a.all()
 
 
-def test_randaugment_comes_after_mixing(monkeypatch):
-    calls = []
-    monkeypatch.setattr(
-        NFRandAugment, 'transform', lambda self, results: calls.append(results['img'].copy()) or results
-    )
-    np.random.seed(0)
-    out = mixing_collate(batch_of(4), 7, randaugment=dict(magnitude=15))
-    assert len(calls) == 4
-    for seen, img in zip(calls, out['inputs']):
-        assert np.array_equal(seen, img.permute(1, 2, 0).numpy())
-
-
+@pytest.mark.filterwarnings('ignore:an image is not mixed')
 def test_batch_is_left_alone_and_seeded():
     batch = batch_of(5)
     outs = []
     for _ in range(2):
         np.random.seed(7)
         outs.append(mixing_collate(batch, 7, randaugment=dict(magnitude=10)))
-    assert all(torch.equal(a, b) for a, b in zip(outs[0]['inputs'], outs[1]['inputs']))
+    assert torch.equal(outs[0]['inputs'], outs[1]['inputs'])
     assert [int(s['data_samples'].gt_label) for s in batch] == list(range(5))
+    assert [s['inputs'].unique().tolist() for s in batch] == [[10 * i] for i in range(5)]
     assert all('gt_score' not in s['data_samples'] for s in batch)
 
 
 def test_an_image_alone_is_augmented_unmixed_with_one_warning(monkeypatch):
     one = batch_of(3)[2:]
-    mixing._warn_of_one_image.cache_clear()
-    with pytest.warns(UserWarning, match='a batch of one image is not mixed.*batch_size=1 would mean no MixUp') as seen:
+    mixing._warn_of_odd_image.cache_clear()
+    with pytest.warns(UserWarning, match='an image is not mixed.*batch_size=1 would mean no MixUp') as seen:
         for _ in range(3):
             out = mixing_collate(one, 7)
     assert len(seen) == 1
-    assert torch.equal(out['inputs'], torch.full((1, 3, 16, 16), 20, dtype=torch.uint8))
+    assert torch.equal(out['inputs'], torch.full((1, 3, 16, 16), 20.0))
     sample = out['data_samples'][0]
     assert sample.gt_score.tolist() == [0, 0, 1, 0, 0, 0, 0] and 'gt_label' not in sample
     monkeypatch.setattr(NFRandAugment, 'transform', lambda self, results: dict(img=255 - results['img']))
@@ -279,7 +360,16 @@ def test_an_image_alone_is_augmented_unmixed_with_one_warning(monkeypatch):
 
 def test_an_epoch_whose_last_batch_is_one_image():
     loader = torch.utils.data.DataLoader(batch_of(5), batch_size=2, collate_fn=lambda batch: mixing_collate(batch, 7))
-    assert [len(batch['inputs']) for batch in loader] == [2, 2, 1]
+    assert [len(batch['inputs']) for batch in loader] == [1, 1, 1]
+
+
+def test_augmented_colours_keep_their_order():
+    """The batch is BGR as mmcv's images are: grey is 0.299 R + 0.587 G + 0.114 B."""
+    batch = batch_of(2)
+    batch[0]['inputs'][2] = batch[1]['inputs'][2] = 200  # red
+    batch[0]['inputs'][:2] = batch[1]['inputs'][:2] = 0
+    out = mixing_collate(batch, 7, randaugment=dict(magnitude=0, num_ops=1, operations=['Color']))['inputs']
+    assert out[0, :, 0, 0].tolist() == [53, 53, 73]  # grey 59.8 -> 59; 0.9 * grey + 0.1 * colour
 
 
 def test_mixing_errors():
@@ -288,9 +378,24 @@ def test_mixing_errors():
     with pytest.raises(ValueError, match=r'gt_label=\[3\] must be one class of 0 to 2'):
         mixing_collate(batch_of(4), 3)
     odd = batch_of(2)
-    odd[0]['inputs'] = torch.zeros(3, 8, 8)
-    with pytest.raises(ValueError, match='float32'):
-        mixing_collate(odd, 7)
+    for bad in (torch.zeros(3, 16, 16), torch.zeros(3, 8, 8, dtype=torch.uint8)):
+        odd[0]['inputs'] = bad
+        with pytest.raises(ValueError, match='of one size, all float32 or all uint8, got .*uint8'):
+            mixing_collate(odd, 7)
+    with pytest.raises(ValueError, match='float64'):
+        mixing_collate(batch_of(2, dtype=torch.float64), 7)
+    for mixup in (0, -1, 'yes', None, math.nan):
+        with pytest.raises(ValueError, match=f'mixup={mixup!r} must be a positive finite number'):
+            mixing_collate(batch_of(2), 7, mixup=mixup)
+    with pytest.raises(ValueError, match='cutmix=1.0 must be True or False'):
+        mixing_collate(batch_of(2), 7, cutmix=1.0)
+
+
+def test_how_many_images_make_one():
+    told = [
+        mixing_collate.images_per_output(num_classes=7, mixup=m, cutmix=c) for m in (True, False) for c in (True, False)
+    ]
+    assert told == [2, 2, 2, 1] and mixing_collate.images_per_output() == 2
 
 
 def test_registered():

@@ -11,7 +11,7 @@ from nfnet_mm.registry import MODELS
 
 @MODELS.register_module()
 class NFClsHead(LinearClsHead):
-    """Dropout and a linear layer of weight std 0.01, on pooled features (NFNets, section 4; authors' code).
+    """Dropout and a linear layer of weight std 0.01, on pooled features (NFNets, Appendix C; authors' code).
 
     Args:
         num_classes: number of classes.

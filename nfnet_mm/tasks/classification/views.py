@@ -100,7 +100,8 @@ class RandomResizedCrop(processing.RandomResizedCrop):
 
     Args:
         scale: height and width of the result, or the side of a square.
-        clip: cut the result off to uint8, which MixUp, CutMix and RandAugment take; False leaves float32 as it is.
+        clip: cut the result off to uint8, which :class:`NFRandAugment` takes; False leaves float32 as it is, which
+            ``mixing_collate`` takes, as in the authors' released code.
         kwargs: mmpretrain's ``crop_ratio_range``, ``aspect_ratio_range`` and ``max_attempts``.
 
     Raises:
