@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from math import floor
 from typing import Any
 
 import torch
@@ -33,6 +34,18 @@ def perturb_(params: list[Tensor], grads: list[Tensor], rho: float) -> list[Tens
         # not in place: two parameters may have been given the same gradient tensor
         torch._foreach_add_(params, torch._foreach_mul(grads, rho / norm.clamp(min=1e-12)))
     return saved
+
+
+def share_of(fraction: float, batch: int, before: int) -> int:
+    """How many samples of the next batch to take after ``before`` of its size, for a share of all that is ``fraction``.
+
+    The share is right to half a sample at every batch, unless that takes less than the one sample that each gives.
+
+    >>> [share_of(0.2, 8, before) for before in range(5)]
+    [2, 1, 2, 1, 2]
+    """
+    taken, all_taken = (floor(fraction * batch * batches + 0.5) for batches in (before, before + 1))
+    return min(max(1, all_taken - taken), batch)
 
 
 def part_of(data: Any, batch: int, kept: Sequence[int]) -> Any:
@@ -180,9 +193,10 @@ class SAMHook(Hook):
 
     Args:
         rho: the radius.
-        fraction: the part of the batch that g is computed from, at least one sample: ``max(1, round(fraction * n))``
-            of n, evenly spaced, as a batch may be ordered (one half MixUp, the other CutMix). See :func:`part_of` for
-            what can be cut; where all n are taken, inputs may be anything.
+        fraction: the part of the samples that g is computed from, evenly spaced in each batch, as that may be ordered
+            (one half MixUp, the other CutMix). It is kept over the run (see :func:`share_of`), so that a fifth of
+            batches of 8 is 2, 1, 2, 1, 2 samples. See :func:`part_of` for what can be cut; with ``fraction=1``, inputs
+            may be anything.
 
     Raises:
         ValueError: ``rho`` is not a positive finite number or ``fraction`` not in (0, 1], or some input is not a
@@ -204,6 +218,7 @@ class SAMHook(Hook):
         self._saved: list[Tensor] = []
         self._installed = ExitStack()
         self._by_backward = False
+        self._batches = 0  # of the run until now
 
     def before_train(self, runner: Runner) -> None:
         self.after_train(runner)
@@ -236,6 +251,10 @@ class SAMHook(Hook):
     def after_train(self, runner: Runner) -> None:
         self._restore()
         self._installed.close()
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        # a loop that accumulates comes here once for all batches of an update; a resumed run goes on where it was
+        self._batches = runner.iter * getattr(runner.train_loop, 'accumulation', 1)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         self._restore()  # for a model that computed a loss and then took no step
@@ -273,7 +292,8 @@ class SAMHook(Hook):
         if not batch and self.fraction < 1:
             where = f'in the inputs of {type(model).__name__}: neither tensors nor data_samples'
             raise UserError(f'SAMHook finds no batch {where}; fraction=1 takes whatever they are')
-        n = max(1, round(self.fraction * (batch or 0)))
+        n = share_of(self.fraction, batch or 0, self._batches)
+        self._batches += 1
         if not batch or n == batch:
             return copied(args), copied(kwargs)
         kept = [i * batch // n for i in range(n)]

@@ -318,6 +318,52 @@ def test_in_a_runner(tmp_path):
     assert 'backward' not in vars(runner.optim_wrapper) and not runner.model._forward_pre_hooks
 
 
+@pytest.mark.parametrize('fraction, size, per_batch', [(0.2, 8, 1.6), (0.3, 4, 1.2), (0.75, 10, 7.5), (0.2, 10, 2)])
+def test_the_share_of_a_run_is_the_fraction(fraction, size, per_batch):
+    model = Plain()
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    sizes = []
+    model.fc.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+
+    def run(first, updates):
+        """Updates of three batches, as a runner has done ``first`` of them; the samples taken of each batch."""
+        sizes.clear()
+        hook = with_sam(model, wrapper, fraction=fraction)
+        for update in range(first, updates):
+            hook.before_train_iter(SimpleNamespace(iter=update, train_loop=SimpleNamespace(accumulation=3)), update)
+            for _ in range(3):
+                model.train_step(dict(inputs=torch.randn(size, 2)), wrapper)
+        hook.after_train(None)
+        return sizes[::2]
+
+    whole = run(0, 30)
+    assert {abs(taken - per_batch) < 1 for taken in whole} == {True}
+    for batches in range(1, 91):
+        assert sum(whole[:batches]) == pytest.approx(per_batch * batches, abs=0.5 + 1e-9)
+    assert run(11, 30) == whole[33:]
+
+
+def test_the_share_counts_batches_in_a_runner(tmp_path):
+    """Batches of 4, of which 0.3 are 1.2: in mmengine's own loop and where two of them make an update."""
+    expected = [1, 1, 2, 1, 1, 1]
+    for name, loop in (
+        ('own', dict(by_epoch=False, max_iters=6)),
+        ('total', dict(type='nfnet_mm.TotalBatchTrainLoop', total_batch=8, max_iters=3)),
+    ):
+        sizes = []
+        hook = SAMHook(fraction=0.3)
+        part = hook._part
+
+        def counted(*args, part=part, sizes=sizes):
+            found = part(*args)
+            sizes.append(len(found[1]['inputs']))
+            return found
+
+        hook._part = counted
+        train(tmp_path / name, [hook], **loop)
+        assert sizes == expected
+
+
 @pytest.mark.parametrize(
     'kwargs, message',
     [
