@@ -43,9 +43,12 @@ def settings_of(runner: Runner) -> dict[str, Any]:
     """What a run is configured with, to be taken before a checkpoint is loaded and kept in the checkpoints' ``meta``.
 
     Returns: ``total_batch`` where the loop has one; for each parameter group of the optimizer its ``param_names``,
-    ``base_lrs`` and ``group_options`` (as text); ``param_scheduler``, each one's options (as text).
+    ``base_lrs`` and ``group_options`` (as text); ``param_scheduler``, each one's options (as text), in updates where
+    the loop has converted them.
     """
-    wrapper, model, cfgs = runner.optim_wrapper, runner.model, runner.cfg.get('param_scheduler') or []
+    wrapper, model = runner.optim_wrapper, runner.model
+    # a loop that counts otherwise than the config says how
+    cfgs = getattr(runner.train_loop, 'schedules', None) or runner.cfg.get('param_scheduler') or []
     model = model.get_submodule('module') if is_model_wrapper(model) else model
     settings: dict[str, Any] = {}
     if hasattr(runner.train_loop, 'total_batch'):
@@ -105,7 +108,7 @@ def check_resumed(runner: Runner, checkpoint: Mapping[str, Any], settings: Mappi
     groups = (checkpoint.get('optimizer') or {}).get('param_groups') or []
     _same_parameters(settings, old)
     _same_rates(settings, old, groups)
-    _same_schedules(settings, old)
+    _same_schedules(runner, checkpoint, settings, old)
     _same_epochs(runner, checkpoint)
     _configured_options(runner, groups, settings, old)
 
@@ -143,19 +146,33 @@ def _same_rates(settings: Mapping[str, Any], old: Mapping[str, Any], groups: lis
         _refuse(f'the config has {sides[0]}, the checkpoint {sides[1]}, which would win without a word')
 
 
-def _same_schedules(settings: Mapping[str, Any], old: Mapping[str, Any]) -> None:
+def _same_schedules(
+    runner: Runner, checkpoint: Mapping[str, Any], settings: Mapping[str, Any], old: Mapping[str, Any]
+) -> None:
     schedules, before = settings.get('param_scheduler'), old.get('param_scheduler')
     if schedules is None or before is None:
         return
     if len(schedules) != len(before):
         _refuse(f'the config has {len(schedules)} param_scheduler, the checkpoint {len(before)}')
+    built, states = runner.param_schedulers, checkpoint.get('param_schedulers')
     for i, (new, was) in enumerate(zip(schedules, before)):
         for key in sorted({*new, *was}):
-            if new.get(key) != was.get(key):
+            # what one side leaves out is what it has by default
+            value = new[key] if key in new else _as_built(built, i, key)
+            then = was[key] if key in was else _as_built(states, i, key)
+            if value != then:
                 _refuse(
-                    f'param_scheduler.{i}.{key} is {new.get(key)} in the config and '
-                    f'{was.get(key)} in the checkpoint, which would win without a word'
+                    f'param_scheduler.{i}.{key} is {value} in the config and '
+                    f'{then} in the checkpoint, which would win without a word'
                 )
+
+
+def _as_built(schedulers: Any, i: int, key: str) -> str | None:
+    """An option of the i-th scheduler or of its state, as text."""
+    if not isinstance(schedulers, list) or i >= len(schedulers):
+        return None
+    state = schedulers[i] if isinstance(schedulers[i], Mapping) else vars(schedulers[i])
+    return str(state[key]) if key in state else None
 
 
 def _same_epochs(runner: Runner, checkpoint: Mapping[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 import copy
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from numbers import Number
 from typing import Any
 
@@ -10,18 +11,23 @@ import numpy as np
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from nfnet_mm.errors import UserError, check_positive
+from nfnet_mm.errors import UserError, check_number, check_positive
 from nfnet_mm.registry import LOOPS
 
+from .epochs import in_updates, updates_of
 from .resume import ResumeHook
 
 
-def plan_accumulation(total_batch: int, per_device: int, world_size: int) -> int:
+def plan_accumulation(total_batch: int, per_device: int, world_size: int, images: int = 1) -> int:
     """How many batches each device must accumulate per update for ``total_batch`` samples in all.
+
+    Args:
+        total_batch, per_device, world_size: samples per update, samples of a device's batch, and devices.
+        images: loaded for each sample, for the message.
 
     Raises:
         UserError: it is not a whole number; the message names what would work.
@@ -35,7 +41,7 @@ def plan_accumulation(total_batch: int, per_device: int, world_size: int) -> int
     at_once = per_device * world_size
     if total_batch % at_once == 0:
         return total_batch // at_once
-    fits = [size for size in range(1, total_batch // world_size + 1) if total_batch % (size * world_size) == 0]
+    fits = [size * images for size in range(1, total_batch // world_size + 1) if total_batch % (size * world_size) == 0]
     lower = total_batch // at_once * at_once
     totals = ' or '.join(str(total) for total in (lower, lower + at_once) if total)
     raise UserError(
@@ -43,6 +49,17 @@ def plan_accumulation(total_batch: int, per_device: int, world_size: int) -> int
         + (f'set train_dataloader.batch_size to one of {fits}, or ' if fits else 'set ')
         + f'train_cfg.total_batch to {totals} (the learning rate follows it)'
     )
+
+
+def images_per_sample(collate: Callable | None) -> int:
+    """How many loaded images a collate function makes one sample of.
+
+    A function that mixes images tells it by an attribute ``images_per_output``, called with the function's own
+    arguments. Others make a sample of each image.
+    """
+    given = collate.keywords if isinstance(collate, partial) else {}
+    told = getattr(collate.func if isinstance(collate, partial) else collate, 'images_per_output', None)
+    return told(**given) if told else 1
 
 
 def set_accumulation(wrapper: OptimWrapper, counts: int) -> None:
@@ -106,6 +123,14 @@ def _refuse_absolute_rates(schedulers: Mapping | Sequence[Mapping] | None, total
                 )
 
 
+def _length(dataset: Any) -> int | None:
+    """Images of a data set; None where it does not tell."""
+    try:
+        return len(dataset)
+    except TypeError:  # an endless one need not have a length
+        return None
+
+
 def detached(value: Any) -> Any:
     """Logged values, however nested, without the graphs behind them."""
     if isinstance(value, Tensor):
@@ -121,25 +146,37 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
 
     mmengine counts micro-steps: with its ``accumulative_counts`` a recipe's number of steps, warm-up, milestones and
     intervals change with the number of devices. Here they never do: each iteration accumulates as many batches as it
-    takes, so ``max_iters``, schedulers (``by_epoch=False``) and the intervals of validation, checkpoints and log all
-    count updates. Logged numbers are means over the batches that have them; of other values, the last batch's
-    are kept.
+    takes, so ``max_iters``, schedulers and the intervals of validation, checkpoints and log all count updates. Logged
+    numbers are means over the batches that have them; of other values, the last batch's are kept.
+
+    Told in epochs, a training is as long with another total batch or data set. An epoch is as many samples as the data
+    set has images; where two images are mixed into one sample each is loaded twice in it, as in the authors' code.
+    ``max_epochs`` stands in place of ``max_iters``; then ``val_interval`` and ``val_begin`` count epochs too, and the
+    log says how many are done. Schedulers with ``by_epoch=True``, which is mmengine's default, are converted to
+    updates in any case (see :func:`nfnet_mm.engine.epochs.in_updates`). Hooks are not: theirs count updates.
 
     A checkpoint is resumed with the total batch and the learning rates that it was trained with: its optimizer state
     would silently win over another rate of the config. ``load_from`` takes the weights alone and is free.
 
     Args:
         runner, dataloader: as in mmengine.
-        total_batch: samples per update, over all devices.
+        total_batch: samples per update, over all devices, after images were mixed.
         lr_batch: the total batch that the configured learning rate is meant for; the rate is scaled linearly if
             ``total_batch`` differs. None leaves it as it is.
+        max_iters: updates of the training.
+        max_epochs: epochs of the training, of which a last fraction of an update is left out.
+        images: samples of an epoch; by default, the length of the data set.
+        val_begin, val_interval, dynamic_intervals: as in mmengine, in updates, or, with ``max_epochs``, in epochs, of
+            at least one update.
         **kwargs: those of :class:`mmengine.runner.IterBasedTrainLoop`.
 
     Raises:
-        UserError: ``total_batch`` is no multiple of the samples that the devices take at once, the sampler ends a
-            pass with a smaller batch, which would count as a whole one, ``lr_batch`` finds no learning rate to scale,
-            the config sets accumulation or automatic learning-rate scaling itself, which would be applied twice, or
-            a checkpoint is resumed with another total batch or learning rate.
+        UserError: ``total_batch`` is no multiple of the samples that the devices take at once, or the batch size none
+            of the images that are mixed into one; the sampler ends a pass with a smaller batch, which would count as a
+            whole one; not one of ``max_iters`` and ``max_epochs`` is given, or the length of an epoch is not known;
+            ``lr_batch`` finds no learning rate to scale; a scheduler's epochs cannot be converted; the config sets
+            accumulation or automatic learning-rate scaling itself, which would be applied twice; or a checkpoint is
+            resumed with another total batch, learning rate or schedule.
     """
 
     dataloader_iterator: Any
@@ -150,30 +187,94 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
         dataloader: DataLoader | dict,
         total_batch: int,
         lr_batch: int | None = None,
+        max_iters: int | None = None,
+        max_epochs: float | None = None,
+        images: int | None = None,
+        val_begin: float = 1,
+        val_interval: float | None = None,
+        dynamic_intervals: Sequence[tuple[float, float]] | None = None,
         **kwargs: Any,
     ):
         self.total_batch = check_positive('train_cfg.total_batch', total_batch)
         if lr_batch is not None:
             check_positive('train_cfg.lr_batch', lr_batch)
+        if images is not None:
+            check_positive('train_cfg.images', images)
+        if (max_iters is None) == (max_epochs is None):
+            given = f'max_iters={max_iters!r} and max_epochs={max_epochs!r}'
+            raise UserError(f'train_cfg needs one of max_iters and max_epochs, got {given}: set the other to None')
         if not isinstance(runner, Runner):
             raise UserError(f"{type(self).__name__} works under mmengine's Runner, not under {type(runner).__name__}")
-        super().__init__(runner, dataloader, **kwargs)
-        per_device = self.dataloader.batch_size
-        if per_device is None:  # a batch sampler of the config's own
-            per_device = getattr(self.dataloader.batch_sampler, 'batch_size', None)
-        if not isinstance(per_device, int):
+        BaseLoop.__init__(self, runner, dataloader)  # the length of the data set is needed first
+        known = _length(self.dataloader.dataset)
+        self.images = images or known
+        self.counts_epochs = max_epochs is not None
+        if self.counts_epochs and known not in (None, self.images):
+            what = f'an epoch is {self.images} samples by train_cfg.images, and the data set has {known} images'
+            runner.logger.warning(f'{what}: train_cfg.images=None makes an epoch of these')
+        if max_epochs is not None:
+            max_iters = self._updates('max_epochs', max_epochs)
+            val_begin = self._updates('val_begin', val_begin, 1)
+            val_interval = self._updates('val_interval', 1 if val_interval is None else val_interval, 1)
+            dynamic_intervals = dynamic_intervals and [
+                (self._updates('dynamic_intervals', begin, 1), self._updates('dynamic_intervals', interval, 1))
+                for begin, interval in dynamic_intervals
+            ]
+            if not max_iters:
+                given = f'max_epochs={max_epochs!r} of {self.images} samples'
+                raise UserError(f'train_cfg.{given} are less than one update on total_batch={total_batch}')
+        super().__init__(
+            runner,
+            self.dataloader,
+            max_iters=max_iters,
+            val_begin=val_begin,
+            val_interval=1000 if val_interval is None else val_interval,
+            dynamic_intervals=dynamic_intervals,
+            **kwargs,
+        )
+        loaded = self.dataloader.batch_size
+        if loaded is None:  # a batch sampler of the config's own
+            loaded = getattr(self.dataloader.batch_sampler, 'batch_size', None)
+        if not isinstance(loaded, int):
             lack = f'the batch sampler ({type(self.dataloader.batch_sampler).__name__}) has no batch_size'
             raise UserError(f'{type(self).__name__} needs batches of one size, and {lack}')
-        self._refuse_short_batches(per_device)
-        self.accumulation = plan_accumulation(total_batch, per_device, get_world_size())
+        self._refuse_short_batches(loaded)
+        each = images_per_sample(self.dataloader.collate_fn)
+        if loaded % each:
+            raise UserError(
+                f'train_dataloader.batch_size={loaded} must be a multiple of {each}, so many images being mixed'
+            )
+        self.accumulation = plan_accumulation(total_batch, loaded // each, get_world_size(), each)
         rate = self._complete_wrapper(runner, lr_batch)
+        self._convert_schedules(runner)
         runner.register_hook(_CountUpdates())
         if not any(isinstance(hook, ResumeHook) for hook in runner.hooks):
             runner.register_hook(ResumeHook())
+        mixed = f' (mixed from {loaded} images)' if each > 1 else ''
+        length = f'; {max_epochs} epochs of {self.images} samples = {max_iters} updates' if self.counts_epochs else ''
         runner.logger.info(
-            f'batch {total_batch} = {per_device} samples x {get_world_size()} devices x {self.accumulation} '
-            f'accumulated; learning rate {rate}'
+            f'batch {total_batch} = {loaded // each} samples{mixed} x {get_world_size()} devices x '
+            f'{self.accumulation} accumulated; learning rate {rate}{length}'
         )
+
+    def _updates(self, name: str, epochs: float, least: int = 0) -> int:
+        check_number(f'train_cfg.{name}', epochs, '[0, inf)', ', in epochs')
+        if self.images is None:
+            raise UserError('train_cfg.max_epochs needs train_cfg.images, since the data set has no length')
+        return max(updates_of(epochs, self.images, self.total_batch), least)
+
+    def _convert_schedules(self, runner: Runner) -> None:
+        """Put the runner's schedulers, which are built after its loop, from epochs to updates.
+
+        The caller's configs stay as they were; ``schedules`` are those of one optimizer as they are now.
+        """
+        cfgs = runner.param_schedulers
+        cfgs = [cfgs] if isinstance(cfgs, Mapping) and 'type' in cfgs else cfgs
+        if isinstance(cfgs, Sequence) and all(isinstance(cfg, Mapping) for cfg in cfgs):
+            self.schedules = runner.param_schedulers = [
+                in_updates(cfg, f'param_scheduler.{i}', self.total_batch, self.images, self._max_iters)
+                for i, cfg in enumerate(cfgs)
+            ]
 
     def _complete_wrapper(self, runner: Runner, lr_batch: int | None) -> float | None:
         """Complete the config of the runner's optimizer wrapper; returns its learning rate.
@@ -209,11 +310,8 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
         # so mmengine's endless sampler and those derived from it call the stream that they draw from
         if getattr(batches, 'drop_last', True) or hasattr(sampler, '_infinite_indices'):
             return
-        try:
-            samples = len(sampler)
-        except TypeError:  # an endless one need not have a length
-            return
-        if samples % batch_size:
+        samples = _length(sampler)
+        if samples and samples % batch_size:
             raise UserError(
                 f'{type(sampler).__name__} gives each process {samples} samples a pass, in batches of {batch_size} and '
                 f'a last one of {samples % batch_size} that would count as much as a whole one: set train_dataloader.'
@@ -242,5 +340,8 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
                     counts[key] += 1  # batches that have it
                     value = value if counts[key] == 1 else mean[key] + (value - mean[key]) / counts[key]
                 mean[key] = value
+        if self.counts_epochs:
+            done = (self._iter + 1) * self.total_batch / self.images
+            self.runner.message_hub.update_scalar('train/epoch', done)
         self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=data_batch, outputs=mean)
         self._iter += 1
