@@ -14,7 +14,6 @@ from mmengine import registry as root
 # first asked for: a detector must not pay for, or fail on, an import of mmpretrain.
 _TASKS = {
     'classification': (
-        'BNResNet',
         'NFClsHead',
         'NFRandAugment',
         'mixing_collate',
@@ -22,7 +21,14 @@ _TASKS = {
         'ResizeCrop32',
         'CropResize',
     ),
-    'depth': ('UpProjectionHead', 'BerHuLoss', 'DownsampleCrop', 'DepthColorJitter', 'PixelDepthMetric'),
+    'depth': (
+        'UpProjectionHead',
+        'BerHuLoss',
+        'DownsampleCrop',
+        'DepthColorJitter',
+        'PixelDepthMetric',
+        'NYUDepthDataset',
+    ),
     'segmentation': ('CenterCropPad', 'RandomScale'),
 }
 TASK_TYPES = {name: f'nfnet_mm.tasks.{task}' for task, names in _TASKS.items() for name in names}

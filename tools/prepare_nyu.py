@@ -1,5 +1,7 @@
 """Turn the labelled NYU Depth v2 file into data/nyu/{images,annotations}/{train,test}. Run again to resume.
 
+The test images are those of the protocol; its training images are frames of the videos, see docs/depth.md.
+
 Needs nyu_depth_v2_labeled.mat and splits.mat, both from the data set's site, and h5py and scipy.
 """
 

@@ -136,7 +136,8 @@ def test_mixing_of_all_batches(images, size):
     for randaugment in (None, dict(magnitude=5)):
         np.random.seed(0)
         out = mix(batch, num_classes=5, randaugment=randaugment)
-        assert out['inputs'].shape == (images, 3, *size) and out['inputs'].dtype == torch.uint8
+        dtype = torch.float32 if randaugment is None else torch.uint8
+        assert out['inputs'].shape == ((images + 1) // 2, 3, *size) and out['inputs'].dtype == dtype
         for sample in out['data_samples']:
             assert float(sample.gt_score.sum()) == pytest.approx(1)
     for one, other in zip(batch, before):
@@ -212,3 +213,31 @@ def test_heads_alone_and_in_a_batch(name, samples, half):
         whole = head((x,))
         alone = torch.cat([head((x[i : i + 1],)) for i in range(samples)])
     torch.testing.assert_close(whole, alone, rtol=2e-2 if half else 1e-5, atol=2e-2 if half else 1e-6)
+
+
+def test_depth_frames_are_told_apart_by_their_names(tmp_path):
+    """Each image is either labelled or raw, whatever else there is in its name and folder; test images are labelled."""
+    pytest.importorskip('mmseg')
+    cv2 = pytest.importorskip('cv2')
+    names = ['nyu_0003', 'nyu_00031', 'nyu_003', 'my nyu_0004', 'nyu_0005_b', 'NYU_0006', 'bath.room_0001', 'kitchen']
+    for kind, suffix, array in (
+        ('images', 'jpg', np.zeros((4, 4, 3), np.uint8)),
+        ('annotations', 'png', np.full((4, 4), 2000, np.uint16)),
+    ):
+        for folder in ('train', 'train/scene'):
+            (tmp_path / kind / folder).mkdir(parents=True, exist_ok=True)
+            for name in names:
+                cv2.imwrite(str(tmp_path / kind / folder / f'{name}.{suffix}'), array)
+    from mmengine.registry import DATASETS, init_default_scope
+
+    init_default_scope('mmseg')
+    pipeline = [dict(type='LoadDepthAnnotation', depth_rescale_factor=1e-3)]
+    prefix = dict(img_path='images/train', depth_map_path='annotations/train')
+    found = {}
+    for frames in ('raw', 'labelled', 'test'):
+        cfg = dict(type='nfnet_mm.NYUDepthDataset', data_root=str(tmp_path), data_prefix=prefix, pipeline=pipeline)
+        dataset = DATASETS.build(dict(cfg, frames=frames))
+        found[frames] = sorted(dataset.get_data_info(i)['img_path'] for i in range(len(dataset)))
+    whole = sorted(map(str, (tmp_path / 'images').rglob('*.jpg')))
+    assert sorted(found['raw'] + found['labelled']) == whole and len(whole) == 16
+    assert found['test'] == found['labelled'] == [path for path in whole if path.endswith('/nyu_0003.jpg')]

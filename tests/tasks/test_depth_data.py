@@ -1,4 +1,4 @@
-"""NYU: the preparation tool, the transforms and the metric, on small data in the real formats."""
+"""NYU: the preparation tool, the data set, the transforms and the metric, on small data in the real formats."""
 
 import math
 import os
@@ -13,7 +13,7 @@ h5py = pytest.importorskip('h5py')
 savemat = pytest.importorskip('scipy.io').savemat
 
 from nfnet_mm.run import UserError  # noqa: E402
-from nfnet_mm.tasks.depth import DepthColorJitter, DownsampleCrop, PixelDepthMetric  # noqa: E402
+from nfnet_mm.tasks.depth import DepthColorJitter, DownsampleCrop, NYUDepthDataset, PixelDepthMetric  # noqa: E402
 from nfnet_mm.tasks.depth.prepare import depth_to_millimetres, prepare_nyu, read_splits  # noqa: E402
 from nfnet_mm.tasks.depth.transforms import jitter_color  # noqa: E402
 
@@ -155,6 +155,102 @@ def test_the_tool_on_the_full_number_of_images(tmp_path, run_tool):
     os.truncate(tmp_path / 'labeled.mat', 50_000)
     code, message = run_tool(*args)
     assert code == 2 and message.count('\n') == 1 and 'truncated' in message
+
+
+def frame(root, split, name, depth, scale=1000, dtype=np.uint16):
+    """One image and its depth map in metres, written as either tool does; depth None: no map."""
+    for kind in ('images', 'annotations'):
+        (root / kind / split).mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(root / f'images/{split}/{name}.jpg'), np.zeros((3, 4, 3), np.uint8))
+    if depth is not None:
+        cv2.imwrite(str(root / f'annotations/{split}/{name}.png'), np.full((3, 4), round(depth * scale), dtype))
+
+
+def dataset(root, split='train', frames='raw', factor=1e-3, **kwargs):
+    pipeline = [dict(type='mmseg.LoadDepthAnnotation', depth_rescale_factor=factor)]
+    prefix = dict(img_path=f'images/{split}', depth_map_path=f'annotations/{split}')
+    return NYUDepthDataset(frames, data_root=str(root), data_prefix=prefix, pipeline=pipeline, **kwargs)
+
+
+def metres(data):
+    """{name of the image: depth of its first pixel as the pipeline gives it}."""
+    infos = [data.get_data_info(i) for i in range(len(data))]
+    return {
+        os.path.basename(info['img_path'])[:-4]: float(data[i]['gt_depth_map'][0, 0]) for i, info in enumerate(infos)
+    }
+
+
+def test_frames_of_both_tools_in_one_folder(small, log_lines):
+    kwargs, _, depths = small
+    prepare_nyu(**kwargs)  # the labelled images 2, 3, 5 to train on and 1, 4 to test on
+    root = kwargs['out']
+    labelled = {f'nyu_{i + 1:04d}': depths[i, 0, 0] for i in range(5)}
+    for frames, split in (('labelled', 'train'), ('test', 'test')):
+        got = metres(dataset(root, split, frames))
+        assert got == pytest.approx({name: labelled[name] for name in got}, abs=5.1e-4)
+        assert len(got) == (3 if split == 'train' else 2)
+    # as mmseg's converter names frames and test images, and as a tool of one's own might
+    raw = {'bathroom_0030_00012': 1.2345, 'cafe_0001a_00007': 3.5, 'mine': 9.999}
+    for name, depth in raw.items():
+        frame(root, 'train', name, depth)
+    frame(root, 'test', 'cafe_00045', 2.5)
+    assert metres(dataset(root)) == pytest.approx({**raw, 'bathroom_0030_00012': 1.234})  # round(1234.5)
+    assert "frames='raw' takes 3 images and leaves out 3" in log_lines()
+    assert set(metres(dataset(root, frames='labelled'))) == {'nyu_0002', 'nyu_0003', 'nyu_0005'}
+    # each test image once: those of the labelled file are taken, whose depths are filled in
+    assert set(metres(dataset(root, 'test', 'test'))) == {'nyu_0001', 'nyu_0004'}
+    assert "frames='test' takes 2 images and leaves out 1" in log_lines()
+    for name in ('nyu_0001', 'nyu_0004'):
+        (root / f'images/test/{name}.jpg').unlink()
+    assert metres(dataset(root, 'test', 'test')) == {'cafe_00045': 2.5}
+    # mmseg's own number of the scene, or none
+    assert [info['category_id'] for info in map(dataset(root).get_data_info, range(3))] == [1, 17, -1]
+
+
+def test_dataset_refuses(tmp_path):
+    with pytest.raises(UserError, match="frames='labeled' must be 'raw', 'labelled', 'test'. Did you mean 'labelled'?"):
+        dataset(tmp_path, frames='labeled')
+    with pytest.raises(UserError, match=r"frames=\['raw'\] must be"):
+        dataset(tmp_path, frames=['raw'])
+    how = 'mmseg.*train_dataloader.dataset.frames=labelled'
+    with pytest.raises(UserError, match=f"no folder '.*/images/train' for frames='raw': .*{how}"):
+        dataset(tmp_path)
+    frame(tmp_path, 'train', 'nyu_0003', 2.0)
+    with pytest.raises(UserError, match=f"images/train' holds 1 .jpg images, none for frames='raw': .*{how}"):
+        dataset(tmp_path)
+    frame(tmp_path, 'train', 'cafe_0001_00001', 2.0)
+    frame(tmp_path, 'train', 'cafe_0001_00002', None)
+    with pytest.raises(
+        UserError, match=r"1 of 2 images have no depth map \(.png\) .*, for one '.*cafe_0001_00002.jpg'"
+    ):
+        dataset(tmp_path)
+    assert len(dataset(tmp_path, frames='labelled')) == 1
+    (tmp_path / 'images/test').mkdir()
+    with pytest.raises(UserError, match="no folder '.*/annotations/test' for frames='test': tools/prepare_nyu.py"):
+        dataset(tmp_path, 'test', 'test')
+    # without depth maps, as for pictures that are only predicted
+    assert len(NYUDepthDataset(data_root=str(tmp_path), data_prefix=dict(img_path='images/train'))) == 2
+
+
+@pytest.mark.parametrize(
+    'scale, dtype, factor, median',
+    [
+        (1000, np.uint16, 1, '2500 m, .* is depth_rescale_factor=1 theirs'),  # millimetres taken for metres
+        (25.5, np.uint8, 1e-3, '0.064 m'),  # 8 bits, 255 being 10 m
+        (100, np.uint16, 1e-3, '0.25 m'),  # centimetres
+        (5000, np.uint16, 1e-3, '12.5 m'),  # the unit of TUM's depth maps
+        (256, np.uint16, 1e-3, '0.64 m'),  # that of KITTI's
+        (0, np.uint16, 1e-3, 'not one pixel has a depth'),
+    ],
+)
+def test_dataset_refuses_depths_that_are_not_metres(tmp_path, scale, dtype, factor, median):
+    for number in range(20):
+        frame(tmp_path, 'train', f'cafe_0001_{number:05d}', 2.5, scale, dtype)
+    with pytest.raises(UserError, match=f"annotations/train', depth maps of 16 images: .*{median}"):
+        dataset(tmp_path, factor=factor)
+    if scale:
+        read = metres(dataset(tmp_path, factor=1 / scale)).values()
+        assert list(read) == pytest.approx([2.5] * 20, rel=0.01)
 
 
 def picture(height=480, width=640):

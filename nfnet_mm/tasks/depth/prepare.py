@@ -1,6 +1,7 @@
 """From the public labelled NYU Depth v2 file to the folders that mmseg's ``NYUDataset`` reads."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,8 +16,19 @@ from nfnet_mm.errors import UserError, check_exists
 PathLike = str | os.PathLike
 # Training and test images of the split that every paper uses (Laina et al. 2016, section 4.1).
 STANDARD_SPLIT = (795, 654)
+_NAME = 'nyu_{:04d}'
 # Small enough a loss for images that are then halved; the suffix is what NYUDataset looks for.
 _JPEG = (cv2.IMWRITE_JPEG_QUALITY, 100, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+
+
+def is_labelled(path: PathLike) -> bool:
+    """Whether a file has the name that :func:`prepare_nyu` gives to those of the labelled images.
+
+    Example:
+        >>> is_labelled('images/train/nyu_0003.jpg'), is_labelled('images/train/bathroom_0030_00012.jpg')
+        (True, False)
+    """
+    return re.fullmatch(r'nyu_\d{4}', Path(path).stem) is not None
 
 
 def depth_to_millimetres(depth: np.ndarray) -> np.ndarray:
@@ -113,7 +125,7 @@ def _jobs(splits: dict[str, np.ndarray], out: Path) -> Iterator[tuple[int, Path,
     """(0-based place in the file, image path, depth path), in the file's order, which reads fastest."""
     split_of = {int(number): split for split, numbers in splits.items() for number in numbers}
     for number, split in sorted(split_of.items()):
-        name = f'nyu_{number:04d}'
+        name = _NAME.format(number)
         yield (number - 1, out / 'images' / split / f'{name}.jpg', out / 'annotations' / split / f'{name}.png')
 
 
