@@ -22,7 +22,7 @@ from .bfloat16 import keep_boxes_in_float32
 from .optim_wrapper import AGCOptimWrapper
 
 _MULTIPLIERS = ('bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult', 'flat_decay_mult')
-_KNOWN = ('custom_keys', *_MULTIPLIERS, 'bypass_duplicate', 'dcn_offset_lr_mult', 'agc_exclude')
+_KNOWN = ('custom_keys', *_MULTIPLIERS, 'bypass_duplicate', 'dcn_offset_lr_mult', 'agc_exclude', 'agc_last_layers')
 # A plain classifier's last weight; it is called so nowhere else.
 _CLASSIFIER = 'head.fc.weight'
 # The bases of mmpretrain's classification heads, by name, since this package must not import them here.
@@ -54,7 +54,8 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         optim_wrapper_cfg: as in mmengine.
         paramwise_cfg: as in mmengine's ``DefaultOptimWrapperConstructor``, and ``agc_exclude``: a name, glob or list
             of them of weights that are not clipped besides the classifier's. In a detector nothing is excluded unless
-            named here, e.g. ``'roi_head.bbox_head.fc_cls.weight'``.
+            named here, e.g. ``'roi_head.bbox_head.fc_cls.weight'``. ``agc_last_layers=True`` clips the last weights of
+            an image classifier too, which the paper found to be worse (NFNets, section 4.1).
 
     Raises:
         ValueError: an unknown key of ``paramwise_cfg``, an ``agc_exclude`` that matches no parameter, or a shared
@@ -76,6 +77,9 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 raise UserError(f'paramwise_cfg key {key!r} is unknown.{hint} Known: {", ".join(_KNOWN)}')
         exclude = self.paramwise_cfg.get('agc_exclude', ())
         self.agc_exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude or ())
+        self.agc_last_layers = self.paramwise_cfg.get('agc_last_layers', False)
+        if not isinstance(self.agc_last_layers, bool):
+            raise UserError(f'paramwise_cfg.agc_last_layers={self.agc_last_layers!r} must be True or False')
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         model = model.get_submodule('module') if is_model_wrapper(model) else model
@@ -156,8 +160,10 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def _excluded(self, model: nn.Module) -> dict[str, Tensor]:
         named: dict[str, Tensor] = dict(model.named_parameters())
-        excluded = {_CLASSIFIER: named[_CLASSIFIER]} if _CLASSIFIER in named else {}
-        excluded.update(last_weights(model))
+        excluded = {}
+        if not self.agc_last_layers:
+            excluded = {_CLASSIFIER: named[_CLASSIFIER]} if _CLASSIFIER in named else {}
+            excluded.update(last_weights(model))
         for pattern in self.agc_exclude:
             hits = {name: p for name, p in model.named_parameters(remove_duplicate=False) if fnmatchcase(name, pattern)}
             if not hits:

@@ -405,6 +405,18 @@ def test_everything_is_clipped_but_the_classifiers_weight():
         assert torch.equal(p.grad, expected[name]) == (name == 'head.fc.weight')
 
 
+def test_the_last_layers_are_clipped_if_that_is_asked_for():
+    net = nn.ModuleDict(dict(head=nn.ModuleDict(dict(fc=nn.Linear(3, 2)))))
+    wrapper = build(net, paramwise_cfg=dict(agc_last_layers=True))
+    assert not list(wrapper.excluded)
+    grads(net)
+    before = {n: p.grad.clone() for n, p in net.named_parameters()}
+    wrapper.step()
+    assert [n for n, p in net.named_parameters() if torch.equal(p.grad, before[n])] == []
+    with pytest.raises(ValueError, match="agc_last_layers='no' must be True or False"):
+        build(net, paramwise_cfg=dict(agc_last_layers='no'))
+
+
 def test_excluding_by_name():
     net = nn.ModuleDict(dict(fc_cls=nn.Linear(3, 2), fc_reg=nn.Linear(3, 2)))
     wrapper = build(net, paramwise_cfg=dict(agc_exclude=['*cls.weight']))
