@@ -1,15 +1,16 @@
-# Written by tools/write_configs.py from nfnet_mm/recipes.py.
+# Written by tools/write_configs.py from nfnet_mm/recipes.
 """BN-ResNet-101 + up-projections, NYU Depth v2: delta1/2/3 83.4/96.2/98.9, rms .563, rel .132 (NF-ResNets, Table 7).
 
-Expects data/nyu as tools/prepare_nyu.py makes it. Batch 256 = train_dataloader.batch_size (32) x GPUs x accumulation,
-the last derived: one GPU accumulates 8 times.
+Expects data/nyu as docs/depth.md says. Batch 256 = train_dataloader.batch_size (32) x GPUs x accumulation, the last
+derived: one GPU accumulates 8 times.
 """
 _base_ = './_base_/recipe/depth_nyu.py'
 
-# SET ME: the ImageNet weights to start from: a classifier of mmpretrain's or ours. None starts from random weights.
+# SET ME, or --cfg-options weights=FILE: the ImageNet weights to start from: a classifier of ours. None starts from
+# random weights.
 weights = None
-init = dict(init_cfg=dict(type='Pretrained', checkpoint=weights, prefix='backbone.')) if weights else {}
-norm_cfg = dict(type='BN')
 model = dict(
-    backbone=dict(type='nfnet_mm.BNResNet', depth=101, out_indices=(3, ), norm_cfg=norm_cfg, norm_eval=False, **init),
-    decode_head=dict(norm_cfg=norm_cfg))
+    backbone=dict(
+        type='nfnet_mm.BNResNet', depth=101, out_indices=(4, ),
+        init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=weights)),
+    decode_head=dict(norm_cfg=dict(type='BN')))

@@ -1,4 +1,4 @@
-# Written by tools/write_configs.py from nfnet_mm/recipes.py.
+# Written by tools/write_configs.py from nfnet_mm/recipes.
 """BN-ResNet-200 + FCN, Pascal VOC 2012 val: mIoU 78.0 (NF-ResNets, Table 6).
 
 Expects data/VOCdevkit/VOC2012 in the usual layout, with SegmentationClassAug. Batch 16 = train_dataloader.batch_size
@@ -6,10 +6,11 @@ Expects data/VOCdevkit/VOC2012 in the usual layout, with SegmentationClassAug. B
 """
 _base_ = './_base_/recipe/fcn_voc.py'
 
-# SET ME: the ImageNet weights to start from: a classifier of mmpretrain's or ours. None starts from random weights.
+# SET ME, or --cfg-options weights=FILE: the ImageNet weights to start from: a classifier of ours. None starts from
+# random weights.
 weights = None
-init = dict(init_cfg=dict(type='Pretrained', checkpoint=weights, prefix='backbone.')) if weights else {}
-norm_cfg = dict(type='BN')
 model = dict(
-    backbone=dict(type='nfnet_mm.BNResNet', depth=200, out_indices=(3, ), norm_cfg=norm_cfg, norm_eval=False, **init),
-    decode_head=dict(norm_cfg=dict(_delete_=True, **norm_cfg)))
+    backbone=dict(
+        type='nfnet_mm.BNResNet', depth=200, out_indices=(4, ),
+        init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=weights)),
+    decode_head=dict(norm_cfg=dict(_delete_=True, type='BN')))

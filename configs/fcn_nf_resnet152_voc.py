@@ -1,4 +1,4 @@
-# Written by tools/write_configs.py from nfnet_mm/recipes.py.
+# Written by tools/write_configs.py from nfnet_mm/recipes.
 """NF-ResNet-152 + FCN, Pascal VOC 2012 val: mIoU 77.6 (NF-ResNets, Table 6).
 
 Expects data/VOCdevkit/VOC2012 in the usual layout, with SegmentationClassAug. Batch 16 = train_dataloader.batch_size
@@ -6,7 +6,10 @@ Expects data/VOCdevkit/VOC2012 in the usual layout, with SegmentationClassAug. B
 """
 _base_ = './_base_/recipe/fcn_voc.py'
 
-# SET ME: the ImageNet weights to start from: a classifier of ours. None starts from random weights.
+# SET ME, or --cfg-options weights=FILE: the ImageNet weights to start from: a classifier of ours. None starts from
+# random weights.
 weights = None
-init = dict(init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=weights)) if weights else {}
-model = dict(backbone=dict(type='nfnet_mm.NFResNet', depth=152, out_indices=(4, ), **init))
+model = dict(
+    backbone=dict(
+        type='nfnet_mm.NFResNet', depth=152, out_indices=(4, ),
+        init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=weights)))

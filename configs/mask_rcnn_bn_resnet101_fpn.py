@@ -1,11 +1,20 @@
-# Written by tools/write_configs.py from nfnet_mm/recipes.py.
+# Written by tools/write_configs.py from nfnet_mm/recipes.
 """Mask R-CNN + FPN on BN-ResNet-101, COCO: box AP 42.9, mask AP 37.7 (NFNets, ICML version, Table 5).
+
+A reading: The network is the papers' pre-activation ResNet, whose stages end in sums, and its statistics are taken over
+all GPUs, two pictures on each being too few; the paper says neither.
 
 Expects COCO 2017 in data/coco ({train,val}2017/, annotations/instances_{train,val}2017.json). Batch 256 =
 train_dataloader.batch_size (2) x GPUs x accumulation, the last derived: one GPU accumulates 128 times.
 """
 _base_ = './_base_/recipe/mask_rcnn_coco.py'
 
-# The ImageNet weights to start from: a URL, or a checkpoint of mmdet's ResNet.
-weights = 'torchvision://resnet101'
-model = dict(backbone=dict(depth=101, init_cfg=dict(checkpoint=weights)))
+# SET ME, or --cfg-options weights=FILE: the ImageNet weights to start from: a classifier of ours. None starts from
+# random weights, for which 22,500 steps are too few.
+weights = None
+sync_bn = 'torch'
+model = dict(
+    backbone=dict(
+        _delete_=True, type='nfnet_mm.BNResNet', depth=101, out_indices=(0, 1, 2, 3),
+        init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=weights)),
+    neck=dict(in_channels=[256, 512, 1024, 2048]))

@@ -93,10 +93,11 @@ def load_config(
         the config, ready for :func:`build_runner`.
 
     Raises:
-        UserError: there is no such file.
+        UserError: there is no such file, or it takes no ``weights`` that the options name.
     """
     check_exists(path, 'config')
     cfg = Config.fromfile(path)
+    _use_weights(cfg, options or {})
     cfg.merge_from_dict(options or {})
     cfg.launcher = launcher
     if work_dir is not None:
@@ -104,6 +105,23 @@ def load_config(
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', Path(path).stem)
     return cfg
+
+
+def _use_weights(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Give ``weights`` of the options to the backbone's initializer, which a config reads them into once, as it loads.
+
+    So it is with a config that states ``weights`` itself and inherits the backbone.
+    """
+    weights = options.get('weights', cfg.get('weights'))
+    backbone = (cfg.get('model') or {}).get('backbone') or {}
+    start = backbone.get('init_cfg') or {}
+    if isinstance(start, dict) and type_name(start) == 'NFPretrained' and weights is not None:
+        start['checkpoint'] = weights
+    elif 'weights' in options and 'weights' not in cfg:
+        what = f'--cfg-options weights={weights}: this config starts from random weights, and takes none'
+        raise UserError(
+            f"{what}; model.backbone.init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=...) in it would"
+        )
 
 
 def use_resume(cfg: Config, resume: str | None) -> None:

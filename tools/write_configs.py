@@ -1,4 +1,6 @@
-"""Write the configs of experiments, the model zoo and the results in docs/ from the tables of recipes and networks.
+"""Write what nfnet_mm/recipes tells: the configs, the model zoo, docs/reproduce.md and the tables of results in docs.
+
+Run it after adding a row, of an experiment or of the networks.
 
 A config's settings are a dict like mmengine's. A recipe that is like another one inherits its config and states only
 what differs, by mmengine's rules for merging.
@@ -20,6 +22,8 @@ try:
     from nfnet_mm.analysis.model_zoo import result_files, zoo_files
 except UserError as error:  # a row of a table is wrong
     sys.exit(f'error: {error}')
+from nfnet_mm.analysis.reproduce import reproduce_files  # noqa: E402
+from nfnet_mm.models.backbones.arch import Network, find_network  # noqa: E402
 from nfnet_mm.recipes import (  # noqa: E402
     COCO,
     IMAGENET,
@@ -28,28 +32,38 @@ from nfnet_mm.recipes import (  # noqa: E402
     VOC,
     WARMUP_EPOCHS,
     ImageNetRecipe,
+    Task,
     TransferRecipe,
 )
 from nfnet_mm.run import one_line_errors  # noqa: E402
 
 _WIDTH = 120
-_WRITTEN = '# Written by tools/write_configs.py from nfnet_mm/recipes.py.\n'
+_WRITTEN = '# Written by tools/write_configs.py from nfnet_mm/recipes.\n'
 _PRETRAINING = f"""\
 # SET ME: the images and classes of your labelled set, data/pretrain/train/<class>/*.jpg; these are ImageNet-21k's.
 images, num_classes = {{images}}, {PRETRAINING_CLASSES}
 """
 _PIPELINES = """\
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
-train_pipeline[1].update(scale={train}, clip={clip})
+train_pipeline[1].update(scale={train})
 test_pipeline[1].update(type='{view}', size={test})
 """
 _NO_VALIDATION = 'val_dataloader = val_evaluator = val_cfg = test_dataloader = test_evaluator = test_cfg = None\n'
+_LOOP = 'nfnet_mm.TotalBatchTrainLoop'
+_CONSTRUCTOR = 'nfnet_mm.NFOptimWrapperConstructor'
+# What configs/_base_/nf has for users' own configs, by the network's name.
+_SWAPS = ('nfnet_f0', 'nfnet_f1', 'nf_resnet50', 'nf_resnet101')
 
 
 def config_files() -> dict[str, str]:
     """{path from the root of a working tree: its text} of all configs that are written from the recipes."""
     texts = {recipe.config: imagenet(recipe) for recipe in IMAGENET.values()}
-    return texts | {recipe.config: transfer(recipe) for recipe in TRANSFERS.values()}
+    texts |= {recipe.config: transfer(recipe) for recipe in TRANSFERS.values()}
+    for task in {recipe.task.recipe: recipe.task for recipe in TRANSFERS.values()}.values():
+        texts[f'configs/_base_/recipe/{task.recipe}.py'] = task_base(task)
+        if task.agc:
+            texts[f'configs/_base_/recipe/{task.recipe}_agc.py'] = task_agc(task)
+    return texts | {f'configs/_base_/nf/{name}.py': swap_base(find_network(name)) for name in _SWAPS}
 
 
 @dataclass(frozen=True)
@@ -57,7 +71,7 @@ class _Name:
     """A name that stands in a config for a value."""
 
     name: str
-    value: Any
+    value: Any = None
 
 
 def imagenet(recipe: ImageNetRecipe) -> str:
@@ -69,11 +83,13 @@ def imagenet(recipe: ImageNetRecipe) -> str:
     changed = _difference(settings, old)
     if 'custom_hooks' in old and 'custom_hooks' not in settings:
         changed['custom_hooks'] = []
+    if recipe.start:  # which every fine-tuning states, though it inherits another one
+        backbone = changed.setdefault('model', {}).setdefault('backbone', {})
+        backbone['init_cfg'] = settings['model']['backbone']['init_cfg']
     body = ''
     for key, value in changed.items():
         if key == 'train_dataloader' and 'dataset' in value:
-            sizes = dict(train=recipe.train_size, test=recipe.test_size)
-            body += _PIPELINES.format(clip=recipe.mixing, view=recipe.view, **sizes)
+            body += _PIPELINES.format(view=recipe.view, train=recipe.train_size, test=recipe.test_size)
         body += '\n'.join(_lines(f'{key} = ', value)) + '\n'
         if key == 'train_dataloader' and own_data:
             body += _NO_VALIDATION
@@ -81,50 +97,60 @@ def imagenet(recipe: ImageNetRecipe) -> str:
     text += f"_base_ = '{f'{like.name}.py' if like else '../_base_/recipe/imagenet.py'}'\n"
     if own_data:
         text += _PRETRAINING.format(images=recipe.images)
-    if re.search(r'= ?(total_batch|max_iters|warmup)\b', body):
-        images = 'images' if own_data else '_base_.images'
-        iters = f'{recipe.epochs} * {images} // total_batch' if recipe.steps is None else recipe.steps
-        warmup = f'{WARMUP_EPOCHS} * {images} // total_batch' if recipe.warmup_steps is None else recipe.warmup_steps
-        text += f'total_batch = {recipe.total_batch}\nmax_iters, warmup = {iters}, {warmup}'
-        text += '\n' if recipe.steps else f'  # {recipe.max_iters:,} and {recipe.warmup:,}\n'
+    if recipe.start:
+        hint = f'the last checkpoint of {recipe.start}.py, or any other of this network'
+        text += f'# SET ME, or --cfg-options weights=FILE: {hint}.\nweights = None\n'
     return text + body
 
 
 def _said(recipe: ImageNetRecipe) -> str:
-    """The arithmetic of the batch, and what the paper says."""
+    """The arithmetic of the batch, what the paper reports, and what is a choice."""
     parts = recipe.batch * recipe.devices
-    text = f'# {recipe.total_batch} = {recipe.batch} images x {recipe.devices} GPU{"s" * (recipe.devices > 1)}'
+    what = 'samples, each mixed from two images,' if recipe.mixing else 'images'
+    text = f'{recipe.total_batch} = {recipe.batch} {what} x {recipe.devices} GPU{"s" * (recipe.devices > 1)}'
     if recipe.total_batch > parts:
         text += f' x {recipe.total_batch // parts} accumulated'
-    text += '; the ascent step takes a fifth of each.\n' if recipe.sam else '.\n'
+    text += '; the ascent step takes a fifth of each.' if recipe.sam else '.'
     told = [recipe.note] if recipe.note else []
     if recipe.top1:
         figures = f'top-1 / top-5 {recipe.top1} / {recipe.top5}' if recipe.top5 else f'top-1 {recipe.top1}'
         told.insert(0, f'Paper: {figures} ({recipe.source}).')
-    return f'{text}# {" ".join(told) or "In neither paper."}\n'
+    elif recipe.source:
+        told.insert(0, f'{recipe.source}.')
+    told = told or ['In neither paper.']
+    if recipe.reading:
+        told.append(f'A reading: {recipe.reading}')
+    return _comment(text) + _comment(' '.join(told))
+
+
+def _docstring(*parts: str) -> str:
+    """A config's docstring of a first line and paragraphs."""
+    filled = [textwrap.fill(part, _WIDTH, break_on_hyphens=False) for part in parts if part]
+    return f'"""{filled[0]}"""\n' if len(filled) == 1 else '"""' + '\n\n'.join(filled) + '\n"""\n'
+
+
+def _comment(text: str) -> str:
+    return textwrap.fill(text, _WIDTH, initial_indent='# ', subsequent_indent='# ', break_on_hyphens=False) + '\n'
 
 
 def _settings(recipe: ImageNetRecipe) -> dict[str, Any]:
     """What the recipe decides, the rest being in configs/_base_; a dict with a type is whole."""
-    if recipe.batch_norm:
-        backbone = dict(type='nfnet_mm.BNResNet', depth=recipe.found.cfg['depth'], out_indices=(3,))
-    else:
-        backbone = dict(**recipe.found.cfg, out_indices=(4,), drop_path_rate=recipe.drop_path)
+    backbone = dict(**recipe.backbone, out_indices=(4,), drop_path_rate=recipe.drop_path)
     if recipe.with_cp:
         backbone['with_cp'] = True
     if recipe.start:
-        saved = f'work_dirs/{recipe.start}/iter_{IMAGENET[recipe.start].max_iters}.pth'
-        backbone['init_cfg'] = _start(recipe.batch_norm, saved)
-    head: dict[str, Any] = dict(in_channels=recipe.found.channels(4), dropout=recipe.dropout)
-    if recipe.found.family == 'NFRegNet':  # the authors' code
+        backbone['init_cfg'] = _start()
+    head: dict[str, Any] = dict(in_channels=recipe.features, dropout=recipe.dropout)
+    if recipe.found.family not in ('NFNet', 'NFResNet', 'BNNFNet'):  # the authors' code
         head['init_cfg'] = dict(type='Constant', layer='Linear', val=0)
     # Both pipelines are written if one differs.
-    pictures = recipe.train_size, recipe.test_size, recipe.mixing, recipe.view
+    pictures = recipe.train_size, recipe.test_size, recipe.view
     data: dict[str, Any] = dict(pipeline=_Name('train_pipeline', pictures))
     collate: dict[str, Any] = dict(type='default_collate')
     if recipe.mixing:
         collate = dict(type='nfnet_mm.mixing_collate', num_classes=1000)
-        if recipe.randaugment is not None:
+        collate |= {kind: False for kind in ('mixup', 'cutmix') if not getattr(recipe, kind)}
+        if recipe.randaugment:
             collate['randaugment'] = dict(magnitude=recipe.randaugment)
     if recipe.pretraining:
         classes = _Name('num_classes', PRETRAINING_CLASSES)
@@ -134,26 +160,39 @@ def _settings(recipe: ImageNetRecipe) -> dict[str, Any]:
     wrapper: dict[str, Any] = dict(type=f'{scope}{"Amp" if recipe.bfloat16 else ""}{clips}OptimWrapper')
     if recipe.agc is not None:
         wrapper['agc'] = dict(clipping=recipe.agc, eps=1e-3)
+    if recipe.clip_norm is not None:
+        wrapper['clip_grad'] = dict(max_norm=recipe.clip_norm)
     if recipe.bfloat16:
         wrapper['dtype'] = 'bfloat16'
-    wrapper['constructor'] = 'nfnet_mm.NFOptimWrapperConstructor'
-    sgd = dict(type='SGD', lr=recipe.lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
-    batch, steps, warmup = (_Name(name, getattr(recipe, name)) for name in ('total_batch', 'max_iters', 'warmup'))
+    wrapper['constructor'] = _CONSTRUCTOR
+    sgd = _sgd(recipe.lr, recipe.weight_decay, recipe.optimizer)
     settings: dict[str, Any] = dict(model=dict(backbone=backbone, head=head))
-    settings['train_dataloader'] = dict(batch_size=recipe.batch, dataset=data, collate_fn=collate)
+    batch_size = recipe.batch * (2 if recipe.mixing else 1)
+    settings['train_dataloader'] = dict(batch_size=batch_size, dataset=data, collate_fn=collate)
     if not recipe.pretraining:
         settings['val_dataloader'] = dict(dataset=dict(pipeline=_Name('test_pipeline', pictures)))
         settings['test_dataloader'] = _Name('val_dataloader', pictures)
     settings['optim_wrapper'] = dict(**wrapper, optimizer=sgd)
-    lr_batch, interval = batch if recipe.scale_lr else None, recipe.val_interval
-    settings['train_cfg'] = dict(total_batch=batch, lr_batch=lr_batch, max_iters=steps, val_interval=interval)
-    rising = dict(type='LinearLR', start_factor=1e-8, by_epoch=False, begin=0, end=_Name('warmup + 1', recipe.warmup))
-    falling = dict(type='CosineAnnealingLR', by_epoch=False, begin=warmup, end=steps)
-    falling['T_max'] = _Name('max_iters - warmup', recipe.max_iters - recipe.warmup)
+    loop: dict[str, Any] = dict(type=_LOOP, total_batch=recipe.total_batch)
+    loop['lr_batch'] = recipe.total_batch if recipe.scale_lr else None
+    if recipe.steps:
+        loop |= dict(max_iters=recipe.steps, val_interval=1000)
+    else:
+        images = _Name('images' if recipe.pretraining else '_base_.images', recipe.images)
+        loop |= dict(max_epochs=recipe.epochs, images=images, val_interval=recipe.val_epochs)
+    settings['train_cfg'] = loop
+    # mmengine's LinearLR is at the full rate one step before its end; epochs are converted so by the loop.
+    counts: dict[str, Any] = {} if recipe.warmup_steps is None else dict(by_epoch=False)
+    end = WARMUP_EPOCHS if recipe.warmup_steps is None else recipe.warmup_steps + 1
+    rising = dict(type='LinearLR', start_factor=1e-8, **counts, end=end)
+    falling = dict(type='CosineAnnealingLR', **counts, begin=recipe.warmup_steps or WARMUP_EPOCHS)
+    if recipe.floor:
+        falling['eta_min_ratio'] = recipe.floor
     settings['param_scheduler'] = [rising, falling]
     hooks: list[dict[str, Any]] = []
     if recipe.ema is not None:
-        hooks.append(dict(type='EMAHook', ema_type='nfnet_mm.WarmupEMA', momentum=recipe.ema))
+        average = dict(type='EMAHook', ema_type='nfnet_mm.WarmupEMA', momentum=recipe.ema)
+        hooks.append(average | (dict(update_buffers=True) if recipe.batch_norm else {}))  # the authors' code
     if recipe.sam:
         hooks.append(dict(type='nfnet_mm.SAMHook', rho=0.05, fraction=0.2))
     if hooks:
@@ -165,63 +204,122 @@ def _settings(recipe: ImageNetRecipe) -> dict[str, Any]:
     return settings
 
 
-def _start(batch_norm: bool, checkpoint: Any) -> dict[str, Any]:
-    """The initializer that loads a classifier's backbone."""
-    if batch_norm:
-        return dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.')
-    return dict(type='nfnet_mm.NFPretrained', checkpoint=checkpoint)
+def _sgd(lr: float, weight_decay: float, kind: str = 'SGD') -> dict[str, Any]:
+    sgd = dict(type=kind, lr=lr, momentum=0.9, nesterov=True)
+    return {**sgd, 'weight_decay': weight_decay} if weight_decay or kind == 'LARS' else sgd
+
+
+def _start() -> dict[str, Any]:
+    """The initializer that loads a backbone's weights; without any it warns."""
+    return dict(type='nfnet_mm.NFPretrained', checkpoint=_Name('weights'))
+
+
+def task_base(task: Task) -> str:
+    """The file of configs/_base_/recipe that all networks transferred to a task inherit."""
+    bases = [f'../{base}.py' for base in task.bases]
+    text = f'{_WRITTEN}{_docstring(task.summary, task.said)}_base_ = {bases!r}\n'
+    at_once = task.devices * task.batch
+    assert at_once == task.total_batch
+    text += task.sizes + _comment(
+        f'An update sees {task.total_batch} pictures on any number of GPUs; with train_dataloader.batch_size='
+        f'{task.batch}, {task.devices} of them accumulate none. Another total_batch scales the learning rate, which '
+        'lr_batch is meant for; steps stay steps.'
+    )
+    loop = dict(type=_LOOP, total_batch=task.total_batch, lr_batch=task.total_batch, max_iters=task.steps)
+    sgd = _sgd(task.lr, task.weight_decay)
+    settings = dict(
+        train_cfg=dict(**loop, val_interval=task.val_steps),
+        optim_wrapper=dict(type='OptimWrapper', constructor=_CONSTRUCTOR, optimizer=sgd),
+        param_scheduler=[dict(scheduler) for scheduler in task.schedule],
+    )
+    if task.save_best:
+        settings['default_hooks'] = dict(checkpoint=dict(interval=task.val_steps, **task.save_best))
+    return text + ''.join('\n'.join(_lines(f'{key} = ', value)) + '\n' for key, value in settings.items())
+
+
+def task_agc(task: Task) -> str:
+    """The same with AGC, for networks without BatchNorm."""
+    wrapper = dict(type='nfnet_mm.AGCOptimWrapper', agc=dict(clipping=task.agc, eps=1e-3))
+    wrapper['paramwise_cfg'] = dict(agc_exclude=list(task.last_layers))
+    text = f"{_WRITTEN}{_docstring(f'AGC for {task.recipe}.py.', task.agc_said)}_base_ = '{task.recipe}.py'\n"
+    return text + '\n'.join(_lines('optim_wrapper = ', wrapper)) + '\n'
+
+
+_SWAP_SAID = '''\
+"""Make an existing ResNet-50 config normalizer-free: inherit it, this file and agc.py, and name what they hold.
+
+    _base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', './_base_/nf/{0}.py', './_base_/nf/agc.py']
+    model = _base_.nf_detector
+    optim_wrapper = _base_.nf_optim_wrapper  # nf_amp_optim_wrapper if the config's is an AmpOptimWrapper
+
+For a backbone read by anything but an FPN of all four stages, tools/swap_backbone.py works out the channels.
+"""
+'''
+_SWAP_MODELS = """
+# mmdet: any detector whose neck reads four stages, as FPN does. Its detectors freeze the stem and the first stage of
+# their pre-trained ResNet; with random weights nothing may be frozen: add model['backbone']['frozen_stages'] = -1
+nf_detector = dict(
+    data_preprocessor=nf_rgb, backbone=dict(**nf_backbone, frozen_stages=1), neck=dict(in_channels=nf_widths))
+# mmseg: "d8" segmentors, whose decode head reads stage 4 and auxiliary head stage 3, both at stride 8
+nf_segmentor = dict(
+    data_preprocessor=nf_rgb, pretrained=None,
+    backbone=dict(**nf_backbone, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)),
+    decode_head=dict(in_channels=nf_widths[3]), auxiliary_head=dict(in_channels=nf_widths[2]))
+# mmpretrain: classifiers; its configs normalise images so already
+nf_classifier = dict(backbone=dict(**nf_backbone, out_indices=(4, )), head=dict(in_channels={0}))
+"""
+
+
+def swap_base(network: Network) -> str:
+    """The file of configs/_base_/nf by which a user's own config takes a network."""
+    text = _WRITTEN + _SWAP_SAID.format(network.name)
+    text += f'nf_backbone = {_python(dict(_delete_=True, **network.cfg))}\n'
+    text += f'nf_widths = {list(network.arch.widths)}\n'
+    text += 'nf_rgb = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)\n'
+    return text + _SWAP_MODELS.format(network.channels(4))
 
 
 def transfer(recipe: TransferRecipe) -> str:
     """The config of a transfer to another task."""
-    task, found, normed = recipe.task, recipe.found, recipe.batch_norm
-    said = task.title.format(recipe.title)
+    task, found = recipe.task, recipe.found
+    said = f'{task.title.format(recipe.title)}.'
     if recipe.figures:
         figures = re.sub(r'\b0\.', '.', task.figures.format(*recipe.figures))
-        said += f': {figures} ({task.source}).'
-    else:
-        said += ', by the recipe of the NFNets; in neither paper (its BatchNorm baseline is).'
+        said = f'{said[:-1]}: {figures} ({task.source}).'
+    more = ' '.join(filter(None, (recipe.note, f'A reading: {recipe.reading}' if recipe.reading else '')))
     expects = (
         f'Expects {task.data}. Batch {task.total_batch} = train_dataloader.batch_size ({task.batch}) x GPUs x '
         f'accumulation, the last derived: one GPU accumulates {task.total_batch // task.batch} times.'
     )
-    init = f'init = dict(init_cfg={_python(_start(normed, _Name("weights", None)))}) if weights else {{}}\n'
-    weights, setting = 'None', {'': _Name('**init', None)}
-    model: dict[str, Any] = dict(backbone={**found.cfg, 'out_indices': (4,), **setting})
-    if task is COCO and normed:
-        weights, init = f"'torchvision://resnet{found.key}'", ''
-        model = dict(backbone=dict(depth=found.cfg['depth'], init_cfg=dict(checkpoint=_Name('weights', None))))
-    elif task is COCO:
-        backbone = dict(_delete_=True, **found.cfg, out_indices=(0, 1, 2, 3), frozen_stages=-1)
-        if recipe.drop_path:
-            backbone['drop_path_rate'] = recipe.drop_path
-        model = dict(backbone={**backbone, **setting}, neck=dict(in_channels=list(found.arch.widths)))
-    elif normed:
-        init += "norm_cfg = dict(type='BN')\n"
-        norm = _Name('norm_cfg', None)
-        backbone = dict(type='nfnet_mm.BNResNet', depth=found.cfg['depth'], out_indices=(3,), norm_cfg=norm)
-        head = dict(norm_cfg=_Name('dict(_delete_=True, **norm_cfg)', None) if task is VOC else norm)
-        model = dict(backbone={**backbone, 'norm_eval': False, **setting}, decode_head=head)
-    base = task.recipe if normed or task is VOC else f'{task.recipe}_agc'
-    comment = textwrap.fill(_weights_hint(recipe), _WIDTH, initial_indent='# ', subsequent_indent='# ')
-    text = f'{_WRITTEN}"""{said}\n\n{textwrap.fill(expects, _WIDTH)}\n"""\n'
-    text += f"_base_ = './_base_/recipe/{base}.py'\n\n{comment}\nweights = {weights}\n{init}"
+    indices = (0, 1, 2, 3) if task is COCO else (4,)
+    backbone = dict(**found.cfg, out_indices=indices)
+    if recipe.drop_path:
+        backbone['drop_path_rate'] = recipe.drop_path
+    backbone['init_cfg'] = _start()
+    model: dict[str, Any] = dict(backbone=backbone)
+    extra = ''
+    if task is COCO:
+        model = dict(backbone=dict(_delete_=True, **backbone), neck=dict(in_channels=list(found.arch.widths)))
+        extra = "sync_bn = 'torch'\n" if recipe.batch_norm else ''
+    elif recipe.batch_norm:
+        norm = dict(type='BN')
+        model['decode_head'] = dict(norm_cfg=dict(_delete_=True, **norm) if task is VOC else norm)
+    base = f'{task.recipe}_agc' if task.agc and not recipe.batch_norm else task.recipe
+    text = _WRITTEN + _docstring(said, more, expects)
+    text += f"_base_ = './_base_/recipe/{base}.py'\n\n{_comment(_weights_hint(recipe))}weights = None\n{extra}"
     return text + '\n'.join(_lines('model = ', model)) + '\n'
 
 
 def _weights_hint(recipe: TransferRecipe) -> str:
     key = recipe.found.key
-    if recipe.batch_norm and recipe.task is COCO:
-        return "The ImageNet weights to start from: a URL, or a checkpoint of mmdet's ResNet."
     which = 'a classifier of ours'
-    if recipe.batch_norm:
-        which = "a classifier of mmpretrain's or ours"
-    elif recipe.found.family == 'NFNet':
+    if recipe.found.family == 'NFNet':
         which = f"the authors' {key}_haiku.npz, timm's dm_nfnet_{key.lower()}, or {which}"
-    elif key == '50':
+    elif recipe.network == 'nf_resnet50':
         which += ", or timm's nf_resnet50, whose shape is another: with them set depth='timm/nf_resnet50'"
     random = ', for which 22,500 steps are too few' if recipe.task is COCO else ''
-    return f'SET ME: the ImageNet weights to start from: {which}. None starts from random weights{random}.'
+    start = 'SET ME, or --cfg-options weights=FILE: the ImageNet weights to start from:'
+    return f'{start} {which}. None starts from random weights{random}.'
 
 
 def _difference(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
@@ -240,6 +338,8 @@ def _difference(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
                 value = _difference(value, before)
             if value:
                 changed[key] = value
+        elif isinstance(value, dict) and before is not None:  # mmengine asks for it over anything but a dict
+            changed[key] = dict(_delete_=True, **value)
         elif key not in old or value != before:
             changed[key] = value
     return changed
@@ -289,7 +389,7 @@ def _lines(head: str, value: Any, indent: str = '') -> list[str]:
 def main() -> None:
     """Write the files that are not as they should be."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    files = {**config_files(), **zoo_files(), **result_files(ROOT)}
+    files = {**config_files(), **zoo_files(), **reproduce_files(), **result_files(ROOT)}
     old = {name: (ROOT / name).read_text() for name in files if (ROOT / name).exists()}
     changed = {name: text for name, text in files.items() if text != old.get(name)}
     for name, text in changed.items():

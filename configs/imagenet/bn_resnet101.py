@@ -1,6 +1,5 @@
-# Written by tools/write_configs.py from nfnet_mm/recipes.py.
+# Written by tools/write_configs.py from nfnet_mm/recipes.
 # 1024 = 128 images x 8 GPUs.
-# NF-ResNets, Table 1. The BatchNorm baseline needs no dropout or stochastic depth.
-_base_ = 'nf_resnet101.py'
-model = dict(
-    backbone=dict(_delete_=True, type='nfnet_mm.BNResNet', depth=101, out_indices=(3, )), head=dict(dropout=0.0))
+# NF-ResNets, Table 1.
+_base_ = 'bn_resnet101_regularised.py'
+model = dict(backbone=dict(drop_path_rate=0.0), head=dict(dropout=0.0))

@@ -1,10 +1,10 @@
-# Written by tools/write_configs.py from nfnet_mm/recipes.py.
-# 4096 = 32 images x 8 GPUs x 16 accumulated.
+# Written by tools/write_configs.py from nfnet_mm/recipes.
+# 4096 = 32 samples, each mixed from two images, x 8 GPUs x 16 accumulated.
 # In neither paper; timm trains it by another recipe.
 _base_ = 'nfnet_f0.py'
 model = dict(backbone=dict(arch='ECA-L1'), head=dict(dropout=0.3))
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
-train_pipeline[1].update(scale=256, clip=True)
+train_pipeline[1].update(scale=256)
 test_pipeline[1].update(type='nfnet_mm.ResizeCrop32', size=320)
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline), collate_fn=dict(randaugment=dict(magnitude=10)))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))

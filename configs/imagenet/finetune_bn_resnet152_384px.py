@@ -1,10 +1,12 @@
-# Written by tools/write_configs.py from nfnet_mm/recipes.py.
+# Written by tools/write_configs.py from nfnet_mm/recipes.
 # 2048 = 32 images x 8 GPUs x 8 accumulated.
 # Paper: top-1 83.4 (NFNets, Table 4, pre-trained on JFT-300M).
 _base_ = 'finetune_bn_resnet50_224px.py'
-model = dict(backbone=dict(depth=152, init_cfg=dict(checkpoint='work_dirs/pretrain_bn_resnet152/iter_138643.pth')))
+# SET ME, or --cfg-options weights=FILE: the last checkpoint of pretrain_bn_resnet152.py, or any other of this network.
+weights = None
+model = dict(backbone=dict(depth=152, init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=weights)))
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
-train_pipeline[1].update(scale=384, clip=False)
+train_pipeline[1].update(scale=384)
 test_pipeline[1].update(type='nfnet_mm.CropResize', size=384)
 train_dataloader = dict(batch_size=32, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -1,6 +1,8 @@
-# Written by tools/write_configs.py from nfnet_mm/recipes.py.
+# Written by tools/write_configs.py from nfnet_mm/recipes.
 # 2048 = 64 images x 8 GPUs x 4 accumulated.
 # Paper: top-1 82.9 (NFNets, Table 4, pre-trained on JFT-300M).
 _base_ = 'finetune_nf_resnet50_224px.py'
-model = dict(backbone=dict(depth=200, init_cfg=dict(checkpoint='work_dirs/pretrain_nf_resnet200/iter_138643.pth')))
+# SET ME, or --cfg-options weights=FILE: the last checkpoint of pretrain_nf_resnet200.py, or any other of this network.
+weights = None
+model = dict(backbone=dict(depth=200, init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=weights)))
 train_dataloader = dict(batch_size=64)

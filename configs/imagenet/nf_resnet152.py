@@ -1,5 +1,5 @@
-# Written by tools/write_configs.py from nfnet_mm/recipes.py.
+# Written by tools/write_configs.py from nfnet_mm/recipes.
 # 1024 = 128 images x 8 GPUs.
-# Top-1 77.6 without dropout and stochastic depth (NF-ResNets, Table 1).
+# NF-ResNets, Table 1.
 _base_ = 'nf_resnet50.py'
 model = dict(backbone=dict(depth=152))

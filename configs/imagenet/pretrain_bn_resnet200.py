@@ -1,8 +1,11 @@
-# Written by tools/write_configs.py from nfnet_mm/recipes.py.
+# Written by tools/write_configs.py from nfnet_mm/recipes.
 # 1024 = 64 images x 8 GPUs x 2 accumulated.
-# Results are those of the fine-tuning.
+# Results are those of the fine-tuning. A reading: The paper does not say whether pre-training has dropout and
+# stochastic depth: here it has neither.
 _base_ = 'pretrain_nf_resnet50.py'
-model = dict(backbone=dict(_delete_=True, type='nfnet_mm.BNResNet', depth=200, out_indices=(3, )))
+model = dict(
+    backbone=dict(type='nfnet_mm.BNResNet', depth=200),
+    head=dict(init_cfg=dict(type='Constant', layer='Linear', val=0)))
 train_dataloader = dict(batch_size=64)
 optim_wrapper = dict(
     _delete_=True, type='OptimWrapper', constructor='nfnet_mm.NFOptimWrapperConstructor',

@@ -1,16 +1,15 @@
-# Written by tools/write_configs.py from nfnet_mm/recipes.py.
+# Written by tools/write_configs.py from nfnet_mm/recipes.
 # 1024 = 128 images x 8 GPUs.
-# Results are those of the fine-tuning.
+# Results are those of the fine-tuning. A reading: The paper does not say whether pre-training has dropout and
+# stochastic depth: here it has neither.
 _base_ = 'nf_resnet50.py'
 # SET ME: the images and classes of your labelled set, data/pretrain/train/<class>/*.jpg; these are ImageNet-21k's.
 images, num_classes = 14197122, 21841
-total_batch = 1024
-max_iters, warmup = 10 * images // total_batch, 5000  # 138,643 and 5,000
 model = dict(
     backbone=dict(drop_path_rate=0.0),
     head=dict(dropout=0.0, num_classes=num_classes, loss=dict(num_classes=num_classes)))
 train_pipeline, test_pipeline = _base_.train_pipeline, _base_.test_pipeline
-train_pipeline[1].update(scale=224, clip=False)
+train_pipeline[1].update(scale=224)
 test_pipeline[1].update(type='nfnet_mm.CropResize', size=224)
 train_dataloader = dict(
     dataset=dict(
@@ -18,8 +17,8 @@ train_dataloader = dict(
 val_dataloader = val_evaluator = val_cfg = test_dataloader = test_evaluator = test_cfg = None
 optim_wrapper = dict(
     type='nfnet_mm.AGCOptimWrapper', agc=dict(clipping=0.01, eps=1e-3), optimizer=dict(weight_decay=1e-5))
-train_cfg = dict(max_iters=max_iters)
+train_cfg = dict(max_epochs=10, images=images)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-8, by_epoch=False, begin=0, end=warmup + 1),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=warmup, end=max_iters, T_max=max_iters - warmup)]
+    dict(type='LinearLR', start_factor=1e-8, by_epoch=False, end=5001),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=5000)]
 default_hooks = dict(checkpoint=dict(save_best=None))

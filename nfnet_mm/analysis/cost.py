@@ -11,9 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from nfnet_mm.errors import UserError
-from nfnet_mm.models.backbones.arch import resolve_arch
-from nfnet_mm.models.backbones.base import NFBackbone
+from nfnet_mm.models.backbones.arch import FAMILIES, Network, resolve_arch
 from nfnet_mm.models.backbones.plan import NFArch
+from nfnet_mm.recipes import setting
+from nfnet_mm.registry import MODELS
 
 CLASSES = 1000
 
@@ -27,31 +28,33 @@ class Cost:
 
 
 def cost(family: str, arch: str | NFArch, size: int | None = None) -> Cost:
-    """What a classifier of 1000 classes costs, counted on the meta device.
+    """What a classifier of 1000 classes costs, counted on the meta device; the papers' baselines too.
 
     Args:
         family: a key of ``FAMILIES``.
         arch: a variant of it.
-        size: of the square image, in pixels; the variant's test size by default.
+        size: of the square image, in pixels; by default a network of the table has its test size.
 
     Example:
         >>> cost('NFNet', 'F0')
         Cost(parameters=71489284, macs=12384198656)
     """
     row = resolve_arch(family, arch)
-    size = size or row.test_size
     if size is None:
-        raise UserError(f'{family} arch={arch!r} states no test_size: give the size of the image')
-    return _cost(row, size)
+        if arch not in FAMILIES[family][1]:
+            raise UserError(f'{family} arch={arch!r} is no key of the table: give the size of the image')
+        size = setting(Network(family, str(arch))).test_size
+    return _cost(family, row, size)
 
 
 @functools.cache
-def _cost(row: NFArch, size: int) -> Cost:
+def _cost(family: str, row: NFArch, size: int) -> Cost:
     # All blocks of a stage but the first are alike, so two of each are enough.
     short = dataclasses.replace(row, depths=tuple(min(depth, 2) for depth in row.depths))
     with torch.device('meta'):
         # Activations count nothing, and would take a third of the time.
-        net = NFBackbone(short, act='identity', out_indices=(0, 1, 2, 3, 4))
+        cfg = dict(type=f'nfnet_mm.{family}', arch=short, act='identity', out_indices=(0, 1, 2, 3, 4))
+        net = MODELS.build(cfg)
         image = torch.empty(1, 3, size, size)
     parameters, (macs, outs) = _parameters(net), _macs(net.eval(), image)
     for depth, stage, out in zip(row.depths, net.stages, outs):

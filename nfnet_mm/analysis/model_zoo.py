@@ -4,18 +4,29 @@
 convention, and ``docs/model_zoo.md``. Sizes are counted (:mod:`.cost`); only what others measured is stated.
 """
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from nfnet_mm.models.backbones.arch import FAMILIES, Network, find_network, network_names
-from nfnet_mm.recipes import COCO, IMAGENET, NYU, TITLES, TRANSFERS, VOC, Accuracy, ImageNetRecipe, Task, TransferRecipe
+from nfnet_mm.models.backbones.arch import Network, find_network, network_names, resolve_arch
+from nfnet_mm.recipes import (
+    COCO,
+    IMAGENET,
+    NYU,
+    TITLES,
+    TRANSFERS,
+    VOC,
+    Accuracy,
+    ImageNetRecipe,
+    Task,
+    TransferRecipe,
+    setting,
+)
 
 from .cost import Cost, cost
-from .published import CODE, PAPERS, PUBLIC_WEIGHTS
+from .published import ARCHITECTURES, CODE, PAPERS, PUBLIC_WEIGHTS
 
 METAFILES = {
     family: f'configs/imagenet/{title.lower().replace("-", "_")}_metafile.yml' for family, title in TITLES.items()
@@ -30,37 +41,38 @@ def networks(family: str) -> list[Network]:
 def recipes(family: str) -> list[ImageNetRecipe]:
     """The recipes of a family's networks that are tested on ImageNet, by network, the plain one first."""
     order = [network.name for network in networks(family)]
-    rows = [row.resolved for row in IMAGENET.values() if row.found.name in order and not _is_other(row)]
+    rows = [row for row in IMAGENET.values() if row.found.name in order and not row.pretraining]
     return sorted(rows, key=lambda row: (order.index(row.found.name), len(row.name), row.name))
-
-
-def _is_other(row: ImageNetRecipe) -> bool:
-    """Whether a recipe trains a BatchNorm baseline, or is not tested."""
-    return row.batch_norm or row.pretraining
 
 
 def metafile(family: str) -> dict[str, Any]:
     """The metafile of a family: a model for each recipe, and one for each network of them with public weights."""
     rows = recipes(family)
-    models = [_model(row, row.name, row.test_size, row.accuracy) for row in rows]
+    models = [_model(row, row.name, row.test_pixels, row.accuracy) for row in rows]
     for network in networks(family):
         weights = PUBLIC_WEIGHTS.get(network.name)
         plain = next((row for row in rows if row.found == network), None)
         if weights and plain:
-            model = _model(plain, f'{plain.name}_3rdparty', weights.size or plain.test_size, weights.accuracy)
+            model = _model(plain, f'{plain.name}_3rdparty', weights.size or plain.test_pixels, weights.accuracy)
             source = dict(Weights=weights.file, Code=CODE[weights.owner], Tool='tools/convert_weights.py')
             models.append({**model, 'Converted From': source})
-    data = {'Training Data': 'ImageNet-1k', 'Architecture': 'Scaled Weight Standardization'}
+    data = {'Training Data': 'ImageNet-1k', 'Architecture': ARCHITECTURES[family]}
     collection = dict(Name=TITLES[family], Metadata=data, Paper=PAPERS[family], README='docs/model_zoo.md')
     return dict(Collections=[collection], Models=models)
 
 
-def _cost(network: Network, size: int | None = None) -> Cost:
-    return cost(network.family, network.key, size)
+def _cost(network: Network) -> Cost:
+    return cost(network.family, network.key, setting(network).test_size)
 
 
-def _model(row: ImageNetRecipe, name: str, size: int | None, accuracy: Accuracy | None) -> dict[str, Any]:
-    spent = _cost(row.found, size)
+def _cost_of(row: ImageNetRecipe, size: int) -> Cost:
+    """What a recipe's network costs at a size, as the recipe changes it."""
+    family = row.found.family
+    return cost(family, resolve_arch(family, row.backbone['arch']) if row.arch else row.found.key, size)
+
+
+def _model(row: ImageNetRecipe, name: str, size: int, accuracy: Accuracy | None) -> dict[str, Any]:
+    spent = _cost_of(row, size)
     model: dict[str, Any] = {
         'Name': f'{name}_in1k',
         'In Collection': TITLES[row.found.family],
@@ -103,6 +115,17 @@ are those that timm measured (its `results/results-imagenet.csv`), at the pixels
 [deepmind]: {DeepMind}
 [timm]: {timm}
 """
+_FOOTNOTES = {
+    'NFNet': (
+        'F+ networks: the first stage is one dense group of 192 channels, as the 527 M parameters and 367 G of the '
+        'NFNets,\nTable 5 (Appendix A.5) ask for; by the group rule of the released code F4+ would have 525.0 M, and '
+        'its weights would\nnot fit.\n'
+    ),
+    'NFRegNet': (
+        'B2 and B5: the paper has 1.10 G and 10.56 G, for it counts at the fractional sizes that 272 and 456 px have '
+        'on the\nway down.\n'
+    ),
+}
 _NETWORKS = (
     'Network | Arguments | Dialect | Test size (px) | Parameters (M) | Multiply-adds (G) | Public weights | '
     'Their top-1 / top-5 (%)'
@@ -113,18 +136,16 @@ _RECIPES = 'Config | Network | Test size (px) | Multiply-adds (G) | Top-1 (%) | 
 def page() -> str:
     """The page of the documentation."""
     text = [_INTRODUCTION.format(**CODE)]
-    for family in FAMILIES:
+    for family in TITLES:
         paper = PAPERS[family]
         text.append(f'## {TITLES[family]}\n\n[{paper["Title"]}]({paper["URL"]})\n')
-        text.append(_table(_NETWORKS, map(_network, networks(family))))
+        text.append(table(_NETWORKS, map(_network, networks(family))))
+        text.append(_FOOTNOTES.get(family, ''))
         text.append('Recipes, and the accuracy that the papers report for them, beside yours:\n')
-        text.append(_table(_RECIPES, map(_recipe, recipes(family))))
-    others = sorted(
-        filter(_is_other, IMAGENET.values()),
-        key=lambda row: [int(part) if part.isdigit() else part for part in re.split(r'(\d+)', row.name)],
-    )
-    text.append('## BatchNorm baselines, and pre-training\n')
-    text.append(_table('Config | Top-1 (%) | Source | Your top-1 (%)', map(_other, others)))
+        text.append(table(_RECIPES, map(_recipe, recipes(family))))
+    text.append('## Pre-training\n')
+    rows = [row for row in IMAGENET.values() if row.pretraining]
+    text.append(table('Config | Network | Epochs', ((link(row), f'`{row.network}`', row.epochs) for row in rows)))
     return '\n'.join(text)
 
 
@@ -135,7 +156,7 @@ def _network(network: Network) -> tuple[object, ...]:
         f'`{network.name}`',
         '`' + ', '.join(f'{key}={value!r}' for key, value in network.cfg.items() if key != 'type') + '`',
         network.arch.dialect,
-        network.arch.test_size,
+        setting(network).test_size,
         f'{spent.parameters / 1e6:.2f}',
         f'{spent.macs / 1e9:.2f}',
         weights and f'{weights.owner}: `{weights.file}`',
@@ -144,22 +165,19 @@ def _network(network: Network) -> tuple[object, ...]:
 
 
 def _recipe(row: ImageNetRecipe) -> tuple[object, ...]:
-    macs = f'{_cost(row.found, row.test_size).macs / 1e9:.2f}'
-    return _link(row), f'`{row.found.name}`', row.test_size, macs, row.top1, row.top5, row.top1 and row.source, None
+    size = row.test_pixels
+    macs = f'{_cost_of(row, size).macs / 1e9:.2f}'
+    return link(row), f'`{row.found.name}`', size, macs, row.top1, row.top5, row.top1 and row.source, None
 
 
-def _other(row: ImageNetRecipe) -> tuple[object, ...]:
-    return _link(row), row.top1, row.top1 and row.source, None
-
-
-def _link(row: ImageNetRecipe | TransferRecipe) -> str:
+def link(row: ImageNetRecipe | TransferRecipe) -> str:
     return f'[{row.name}](../{row.config})'
 
 
-def _table(header: str, rows: Iterable[tuple[object, ...]]) -> str:
+def table(header: str, rows: Iterable[tuple[object, ...]]) -> str:
     """A Markdown table; None is an empty cell.
 
-    >>> print(_table('a | b', [(1, None)]))
+    >>> print(table('a | b', [(1, None)]))
     | a | b |
     | --- | --- |
     | 1 |  |
@@ -179,18 +197,7 @@ def results(task: Task) -> str:
     times = task.total_batch // task.batch
     text = f'Batch {task.total_batch}: {task.batch} images on each GPU, so that one GPU accumulates {times} times.\n\n'
     figures = [task.figures.format(*row.figures) if row.figures else 'in neither paper' for row in rows]
-    return text + _table(f'Config | {task.source} | Yours', zip(map(_link, rows), figures, [None] * len(rows)))
-
-
-def baseline_results() -> str:
-    """The papers' top-1 (percent) of normalizer-free ResNets and their BatchNorm baselines, beside yours."""
-    pairs = [(row, IMAGENET.get(row.name.replace('nf_', 'bn_'))) for row in IMAGENET.values() if not row.batch_norm]
-    rows = (
-        (_link(row), row.top1, other.top1, row.source, None, None)
-        for row, other in pairs
-        if other and other is not row and row.top1 and other.top1
-    )
-    return _table('Config | NF | BatchNorm (`bn_` in the name) | Source | Your NF | Your BatchNorm', rows)
+    return text + table(f'Config | {task.source} | Yours', zip(map(link, rows), figures, [None] * len(rows)))
 
 
 def with_results(page: str, table: str) -> str:
@@ -206,7 +213,7 @@ def with_results(page: str, table: str) -> str:
 
 def result_files(root: Path) -> dict[str, str]:
     """{path from the root of a working tree: its text} of the pages in which results are written."""
-    tables = {'docs/imagenet.md': baseline_results()} | {page: results(task) for page, task in RESULTS.items()}
+    tables = {page: results(task) for page, task in RESULTS.items()}
     return {page: with_results((root / page).read_text(), table) for page, table in tables.items()}
 
 

@@ -13,7 +13,21 @@ _NF_RESNETS = dict(
 _NFNETS = dict(
     URL='https://arxiv.org/abs/2102.06171', Title='High-Performance Large-Scale Image Recognition Without Normalization'
 )
-PAPERS = {'NFNet': _NFNETS, 'NFResNet': _NF_RESNETS, 'NFRegNet': _NF_RESNETS}
+PAPERS = {
+    'NFNet': _NFNETS,
+    'NFResNet': _NF_RESNETS,
+    'NFRegNet': _NF_RESNETS,
+    'BNResNet': _NF_RESNETS,
+    'FixupResNet': _NF_RESNETS,
+    'SkipInitResNet': _NF_RESNETS,
+    'BNNFNet': _NFNETS,
+}
+ARCHITECTURES = {
+    **dict.fromkeys(('NFNet', 'NFResNet', 'NFRegNet'), 'Scaled Weight Standardization'),
+    **dict.fromkeys(('BNResNet', 'BNNFNet'), 'Batch Normalization'),
+    'FixupResNet': 'FixUp Initialization',
+    'SkipInitResNet': 'SkipInit',
+}
 CODE = {
     'DeepMind': 'https://github.com/deepmind/deepmind-research/tree/master/nfnets',
     'timm': 'https://github.com/huggingface/pytorch-image-models',

@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from nfnet_mm.analysis.cost import cost
 from nfnet_mm.analysis.model_zoo import METAFILES, networks, recipes, zoo_files
 from nfnet_mm.analysis.published import PUBLIC_WEIGHTS
-from nfnet_mm.models.backbones.arch import FAMILIES, find_network
-from nfnet_mm.recipes import IMAGENET
+from nfnet_mm.models.backbones.arch import FAMILIES, Network, find_network
+from nfnet_mm.recipes import IMAGENET, setting
 from nfnet_mm.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,8 @@ def test_files_are_up_to_date(files):
 @pytest.mark.parametrize('family, arch', [(family, arch) for family, rows in PAPERS.items() for arch in rows])
 def test_against_the_papers(family, arch):
     parameters, macs = PAPERS[family][arch]
-    spent = cost(family, arch)
+    network = Network(family, arch)
+    spent = cost(family, arch, setting(network).test_size)
     assert round(spent.parameters / 1e6, 1) == parameters
     # 272 and 456 px give odd sizes on the way down, where the paper counts less than SAME padding costs.
     assert spent.macs / 1e9 == pytest.approx(macs, rel=0.06 if arch in ('B2', 'B5') else 0.01)
@@ -84,10 +85,10 @@ def test_against_timm(file):
     with torch.device('meta'):
         theirs = timm.create_model(name).eval()
     network = find_network(f'timm/{name}')
-    spent = cost(network.family, network.key)
+    size = setting(network).test_size
+    spent = cost(network.family, network.key, size)
     assert spent.parameters == sum(p.numel() for p in theirs.parameters())
     if not name.startswith('dm_nfnet'):  # their sizes are those of the paper
-        size = network.arch.test_size
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             theirs(torch.empty(1, 3, size, size, device='meta'))
         assert spent.macs == counter.get_total_flops() / 2
@@ -106,7 +107,7 @@ def test_every_config_exists_and_is_listed_once(files, models):
     configs = [model['Config'] for name, model in models.items() if '_3rdparty' not in name]
     assert configs and all((ROOT / config).is_file() for config in configs)
     assert sorted(configs) == sorted(recipe.config for family in FAMILIES for recipe in recipes(family))
-    others = [recipe.config for recipe in IMAGENET.values() if recipe.batch_norm or recipe.pretraining]
+    others = [recipe.config for recipe in IMAGENET.values() if recipe.pretraining]
     assert sorted([*configs, *others]) == sorted(
         f'configs/imagenet/{p.name}' for p in ROOT.glob('configs/imagenet/*.py')
     )
@@ -115,11 +116,11 @@ def test_every_config_exists_and_is_listed_once(files, models):
 
 
 def test_every_accuracy_of_the_papers_finds_its_config(models):
-    reported = {name: row for name, row in IMAGENET.items() if row.accuracy and not row.batch_norm}
+    reported = {name: row for name, row in IMAGENET.items() if row.accuracy}
     for name, row in reported.items():
         (result,) = models[f'{name}_in1k']['Results']
         assert result['Metrics']['Top 1 Accuracy'] == row.top1 and result['Source'] == row.source
-    assert sum('Results' in m for n, m in models.items() if '_3rdparty' not in n) == len(reported) == 32
+    assert sum('Results' in m for n, m in models.items() if '_3rdparty' not in n) == len(reported) == 92
 
 
 def test_one_model_in_full(models):
@@ -151,8 +152,9 @@ def test_the_page_has_every_network(files):
     page = files['docs/model_zoo.md']
     for network in (network for family in FAMILIES for network in networks(family)):
         (line,) = [ln for ln in page.splitlines() if ln.startswith(f'| `{network.name}` |')]
-        parameters = cost(network.family, network.key).parameters
-        assert f'| {network.arch.dialect} | {network.arch.test_size} | {parameters / 1e6:.2f} |' in line
+        size = setting(network).test_size
+        parameters = cost(network.family, network.key, size).parameters
+        assert f'| {size} | {parameters / 1e6:.2f} |' in line
     assert '| `nf_resnet50` | `depth=50` |' in page and "| `nfnet_f4+` | `arch='F4+'` |" in page
     assert all(len(line) <= 120 for line in page.splitlines() if not line.startswith(('|', '[')))
 
@@ -163,5 +165,5 @@ def test_mmpretrain_reads_the_index(monkeypatch):
     hub.register_model_index(ROOT / 'model-index.yml', config_prefix=ROOT)
     info = hub.get('nfnet_f5_sam_in1k')
     assert info.config.model.backbone.arch == 'F5'
-    assert info.metadata.parameters == cost('NFNet', 'F5').parameters
+    assert info.metadata.parameters == cost('NFNet', 'F5', 544).parameters
     assert info.results[0].metrics == {'Top 1 Accuracy': 86.3, 'Top 5 Accuracy': 97.9}

@@ -19,19 +19,35 @@ NAMES = [f'depth_{kind}_resnet{depth}_nyu' for kind in ('nf', 'bn') for depth in
 BLOCKS = {50: [3, 4, 6, 3], 101: [3, 4, 23, 3], 152: [3, 8, 36, 3], 200: [3, 24, 36, 3]}
 
 
+# As mmseg's converter names frames and test images, and as tools/prepare_nyu.py does.
+LAYOUTS = {
+    'raw': dict(
+        train=('bathroom_0030_00012', 'bathroom_0030_00102', 'cafe_0001a_00007'), test=('cafe_00045', 'cafe_00050')
+    ),
+    'labelled': dict(train=('nyu_0003', 'nyu_0004', 'nyu_0005'), test=('nyu_0001', 'nyu_0002')),
+}
+
+
 @pytest.fixture(scope='module')
-def nyu(tmp_path_factory):
-    """Three training and two test images of 640 x 480, as tools/prepare_nyu.py lays them out."""
-    root, rng = tmp_path_factory.mktemp('data') / 'nyu', np.random.default_rng(0)
-    for number, split in enumerate(('train', 'train', 'train', 'test', 'test'), 1):
-        depth = np.tile(np.linspace(700, 9990, 640).astype(np.uint16), (480, 1))
-        for kind, suffix, array in (
-            ('images', 'jpg', rng.integers(0, 256, (480, 640, 3), dtype=np.uint8)),
-            ('annotations', 'png', depth),
-        ):
-            (root / kind / split).mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(root / kind / split / f'nyu_{number:04d}.{suffix}'), array)
-    return root
+def roots(tmp_path_factory):
+    """Three training and two test images of 640 x 480 in each layout."""
+    rng, roots = np.random.default_rng(0), {}
+    depth = np.tile(np.linspace(700, 9990, 640).astype(np.uint16), (480, 1))
+    for layout, splits in LAYOUTS.items():
+        root = roots[layout] = tmp_path_factory.mktemp(layout) / 'nyu'
+        for split, names in splits.items():
+            for kind in ('images', 'annotations'):
+                (root / kind / split).mkdir(parents=True)
+            for name in names:
+                image = rng.integers(0, 256, (480, 640, 3), dtype=np.uint8)
+                cv2.imwrite(str(root / f'images/{split}/{name}.jpg'), image)
+                cv2.imwrite(str(root / f'annotations/{split}/{name}.png'), depth)
+    return roots
+
+
+@pytest.fixture
+def nyu(roots):
+    return roots['raw']
 
 
 def load(name, nyu, work_dir, small=True):
@@ -42,13 +58,10 @@ def load(name, nyu, work_dir, small=True):
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.update(num_workers=0, persistent_workers=False)
         loader.dataset.data_root = str(nyu)
-    if small and '_nf_' in name:
+    if small:
         cfg.model.backbone.pop('depth')
         cfg.model.backbone.arch = dict(depths=(1, 1, 1, 1), widths=(32, 32, 32, 64))
         cfg.model.decode_head.update(in_channels=64, channels=32)
-    elif small:
-        cfg.model.backbone.update(depth=50, base_channels=4, stem_channels=4)
-        cfg.model.decode_head.update(in_channels=128, channels=32)
     return cfg
 
 
@@ -56,17 +69,17 @@ def load(name, nyu, work_dir, small=True):
 def test_models(name):
     cfg = Config.fromfile(CONFIGS / f'{name}.py')
     init_default_scope(cfg.default_scope)
-    # without memory, but for mmpretrain's ResNet, which needs real numbers to be built
-    with torch.device('meta' if '_nf_' in name else 'cpu'):
+    with torch.device('meta'):
         model = MODELS.build(cfg.model)
     depth = int(name.split('resnet')[1].split('_')[0])
     norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    if '_nf_' in name:
-        assert [len(stage) for stage in model.backbone.stages] == BLOCKS[depth] and not norms
-        assert model.backbone.out_channels == (2048,)
-    else:
-        assert [len(getattr(model.backbone, f'layer{i}')) for i in (1, 2, 3, 4)] == BLOCKS[depth]
-        assert len([m for m in model.decode_head.modules() if m in norms]) == 1 + 4 * 2
+    assert [len(stage) for stage in model.backbone.stages] == BLOCKS[depth]
+    assert model.backbone.out_channels == (2048,)
+    in_head = [m for m in model.decode_head.modules() if m in norms]
+    # of the backbone: three in each block, and the last
+    assert (len(norms) - len(in_head), len(in_head)) == (
+        (0, 0) if '_nf_' in name else (3 * sum(BLOCKS[depth]) + 1, 1 + 4 * 2)
+    )
     assert model.decode_head.in_channels == 2048 and len(model.decode_head.blocks) == 4
     assert sum(1 for line in (CONFIGS / f'{name}.py').read_text().splitlines()) <= 30
 
@@ -122,9 +135,38 @@ def test_data_of_the_config(nyu, tmp_path):
     )
 
 
-@pytest.mark.parametrize('name', ['depth_nf_resnet50_nyu', 'depth_bn_resnet50_nyu'])
-def test_two_steps_and_validation(name, nyu, tmp_path):
-    cfg = load(name, nyu, tmp_path)
+@pytest.mark.parametrize('name', NAMES)
+def test_one_option_chooses_the_training_set(name, roots, tmp_path):
+    cfg = load(name, roots['labelled'], tmp_path)
+    assert cfg.train_dataloader.dataset.frames == 'raw'
+    cfg.merge_from_dict({'train_dataloader.dataset.frames': 'labelled'})
+    init_default_scope('mmseg')
+    train, test = (DATASETS.build(loader.dataset) for loader in (cfg.train_dataloader, cfg.test_dataloader))
+    for dataset, split in ((train, 'train'), (test, 'test')):
+        names = [Path(dataset.get_data_info(i)['img_path']).stem for i in range(len(dataset))]
+        assert tuple(names) == LAYOUTS['labelled'][split]
+
+
+def test_train_says_how_to_get_the_raw_frames(roots, tmp_path, run_tool):
+    args = ('train', CONFIGS / 'depth_bn_resnet50_nyu.py', '--work-dir', tmp_path, '--cfg-options')
+    options = ('train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False')
+    for root, match in (
+        (tmp_path / 'nowhere', f"no folder '{tmp_path}/nowhere/images/train' for frames='raw'"),
+        (roots['labelled'], "holds 3 .jpg images, none for frames='raw'"),
+    ):
+        code, message = run_tool(*args, *options, f'train_dataloader.dataset.data_root={root}')
+        error = message.splitlines()[-1]
+        assert code == 2 and error.startswith('error: ') and match in error
+        assert 'docs/depth.md' in error and error.endswith('train_dataloader.dataset.frames=labelled')
+
+
+@pytest.mark.parametrize(
+    'name, layout',
+    [('depth_nf_resnet50_nyu', 'raw'), ('depth_nf_resnet50_nyu', 'labelled'), ('depth_bn_resnet50_nyu', 'raw')],
+)
+def test_two_steps_and_validation(name, layout, roots, tmp_path):
+    cfg = load(name, roots[layout], tmp_path)
+    cfg.train_dataloader.dataset.frames = layout
     cfg.train_dataloader.batch_size, cfg.val_dataloader.batch_size = 2, 2
     cfg.train_cfg.update(max_iters=2, total_batch=4, val_interval=2)
     cfg.default_hooks.checkpoint.interval = 2

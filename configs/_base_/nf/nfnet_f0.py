@@ -1,3 +1,4 @@
+# Written by tools/write_configs.py from nfnet_mm/recipes.
 """Make an existing ResNet-50 config normalizer-free: inherit it, this file and agc.py, and name what they hold.
 
     _base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', './_base_/nf/nfnet_f0.py', './_base_/nf/agc.py']
@@ -20,4 +21,4 @@ nf_segmentor = dict(
     backbone=dict(**nf_backbone, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)),
     decode_head=dict(in_channels=nf_widths[3]), auxiliary_head=dict(in_channels=nf_widths[2]))
 # mmpretrain: classifiers; its configs normalise images so already
-nf_classifier = dict(backbone=dict(**nf_backbone, out_indices=(4, )), head=dict(in_channels=2 * nf_widths[3]))
+nf_classifier = dict(backbone=dict(**nf_backbone, out_indices=(4, )), head=dict(in_channels=3072))

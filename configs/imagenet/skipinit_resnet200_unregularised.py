@@ -1,0 +1,5 @@
+# Written by tools/write_configs.py from nfnet_mm/recipes.
+# 1024 = 64 images x 8 GPUs x 2 accumulated.
+# NF-ResNets, Table 1.
+_base_ = 'skipinit_resnet200.py'
+model = dict(backbone=dict(drop_path_rate=0.0), head=dict(dropout=0.0))
