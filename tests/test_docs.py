@@ -146,7 +146,7 @@ def contributed(tmp_path_factory):
 def test_a_contributed_recipe_is_a_config_that_builds(contributed):
     cfg = Config.fromfile(contributed / 'configs/imagenet/nfnet_tiny.py')
     assert (cfg.model.backbone.arch, cfg.model.backbone.drop_path_rate) == ('tiny', 0.1)
-    assert cfg.model.head.in_channels == 512 and cfg.train_dataloader.batch_size == 128
+    assert cfg.model.head.in_channels == 512 and cfg.train_dataloader.batch_size == 2 * 128  # mixed two by two
     assert cfg.train_dataloader.dataset.pipeline[1].scale == 128
     assert '[nfnet_tiny](' in (contributed / 'docs/model_zoo.md').read_text()
     build = 'from nfnet_mm.models import NFNet; print(NFNet("tiny").out_channels, NFNet("tiny").out_strides)'

@@ -1,4 +1,4 @@
-"""Adaptive gradient clipping (NFNets, section 4.1; where paper and released code differ, the code)."""
+"""Adaptive gradient clipping (NFNets, section 4; where paper and released code differ, the code)."""
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import NamedTuple
