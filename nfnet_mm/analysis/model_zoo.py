@@ -155,7 +155,7 @@ def _network(network: Network) -> tuple[object, ...]:
     return (
         f'`{network.name}`',
         '`' + ', '.join(f'{key}={value!r}' for key, value in network.cfg.items() if key != 'type') + '`',
-        network.arch.dialect,
+        network.arch.dialect if network.arch.method == 'nf' else None,
         setting(network).test_size,
         f'{spent.parameters / 1e6:.2f}',
         f'{spent.macs / 1e9:.2f}',
