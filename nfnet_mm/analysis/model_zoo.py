@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from nfnet_mm.models.backbones.arch import Network, find_network, network_names, resolve_arch
+from nfnet_mm.models.backbones.arch import Network, find_network, network_names
 from nfnet_mm.recipes import (
     COCO,
     IMAGENET,
@@ -67,8 +67,7 @@ def _cost(network: Network) -> Cost:
 
 def _cost_of(row: ImageNetRecipe, size: int) -> Cost:
     """What a recipe's network costs at a size, as the recipe changes it."""
-    family = row.found.family
-    return cost(family, resolve_arch(family, row.backbone['arch']) if row.arch else row.found.key, size)
+    return cost(row.found.family, row.design, size)
 
 
 def _model(row: ImageNetRecipe, name: str, size: int, accuracy: Accuracy | None) -> dict[str, Any]:

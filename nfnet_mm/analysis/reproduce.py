@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nfnet_mm.recipes import IMAGENET, TRANSFERS, ImageNetRecipe
+from nfnet_mm.recipes import IMAGENET, TRANSFERS, ImageNetRecipe, TransferRecipe
 
 from .model_zoo import table
 
@@ -30,7 +30,7 @@ class Run:
             >>> Run('', 'nf_resnet50_agc', {'train_cfg.total_batch': 512}).command
             'python tools/train.py configs/imagenet/nf_resnet50_agc.py --cfg-options train_cfg.total_batch=512'
         """
-        config = (IMAGENET.get(self.recipe) or TRANSFERS[self.recipe]).config
+        config = _row(self.recipe).config
         options = ''.join(f' {key}={_typed(value)}' for key, value in self.options.items())
         return f'python tools/train.py {config}{" --cfg-options" if options else ""}{options}'
 
@@ -39,7 +39,7 @@ class Run:
         """The paper's figure."""
         if self.figure is not None:
             return self.figure
-        row = IMAGENET.get(self.recipe) or TRANSFERS[self.recipe]
+        row = _row(self.recipe)
         if not isinstance(row, ImageNetRecipe):
             return row.task.figures.format(*row.figures) if row.figures else None
         return None if row.top1 is None else f'{row.top1} / {row.top5}' if row.top5 else str(row.top1)
@@ -55,13 +55,17 @@ class Item:
     otherwise: str = 'analysis'  # what stands for the runs where there are none
 
 
+def _row(name: str) -> ImageNetRecipe | TransferRecipe:
+    return IMAGENET.get(name) or TRANSFERS[name]
+
+
 def _typed(value: Any) -> str:
     """A value as ``--cfg-options`` reads it, safe from the shell."""
     return f"'[{','.join(value)}]'" if isinstance(value, list) else str(value)
 
 
 def _runs(*names: str) -> tuple[Run, ...]:
-    return tuple(Run((IMAGENET.get(name) or TRANSFERS[name]).title, name) for name in names)
+    return tuple(Run(_row(name).title, name) for name in names)
 
 
 def _resnets() -> Iterator[Run]:

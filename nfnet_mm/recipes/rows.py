@@ -7,6 +7,7 @@ from typing import Any
 
 from nfnet_mm.errors import UserError, check_number
 from nfnet_mm.models.backbones.arch import Network, find_network, resolve_arch
+from nfnet_mm.models.backbones.plan import NFArch
 
 from .settings import setting
 
@@ -57,12 +58,7 @@ class Experiment:
     @property
     def batch_norm(self) -> bool:
         """Whether the network has BatchNorm."""
-        return self.found.family in ('BNResNet', 'BNNFNet')
-
-    @property
-    def baseline(self) -> bool:
-        """Whether the network is one that the papers compare theirs with."""
-        return self.batch_norm or self.found.family in ('FixupResNet', 'SkipInitResNet')
+        return self.found.arch.method == 'bn'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,11 +124,14 @@ class ImageNetRecipe(Experiment):
         return dict(type=self.found.cfg['type'], arch=dict(depths=self.found.arch.depths, **self.arch))
 
     @property
+    def design(self) -> NFArch:
+        """Its network's design, as the recipe changes it."""
+        return resolve_arch(self.found.family, self.backbone['arch']) if self.arch else self.found.arch
+
+    @property
     def features(self) -> int:
         """The channels of what its classifier reads."""
-        backbone = self.backbone
-        arch = resolve_arch(self.found.family, backbone['arch']) if self.arch else self.found.arch
-        return arch.final_channels or arch.widths[-1]
+        return self.design.final_channels or self.design.widths[-1]
 
     @property
     def test_pixels(self) -> int:
@@ -168,11 +167,6 @@ class ImageNetRecipe(Experiment):
     def max_iters(self) -> int:
         """Steps in all."""
         return self.steps or self.epochs * self.images // self.total_batch
-
-    @property
-    def warmup(self) -> int:
-        """Steps of warm-up."""
-        return self.warmup_steps or WARMUP_EPOCHS * self.images // self.total_batch
 
 
 @dataclass(frozen=True, kw_only=True)
