@@ -14,6 +14,8 @@ sys.path.insert(0, str(ROOT))  # a clone works without installing
 from demo.pictures import draw_curves, read_scalars  # noqa: E402
 from demo.tasks import TASKS  # noqa: E402
 from nfnet_mm import run  # noqa: E402
+from nfnet_mm.commands.command_line import CFG_OPTIONS, one_line_errors  # noqa: E402
+from nfnet_mm.errors import UserError  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,7 +27,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--pictures', type=int, help='validation pictures to draw')
     parser.add_argument('--train', type=int, help='training pictures')
     parser.add_argument('--val', type=int, help='validation pictures')
-    parser.add_argument('--cfg-options', **run.CFG_OPTIONS)
+    parser.add_argument('--cfg-options', **CFG_OPTIONS)
     args = parser.parse_args()
     demo = TASKS[args.task]
     work_dir = 'work_dirs/demo' if args.task == 'detection' else f'work_dirs/demo_{args.task}'
@@ -36,7 +38,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-@run.one_line_errors
+@one_line_errors
 def main() -> None:
     args = parse_args()
     demo = TASKS[args.task]
@@ -44,7 +46,7 @@ def main() -> None:
     try:
         demo.generate(args.data, args.train, args.val)
     except (ImportError, OSError, ValueError) as error:
-        raise run.UserError(error) from error
+        raise UserError(error) from error
     cfg = run.load_config(args.config, None, args.work_dir)
     run.use_data_root(cfg, args.data)
     cfg.merge_from_dict(args.cfg_options or {})

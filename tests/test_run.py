@@ -6,7 +6,7 @@ from mmengine import Config
 
 from nfnet_mm import run
 from nfnet_mm.engine import AGCOptimWrapper
-from nfnet_mm.run import UserError
+from nfnet_mm.errors import UserError
 
 COCO = dict(images=[], annotations=[], categories=[])
 
@@ -101,7 +101,7 @@ def test_amp_refuses_a_wrapper_it_does_not_know(kind):
 @pytest.fixture(params=['parsed', 'searched'])
 def how(request, monkeypatch):
     if request.param == 'searched':  # as a file too large to parse first
-        monkeypatch.setattr(run, 'PARSE_LIMIT', -1)
+        monkeypatch.setattr(run.coco_files, 'PARSE_LIMIT', -1)
     return request.param
 
 

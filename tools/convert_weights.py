@@ -1,36 +1,10 @@
-"""Convert public weights (DeepMind's pickles, timm's .pth and .safetensors) to this package's names, or back to timm's.
+"""`python -m nfnet_mm convert`, from a clone too that is not installed."""
 
-What the source is, and of which variant, is told from its content; nothing in it is ever run.
-"""
-
-import argparse
 import os
 import sys
 
-sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
-from nfnet_mm.converters.convert import convert_file
-from nfnet_mm.run import one_line_errors
-
-
-@one_line_errors
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('source', help='file of weights')
-    parser.add_argument('target', help='file to write, .pth or .safetensors')
-    parser.add_argument(
-        '--arch', help='variant they must be of, e.g. F0 or timm/nf_resnet50 (default: found by the shapes)'
-    )
-    parser.add_argument(
-        '--dialect',
-        choices=['authors', 'timm'],
-        help='the weight standardisation they were trained with, where the content cannot tell: timm '
-        'for a dm_nfnet that was trained further in timm',
-    )
-    parser.add_argument('--to', choices=['ours', 'timm'], default='ours', help='the names to write (default: ours)')
-    parser.add_argument('--force', action='store_true', help='replace the target if it exists')
-    args = parser.parse_args()
-    print(convert_file(args.source, args.target, args.arch, args.dialect, args.to, args.force))
-
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
+from nfnet_mm.commands import main
 
 if __name__ == '__main__':
-    main()
+    main('convert')

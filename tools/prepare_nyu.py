@@ -1,29 +1,10 @@
-"""Turn the labelled NYU Depth v2 file into data/nyu/{images,annotations}/{train,test}. Run again to resume.
+"""`python -m nfnet_mm prepare-nyu`, from a clone too that is not installed."""
 
-The test images are those of the protocol; its training images are frames of the videos, see docs/depth.md.
-
-Needs nyu_depth_v2_labeled.mat and splits.mat, both from the data set's site, and h5py and scipy.
-"""
-
-import argparse
 import os
 import sys
 
-sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
-from nfnet_mm import run
-
-
-@run.one_line_errors
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('mat', help='nyu_depth_v2_labeled.mat')
-    parser.add_argument('splits', help='splits.mat, the standard split into 795 training and 654 test images')
-    parser.add_argument('--out', default='data/nyu', help='folder to write to (default: %(default)s)')
-    args = parser.parse_args()
-    from nfnet_mm.tasks.depth.prepare import prepare_nyu
-
-    print(f'{prepare_nyu(args.mat, args.splits, args.out)} images and depth maps written to {args.out}')
-
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
+from nfnet_mm.commands import main
 
 if __name__ == '__main__':
-    main()
+    main('prepare-nyu')

@@ -1,54 +1,10 @@
-"""Replace the ResNet of any config of mmdet, mmseg or mmpretrain by a normalizer-free backbone trained with AGC.
+"""`python -m nfnet_mm swap`, from a clone too that is not installed."""
 
-Writes a short config that inherits the original, and prints what it changes; what cannot be converted is refused.
-"""
-
-import argparse
 import os
 import sys
-from pathlib import Path
 
-sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
-from nfnet_mm.errors import check_exists
-from nfnet_mm.models.backbones.arch import find_network
-from nfnet_mm.run import one_line_errors
-from nfnet_mm.swap import config_files, swap
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file, or mmdet::..., mmseg::..., mmpretrain::... of the installed ones')
-    parser.add_argument(
-        '--backbone',
-        required=True,
-        help="nfnet_f0, nf_resnet50, nf_regnet_b1, eca_nfnet_l0, ...; timm/nf_resnet50 is timm's network of that name",
-    )
-    parser.add_argument('-o', '--out', help="file to write (default: the config's name with the backbone in it, here)")
-    parser.add_argument('--weights', help="file to start the backbone from: DeepMind's, timm's or ours")
-    parser.add_argument('--clipping', type=float, default=0.01, help="AGC's; small batches bear more (default: 0.01)")
-    parser.add_argument(
-        '--strict',
-        action='store_true',
-        help='refuse deformable convs and plugins instead of leaving them out with a warning',
-    )
-    parser.add_argument('--force', action='store_true', help='replace the output if it exists')
-    return parser.parse_args()
-
-
-@one_line_errors
-def main() -> None:
-    args = parse_args()
-    backbone = find_network(args.backbone).name
-    if args.weights and '://' not in args.weights:
-        check_exists(args.weights, 'weights')
-    source = config_files.find_config(args.config)
-    old = config_files.read_config(source.path)
-    new, notes = swap.swap_config(old, backbone, args.weights, args.clipping, args.strict)
-    target = Path(args.out or config_files.default_name(source.path, backbone))
-    title = f'{source.path.stem} with {backbone} as its backbone, trained with AGC.'
-    config_files.write_config(target, source, old, new, title, notes, args.force)
-    print('\n'.join([*notes, f'wrote {target}']))
-
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))
+from nfnet_mm.commands import main
 
 if __name__ == '__main__':
-    main()
+    main('swap')

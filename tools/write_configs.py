@@ -23,6 +23,7 @@ try:
 except UserError as error:  # a row of a table is wrong
     sys.exit(f'error: {error}')
 from nfnet_mm.analysis.reproduce import reproduce_files  # noqa: E402
+from nfnet_mm.commands.command_line import one_line_errors  # noqa: E402
 from nfnet_mm.models.backbones.arch import Network, find_network  # noqa: E402
 from nfnet_mm.recipes import (  # noqa: E402
     COCO,
@@ -35,7 +36,6 @@ from nfnet_mm.recipes import (  # noqa: E402
     Task,
     TransferRecipe,
 )
-from nfnet_mm.run import one_line_errors  # noqa: E402
 
 _WIDTH = 120
 _WRITTEN = '# Written by tools/write_configs.py from nfnet_mm/recipes.\n'

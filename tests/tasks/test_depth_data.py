@@ -12,7 +12,7 @@ pytest.importorskip('mmseg')
 h5py = pytest.importorskip('h5py')
 savemat = pytest.importorskip('scipy.io').savemat
 
-from nfnet_mm.run import UserError  # noqa: E402
+from nfnet_mm.errors import UserError  # noqa: E402
 from nfnet_mm.tasks.depth import DepthColorJitter, DownsampleCrop, NYUDepthDataset, PixelDepthMetric  # noqa: E402
 from nfnet_mm.tasks.depth.prepare import depth_to_millimetres, prepare_nyu, read_splits  # noqa: E402
 from nfnet_mm.tasks.depth.transforms import jitter_color  # noqa: E402

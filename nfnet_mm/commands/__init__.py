@@ -1,0 +1,55 @@
+"""The commands of ``python -m nfnet_mm``, each in the module of its name.
+
+A module has ``add_arguments(parser)`` and ``run(args)``; its docstring is the command's description.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from nfnet_mm.errors import UserError, did_you_mean
+
+from .command_line import one_line_errors
+
+COMMANDS = {
+    'train': 'train any config of mmdet, mmseg, mmpretrain or plain mmengine',
+    'test': 'evaluate a checkpoint',
+    'swap': 'put a normalizer-free backbone into a ResNet config',
+    'convert': "convert public weights to our names, or back to timm's",
+    'prepare-nyu': 'unpack the labelled NYU Depth v2 file',
+}
+
+
+@one_line_errors
+def main(command: str | None = None, argv: Sequence[str] | None = None) -> None:
+    """Run a command.
+
+    Args:
+        command: a key of ``COMMANDS``, as a file of ``tools/`` names it; by default the first argument.
+        argv: the arguments (default: the process's).
+
+    Raises:
+        SystemExit: with status 2, after one line that says what is wrong.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    prog = os.path.basename(sys.argv[0])
+    if command is None:
+        if not argv or argv[0] in ('-h', '--help'):
+            print(_overview())
+            return
+        command = argv.pop(0)
+        prog = f'python -m nfnet_mm {command}'
+    if command not in COMMANDS:
+        raise UserError(f'no command {command!r}.{did_you_mean(command, COMMANDS)} Known: {", ".join(COMMANDS)}')
+    module = import_module(f'{__name__}.{command.replace("-", "_")}')
+    parser = argparse.ArgumentParser(prog=prog, description=module.__doc__)
+    module.add_arguments(parser)
+    module.run(parser.parse_args(argv))
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f'  {name:{width}}  {what}' for name, what in COMMANDS.items()]
+    return '\n'.join(['usage: python -m nfnet_mm COMMAND ...   (COMMAND --help tells its options)', '', *lines])

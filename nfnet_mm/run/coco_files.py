@@ -1,0 +1,104 @@
+"""Check a config's COCO annotation files before anything is built from it."""
+
+import json
+import mmap
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine import Config
+from mmengine.registry import DATASETS, init_default_scope
+
+from nfnet_mm.errors import UserError, nearest_files
+from nfnet_mm.registry import type_name
+
+from .config import datasets
+
+COCO_KEYS = ('images', 'annotations', 'categories')
+COCO_IMAGES = ('images', 'categories')  # without answers
+# Parsing more than this (in bytes) only to check it would delay the start by seconds.
+PARSE_LIMIT = 64 << 20
+
+
+def check_coco_files(cfg: Config, splits: Sequence[str]) -> None:
+    """Check the annotation files of every COCO dataset and metric of a config, before anything is built from it.
+
+    Args:
+        cfg: the config.
+        splits: of 'train', 'val' and 'test', those that the run will use.
+
+    Raises:
+        UserError: a file is missing or is not COCO (see :func:`check_coco_file`).
+    """
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    checked = set()
+    for split in splits:
+        for path, keys, used_by in _coco_files(cfg, split):
+            if (path, keys) not in checked:
+                check_coco_file(path, keys, used_by)
+                checked.add((path, keys))
+
+
+def check_coco_file(path: str, needed: Sequence[str] = COCO_KEYS, used_by: str = '') -> None:
+    """Raise a :class:`UserError` unless ``path`` is a JSON object with the keys of a COCO annotation file.
+
+    A file over 64 MiB is searched for the keys and for its closing bracket rather than parsed.
+    """
+    holds = f'a COCO file is one JSON object with the lists {", ".join(needed)}'
+    what = f'annotation file{used_by and f" of {used_by}"}'
+    if not os.path.isfile(path):
+        folder, names = nearest_files(path)
+        hint = f' (in {str(folder)!r} there is {", ".join(repr(name) for name in names)})' if names else ''
+        raise UserError(f'{what} {path!r} does not exist{hint}; {holds}')
+    if os.path.getsize(path) > PARSE_LIMIT:
+        with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            if not text[-4096:].rstrip().endswith(b'}'):
+                raise UserError(f'{what} {path!r} is cut off: it does not end in a closing bracket; {holds}')
+            found = [key for key in needed if re.search(rb'"%s"\s*:\s*\[' % key.encode(), text)]
+    else:
+        try:
+            content = json.loads(Path(path).read_text(encoding='utf-8'))
+        except ValueError as error:
+            raise UserError(f'{what} {path!r} is not JSON ({error}); {holds}') from error
+        content = content if isinstance(content, dict) else {}
+        found = [key for key in needed if isinstance(content.get(key), list)]
+    if missing := [key for key in needed if key not in found]:
+        raise UserError(f'{what} {path!r} is not a COCO file, it lacks {", ".join(missing)}; {holds}')
+
+
+def _coco_files(cfg: Config, split: str) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """(path, keys that are needed in it, key of the config) of each local file of a split's COCO data and metrics."""
+    evaluators = cfg.get(f'{split}_evaluator') or []
+    evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
+    # A test set without public answers is COCO without annotations, and can only be predicted on.
+    needed = COCO_IMAGES if any(e.get('format_only') for e in evaluators) else COCO_KEYS
+    loader = cfg.get(f'{split}_dataloader') or {}
+    users = [
+        (dataset, COCO_IMAGES if _unlabelled(dataset) else needed, f'{split}_dataloader')
+        for dataset in (datasets(loader['dataset']) if 'dataset' in loader else ())
+        if not dataset.get('backend_args') and _is_coco(dataset.get('type'))
+    ]
+    users += [
+        ({'ann_file': evaluator.get('ann_file')}, needed, f'{split}_evaluator')
+        for evaluator in evaluators
+        if not evaluator.get('backend_args') and type_name(evaluator).endswith('CocoMetric')
+    ]
+    for user, keys, used_by in users:
+        path = os.path.join(user.get('data_root') or '', user.get('ann_file') or '')
+        if user.get('ann_file') and '://' not in path:
+            yield path, keys, used_by
+
+
+def _is_coco(kind: Any) -> bool:
+    if isinstance(kind, str):
+        with DATASETS.switch_scope_and_registry(None) as registry:
+            kind = registry.get(kind)
+    # By name, because the class belongs to a framework that this package does not import.
+    return any(base.__name__ == 'CocoDataset' for base in getattr(kind, '__mro__', ()))
+
+
+def _unlabelled(dataset: Mapping[str, Any]) -> bool:
+    """Whether a dataset's pipeline asks for no answers, as that of semi-supervised training's unlabelled pictures."""
+    return any(type_name(transform) == 'LoadEmptyAnnotations' for transform in dataset.get('pipeline') or ())
