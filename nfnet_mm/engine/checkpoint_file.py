@@ -40,8 +40,8 @@ def write_sealed(path: str | os.PathLike, content: bytes) -> None:
 def damage(path: str | os.PathLike) -> str | None:
     """Why a checkpoint file is not whole; None if it is, as far as it can tell.
 
-    A sealed file tells of every changed byte. Of another of PyTorch's zip archives the checksums in it are compared,
-    and of any other file only its size.
+    A sealed file tells of every changed byte. Of another of PyTorch's zip archives the checksums in it are compared;
+    one that an old PyTorch wrote has none.
     """
     try:
         size = os.path.getsize(path)
@@ -53,10 +53,13 @@ def damage(path: str | os.PathLike) -> str | None:
             file.seek(0)
             if seal:
                 return _broken_seal(file, size, seal[1].decode())
-            if file.read(4) == b'PK\x03\x04':
+            start = file.read(4)
+            if start == b'PK\x03\x04':
                 with zipfile.ZipFile(file) as archive:
-                    bad = archive.testzip()
+                    bad = (archive.comment and 'seal') or archive.testzip()  # PyTorch writes no comments
                 return f'its part {bad!r} was changed' if bad else None
+            if start != b'\x80\x02\x8a\n':  # of the files that torch.save wrote before 1.6
+                return "it is no file of PyTorch's"
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError):
         return 'it is cut off or broken'
     except OSError as error:

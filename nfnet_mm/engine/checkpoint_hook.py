@@ -17,6 +17,7 @@ from nfnet_mm.errors import UserError, check_positive, write_atomically
 from nfnet_mm.registry import HOOKS
 
 from .checkpoint_file import damage, write_sealed
+from .exact_resume import ExactResumeHook
 
 
 class SealedFiles(LocalBackend):
@@ -75,6 +76,9 @@ class SafeCheckpointHook(CheckpointHook):
         if self.backend_args is None and self.file_client_args is None and '://' not in folder:
             self.backend_args: dict | None = dict(backend='nfnet_mm.sealed')
         super().before_train(runner)
+        if is_main_process() and isinstance(self.file_backend, SealedFiles):
+            for left in Path(self.out_dir).glob('.*.pth.*.tmp'):  # by a kill while one was written
+                left.unlink(missing_ok=True)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         self._all_or_nothing(runner, lambda: self._write(runner, step, meta))
@@ -92,6 +96,9 @@ class SafeCheckpointHook(CheckpointHook):
                 self.file_backend.remove(oldest)
             self.keep_ckpt_ids.append(step)  # a deque of that length
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        for hook in runner.hooks:
+            if isinstance(hook, ExactResumeHook):
+                hook.gather(runner)
         self.last_ckpt = self._path(step)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         runner.save_checkpoint(

@@ -70,16 +70,21 @@ def build_runner(cfg: Config) -> 'Runner':
     """The runner of a config, of the class its ``runner_type`` names if it has one.
 
     mmengine's checkpoint hook is replaced in the config by
-    :class:`~nfnet_mm.engine.checkpoint_hook.SafeCheckpointHook`, which saves the same.
+    :class:`~nfnet_mm.engine.checkpoint_hook.SafeCheckpointHook`, which saves the same, and
+    :class:`~nfnet_mm.engine.exact_resume.ExactResumeHook` is added.
     """
     from mmengine.runner import Runner
+
+    from nfnet_mm.engine.exact_resume import ExactResumeHook
 
     hooks = cfg.setdefault('default_hooks', {})
     hooks.setdefault('checkpoint', dict(type='CheckpointHook'))  # mmengine's default
     for hook in (hooks['checkpoint'], *(cfg.get('custom_hooks') or ())):
         if isinstance(hook, dict) and hook.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):
             hook['type'] = 'nfnet_mm.SafeCheckpointHook'
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(ExactResumeHook(), 'VERY_LOW')
+    return runner
 
 
 def require_whole(runner: 'Runner', allow_missing: bool = False) -> None:
