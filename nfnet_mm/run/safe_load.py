@@ -10,7 +10,6 @@ import os
 import pickle
 import re
 import sys
-from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -48,7 +47,6 @@ def _allowed() -> dict[str, Any]:
     known: dict[str, Any] = {
         'builtins.getattr': _method,
         'builtins.slice': slice,
-        'collections.defaultdict': defaultdict,
         'numpy.dtype': np.dtype,
         'numpy.ndarray': np.ndarray,
     }
@@ -116,7 +114,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = None) -> Any:
             name = short(next(filter(None, refused.groups())))
             why = f'it asks for {name}, which could run code and which no checkpoint of mmengine needs'
             raise UserError(f'checkpoint {path!r} is refused: {why}. {HATCH}') from None
-        reason = re.search(r'WeightsUnpickler error: *(.*)', text)
+        reason = re.search(r'WeightsUnpickler error:\s*(.*)', text)
         what = short(reason[1] if reason else f'{type(error).__name__}: {text}')
         raise UserError(f'checkpoint {path!r} cannot be read: {what}') from None
 
