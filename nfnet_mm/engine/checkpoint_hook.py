@@ -44,7 +44,7 @@ class SealedFiles(LocalBackend):
 
 
 # What a failed save is undone in, of the hook.
-_STATE = {'last_ckpt', 'keep_ckpt_ids', 'best_ckpt_path', 'best_ckpt_path_dict'}
+_STATE = {'saved_at', 'last_ckpt', 'keep_ckpt_ids', 'best_ckpt_path', 'best_ckpt_path_dict'}
 register_backend('nfnet_mm.sealed', SealedFiles, force=True)
 
 
@@ -69,6 +69,7 @@ class SafeCheckpointHook(CheckpointHook):
         super().__init__(*args, **kwargs)
         self.max_failures = check_positive('max_failures', max_failures)
         self.failures = 0
+        self.saved_at: int | None = None  # after so many iterations
 
     def before_train(self, runner: Runner) -> None:
         # a storage of the user's own (a cluster's) writes as it does
@@ -87,19 +88,28 @@ class SafeCheckpointHook(CheckpointHook):
         save = super()._save_best_checkpoint
         self._all_or_nothing(runner, lambda: save(runner, metrics))
 
+    def save_now(self, runner: Runner, done: int) -> None:
+        """Save a checkpoint after ``done`` iterations, in the middle of an epoch too, unless that one is saved."""
+        if done != self.saved_at:
+            meta = dict(epoch=runner.epoch, iter=done)
+            self._all_or_nothing(runner, lambda: self._write_file(runner, f'iter_{done}.pth', meta))
+
     def _write(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
-        """Mmengine's steps, but for ``last_checkpoint``, which it empties before it writes it."""
-        name = self.filename_tmpl.format(step)
+        """Write a checkpoint as mmengine does, but for ``last_checkpoint``, which it empties before it writes it."""
         if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
             oldest = self._path(self.keep_ckpt_ids[0]) if len(self.keep_ckpt_ids) == self.max_keep_ckpts else None
             if oldest and is_main_process() and self.file_backend.isfile(oldest):
                 self.file_backend.remove(oldest)
             self.keep_ckpt_ids.append(step)  # a deque of that length
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        self._write_file(runner, self.filename_tmpl.format(step), meta)
+
+    def _write_file(self, runner: Runner, name: str, meta: dict[str, Any]) -> None:
+        self.saved_at = meta['iter']
         for hook in runner.hooks:
             if isinstance(hook, ExactResumeHook):
                 hook.gather(runner)
-        self.last_ckpt = self._path(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         runner.save_checkpoint(
             self.out_dir,

@@ -45,20 +45,25 @@ def _newest_first(work_dir: str, out_dir: str | None) -> Iterator[str]:
         kind, number = named[1], int(named[2])
         # One of a higher number is of this run only if a kill came before last_checkpoint named it; otherwise of a run
         # in this folder that was gone back on.
-        written = pointer.stat().st_mtime
+        written = _time(pointer)
         for own, n in sorted(numbered, key=lambda key: -key[1]):
-            if own == kind and n > number and numbered[own, n].stat().st_mtime >= written:
+            if own == kind and n > number and _time(numbered[own, n]) >= written:
                 yield str(numbered[own, n])
         here = numbered.get((kind, number))
         # the folder may have been moved or copied since; a hook's own folder stays where it is
         yield str(here or (last if _elsewhere(last) else Path(work_dir, os.path.basename(last))))
     elif numbered:
-        kind, number = max(numbered, key=lambda key: (numbered[key].stat().st_mtime, key[1]))[0], None
+        kind, number = max(numbered, key=lambda key: (_time(numbered[key]), key[1]))[0], None
     else:
         return
-    for own, n in sorted(numbered, key=lambda key: -key[1]):
-        if own == kind and (number is None or n < number):
-            yield str(numbered[own, n])
+    older = [key for key in numbered if key[0] != kind or number is None or key[1] < number]
+    # of this kind by number, then of the other kind (an epoch's beside an iteration's) by their time
+    for key in sorted(older, key=lambda key: (key[0] != kind, -key[1] if key[0] == kind else -_time(numbered[key]))):
+        yield str(numbered[key])
+
+
+def _time(path: Path) -> float:
+    return path.stat().st_mtime
 
 
 def _elsewhere(last: str) -> bool:

@@ -71,11 +71,13 @@ def build_runner(cfg: Config) -> 'Runner':
 
     mmengine's checkpoint hook is replaced in the config by
     :class:`~nfnet_mm.engine.checkpoint_hook.SafeCheckpointHook`, which saves the same, and
-    :class:`~nfnet_mm.engine.exact_resume.ExactResumeHook` is added.
+    :class:`~nfnet_mm.engine.exact_resume.ExactResumeHook` and :class:`~nfnet_mm.engine.signals.StopOnSignalHook` are
+    added.
     """
     from mmengine.runner import Runner
 
     from nfnet_mm.engine.exact_resume import ExactResumeHook
+    from nfnet_mm.engine.signals import StopOnSignalHook
 
     hooks = cfg.setdefault('default_hooks', {})
     hooks.setdefault('checkpoint', dict(type='CheckpointHook'))  # mmengine's default
@@ -83,7 +85,8 @@ def build_runner(cfg: Config) -> 'Runner':
         if isinstance(hook, dict) and hook.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):
             hook['type'] = 'nfnet_mm.SafeCheckpointHook'
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    runner.register_hook(ExactResumeHook(), 'VERY_LOW')
+    runner.register_hook(ExactResumeHook())
+    runner.register_hook(StopOnSignalHook())
     return runner
 
 
