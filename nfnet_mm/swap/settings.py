@@ -9,6 +9,7 @@ from nfnet_mm.engine import NFOptimWrapperConstructor
 from nfnet_mm.engine.agc import check_agc
 from nfnet_mm.errors import UserError
 
+from .last_layers import last_layers
 from .parameter_names import Swapped, translate_keys, translate_name
 from .tree import Notes, listed, of_no_teacher, type_name, walk
 
@@ -123,7 +124,22 @@ def set_agc(cfg: dict[str, Any], clipping: float, notes: Notes) -> None:
     if 'Classifier' in str(cfg['model'].get('type')):
         notes.add("AGC leaves the last weights of the classifier's head unclipped, and the log names them")
     else:
-        notes.add('AGC clips every weight, the last layers too: name those in optim_wrapper.paramwise_cfg.agc_exclude')
+        _exclude_last_layers(cfg['model'], wrapper, notes)
+
+
+def _exclude_last_layers(model: dict[str, Any], wrapper: dict[str, Any], notes: Notes) -> None:
+    """Name the last layers of a detector's or segmentor's heads in ``agc_exclude``, besides what is there."""
+    paramwise, where = wrapper.get('paramwise_cfg') or {}, 'optim_wrapper.paramwise_cfg.agc_exclude'
+    given = paramwise.get('agc_exclude') or ()
+    given = [given] if isinstance(given, str) else list(given)
+    names, unknown = last_layers(model)
+    if names:
+        wrapper['paramwise_cfg'] = dict(paramwise, agc_exclude=[*given, *(n for n in names if n not in given)])
+        why = 'the last layers of the heads, which train better unclipped (NFNets, section 4.1)'
+        notes.add(f'{where}: {", ".join(names)}: {why}')
+    if unknown or not names:
+        heads = f'every weight of {", ".join(unknown)}' if unknown else 'every weight'
+        notes.add(f'AGC clips {heads}, the last layers too: name those in {where}')
 
 
 def set_parameter_names(cfg: dict[str, Any], parts: Sequence[Swapped], notes: Notes) -> None:
