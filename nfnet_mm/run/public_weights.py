@@ -48,7 +48,9 @@ def load_from_public_weights(filename: str, map_location: Any = None) -> dict[st
 
 
 def _told(weights: Weights) -> str:
-    dialect = f', in the dialect {weights.dialect}' if f'{_STEM.removesuffix("weight")}gain' in weights.state_dict else ''
+    dialect = (
+        f', in the dialect {weights.dialect}' if f'{_STEM.removesuffix("weight")}gain' in weights.state_dict else ''
+    )
     return f'{SOURCES[weights.source]} of {describe_network(weights)}{dialect}'
 
 

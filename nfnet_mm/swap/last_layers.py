@@ -47,8 +47,8 @@ _LAYERS: dict[tuple[str, ...], str] = {
     ('cls_embed', 'mask_embed.4'): 'MaskFormerHead Mask2FormerHead Mask2FormerTrackHead',
     # mmseg, whose heads have one name for it
     ('conv_seg',): 'ANNHead APCHead ASPPHead CCHead DMHead DNLHead DepthwiseSeparableASPPHead '
-    'DepthwiseSeparableFCNHead EMAHead EncHead FCNHead FPNHead GCHead ISAHead LRASPPHead NLHead OCRHead PSAHead PSPHead '
-    'SegformerHead STDCHead UPerHead UpProjectionHead',
+    'DepthwiseSeparableFCNHead EMAHead EncHead FCNHead FPNHead GCHead ISAHead LRASPPHead NLHead OCRHead PSAHead '
+    'PSPHead SegformerHead STDCHead UPerHead UpProjectionHead',
     ('conv_seg', 'pam_conv_seg', 'cam_conv_seg'): 'DAHead',
     ('fc_seg',): 'PointHead',
     # which hold heads, or none
