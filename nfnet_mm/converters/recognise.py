@@ -18,15 +18,19 @@ METHOD_NAMES = dict(
     nf='a normalizer-free network', bn='a BatchNorm network', fixup='a FixupResNet', skipinit='a SkipInitResNet'
 )
 SOURCES = dict(deepmind="DeepMind's weights", timm="timm's weights", ours='weights')
-# What only timm's state dicts have, and only the files that this package converted.
-_TIMMS, _CONVERTED = ('stem.conv.gain', 'stem.conv1.gain'), 'nfnet_mm_version'
+# Names that are in timm's state dicts (the second in a backbone of ours, too, but beside the third), and in converted
+# files.
+_TIMMS, _OURS, _CONVERTED = ('stem.conv.gain', 'stem.conv1.gain'), 'stem.conv0.weight', 'nfnet_mm_version'
 _STEM = 'backbone.stem.conv0.weight'
 _BLOCK = re.compile(r'backbone\.stages\.(\d+)\.(\d+)\.')
 _STAGE_END = re.compile(r'backbone\.stages\.(\d+)\.0\.conv2\.weight')
 
 
 def is_run_checkpoint(path: str | os.PathLike) -> bool:
-    """Whether a file is a ``.pth`` of mmengine or of another framework, and neither public weights nor converted ones.
+    """Whether a file is a ``.pth`` of mmengine or of another framework, not weights that are read by this package alone.
+
+    Those are public and converted ones, and the bare state dict of one of our classifiers, of which mmengine's hooks
+    make nothing.
 
     Told from the names in it: nothing is unpickled, and no weight is read. A broken file is none: whoever reads it as
     weights says what is wrong with it.
@@ -39,7 +43,9 @@ def is_run_checkpoint(path: str | os.PathLike) -> bool:
             texts = {text.removeprefix('module.') for text in pickled_texts(file)}
         except ReadError:
             return False
-    return _CONVERTED not in texts and texts.isdisjoint(_TIMMS)
+    if _CONVERTED in texts or (_OURS not in texts and not texts.isdisjoint(_TIMMS)):
+        return False
+    return 'state_dict' in texts or not texts >= {_STEM, 'head.fc.weight'}
 
 
 def networks_of(weights: Weights) -> list[Network]:

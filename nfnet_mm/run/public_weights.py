@@ -16,7 +16,7 @@ from nfnet_mm.errors import UserError, some
 from nfnet_mm.models.backbones.arch import FAMILIES, Network, find_network, network_names
 from nfnet_mm.registry import MODELS, type_name
 
-_STEM, _HEAD = 'backbone.stem.conv0.weight', 'head.fc.weight'
+_STEM, _GAIN, _HEAD = 'backbone.stem.conv0.weight', 'backbone.stem.conv0.gain', 'head.fc.weight'
 
 
 def use_public_weights(cfg: Config, path: str, allow_missing: bool = False) -> None:
@@ -71,7 +71,10 @@ def _check_model(model: Mapping[str, Any], weights: Weights, path: str, allow_mi
     other_dialect = net.arch.method == 'nf' and net.arch.dialect != weights.dialect
     if other_dialect or (found and net.arch not in [network.arch for network in found]) or other:
         name = own[0].name if own else f'a {type_name(backbone)} of other shapes ({some(other or missing)})'
-        raise UserError(f'{holds}, and model.backbone of the config is {name}{_instead(found)}')
+        instead = _instead(found)
+        if other_dialect and not (other or missing) and weights.source == 'timm':
+            instead += '; or converted with --dialect timm, for what timm computes with them'
+        raise UserError(f'{holds}, and model.backbone of the config is {name}{instead}')
     if missing:
         raise UserError(f'{holds}, but without {len(missing)} weights of the model: {some(missing)}')
     if have[_STEM] != want[_STEM]:
