@@ -27,7 +27,7 @@ _STAGE_END = re.compile(r'backbone\.stages\.(\d+)\.0\.conv2\.weight')
 
 
 def is_run_checkpoint(path: str | os.PathLike) -> bool:
-    """Whether a file is a ``.pth`` of mmengine or of another framework, not weights that are read by this package alone.
+    """Whether a file is a ``.pth`` of mmengine or of another framework, not weights that only this package reads.
 
     Those are public and converted ones, and the bare state dict of one of our classifiers, of which mmengine's hooks
     make nothing.

@@ -36,7 +36,7 @@ def use_public_weights(cfg: Config, path: str, allow_missing: bool = False) -> N
     """
     if is_run_checkpoint(path):
         return
-    _check_model(cfg.model, load_weights(path), path, allow_missing)
+    _check_model(cfg.get('model') or {}, load_weights(path), path, allow_missing)
     CheckpointLoader.register_scheme(rf'{re.escape(path)}\Z', load_from_public_weights, force=True)
 
 
@@ -48,29 +48,40 @@ def load_from_public_weights(filename: str, map_location: Any = None) -> dict[st
 
 
 def _told(weights: Weights) -> str:
-    dialect = (
-        f', in the dialect {weights.dialect}' if f'{_STEM.removesuffix("weight")}gain' in weights.state_dict else ''
-    )
+    dialect = f' (dialect {weights.dialect})' if _GAIN in weights.state_dict else ''
     return f'{SOURCES[weights.source]} of {describe_network(weights)}{dialect}'
 
 
 def _check_model(model: Mapping[str, Any], weights: Weights, path: str, allow_missing: bool) -> None:
     """Raise a UserError unless a model's config is that of the classifier whose weights these are."""
-    holds, backbone = f'{path!r} holds {_told(weights)}', model.get('backbone')
+    holds, backbone, head = f'{path!r} holds {_told(weights)}', model.get('backbone'), model.get('head')
     if not isinstance(backbone, dict) or type_name(backbone) not in FAMILIES:
         kind = type_name(backbone) if isinstance(backbone, dict) else backbone
         raise UserError(f"{holds}, and model.backbone of the config is {kind!r}, none of this package's networks")
+    _check_backbone(backbone, weights, holds)
+    if not isinstance(head, dict):
+        if not allow_missing:
+            what = f'{type_name(model)}, which has more parts than that: train it from them, by model.backbone.init_cfg'
+            raise UserError(f'{holds}, and the model of the config is a {what}')
+    elif _HEAD in weights.state_dict:
+        classes = weights.state_dict[_HEAD].shape[0]
+        if head.get('num_classes', classes) != classes:
+            raise UserError(f'{holds} for {classes} classes, and model.head.num_classes={head["num_classes"]}')
+
+
+def _check_backbone(backbone: dict[str, Any], weights: Weights, holds: str) -> None:
     with torch.device('meta'):  # names and shapes only
         net = MODELS.build({key: value for key, value in backbone.items() if key != 'init_cfg'})
-    found = networks_of(weights)
-    own = [network for network in map(find_network, network_names()) if network.arch == net.arch]
     want = {f'backbone.{key}': tuple(value.shape) for key, value in net.state_dict().items()}
     have = {key: tuple(value.shape) for key, value in weights.state_dict.items()}
-    other = sorted(key for key in want if key in have and have[key] != want[key] and key != _STEM)
     missing = want.keys() - have.keys()
+    other = [key for key in want if key in have and have[key] != want[key] and key != _STEM]
     other_dialect = net.arch.method == 'nf' and net.arch.dialect != weights.dialect
-    if other_dialect or (found and net.arch not in [network.arch for network in found]) or other:
-        name = own[0].name if own else f'a {type_name(backbone)} of other shapes ({some(other or missing)})'
+    found = networks_of(weights)
+    if other or other_dialect or (found and net.arch not in [network.arch for network in found]):
+        own = [network.name for network in map(find_network, network_names()) if network.arch == net.arch]
+        name = own[0] if own else f'a {type_name(backbone)} that has no name (dialect {net.arch.dialect})'
+        name += f', with another shape of {some(other)}' if other and not own else ''
         instead = _instead(found)
         if other_dialect and not (other or missing) and weights.source == 'timm':
             instead += '; or converted with --dialect timm, for what timm computes with them'
@@ -78,15 +89,8 @@ def _check_model(model: Mapping[str, Any], weights: Weights, path: str, allow_mi
     if missing:
         raise UserError(f'{holds}, but without {len(missing)} weights of the model: {some(missing)}')
     if have[_STEM] != want[_STEM]:
-        channels = have[_STEM][1], want[_STEM][1]
-        raise UserError('{} for images of {} channels, and model.backbone.in_channels={}'.format(holds, *channels))
-    head = model.get('head')
-    if not isinstance(head, dict):
-        if not allow_missing:
-            what = f'{type_name(model)}, which has more parts than that: train it from them, by model.backbone.init_cfg'
-            raise UserError(f'{holds}, and the model of the config is a {what}')
-    elif _HEAD in have and head.get('num_classes', have[_HEAD][0]) != have[_HEAD][0]:
-        raise UserError(f'{holds} for {have[_HEAD][0]} classes, and model.head.num_classes={head["num_classes"]}')
+        trained, given = have[_STEM][1], want[_STEM][1]
+        raise UserError(f'{holds} for images of {trained} channels, and model.backbone.in_channels={given}')
 
 
 def _instead(found: list[Network]) -> str:
