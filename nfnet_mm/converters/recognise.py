@@ -35,6 +35,8 @@ def is_run_checkpoint(path: str | os.PathLike) -> bool:
     Told from the names in it: nothing is unpickled, and no weight is read. A broken file is none: whoever reads it as
     weights says what is wrong with it.
     """
+    if os.path.isdir(path):  # some formats of weights are folders
+        return False
     with open(path, 'rb') as file:
         if not file.read(16).startswith(BEGINNINGS):
             return False

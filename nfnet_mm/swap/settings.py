@@ -123,6 +123,8 @@ def set_agc(cfg: dict[str, Any], clipping: float, notes: Notes) -> None:
     wrapper.update(type=WITH_AGC.get(kind, kind), constructor='nfnet_mm.NFOptimWrapperConstructor')
     wrapper['agc'] = dict(clipping=clipping, eps=1e-3)
     stays = f'optimizer {listed(optimizer or {})} stays'
+    if base := (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
+        stays += f', for a total batch of {base}'
     notes.add(f'optim_wrapper: {kind} -> {wrapper["type"]}, clipping {clipping}; {stays}')
     if wrapper.get('clip_grad'):
         notes.add(f'optim_wrapper.clip_grad ({listed(wrapper["clip_grad"])}) stays, and applies after AGC')
