@@ -38,14 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the new config, and say what it changes."""
     network, weights = find_network(args.backbone), None
+    source = config_files.find_config(args.config)
+    old = config_files.read_config(source.path)
     told: list[str] = []
     if args.weights:
         if '://' not in args.weights:
             check_exists(args.weights, 'weights')
         weights = load_weights(args.weights)
         network, told = choose_network(network, args.weights, weights)
-    source = config_files.find_config(args.config)
-    old = config_files.read_config(source.path)
     start = absolute(args.weights) if args.weights else None
     channels = image_channels(weights) if weights else 3
     new, notes = swap.swap_config(old, network.name, start, args.clipping, args.strict, channels)

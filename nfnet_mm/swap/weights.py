@@ -38,7 +38,7 @@ def choose_network(asked: Network, path: str, weights: Weights) -> tuple[Network
         if _bare_name(network) == _bare_name(asked):
             whose = f'{path!r} holds the weights of {network.name}'
             return network, [f'{whose}, which is taken in place of its namesake {asked.name}']
-    name = f': --backbone {found[0].name} takes them' if found else ''
+    name = f': --backbone {found[0].name} takes them' if found and found[0].arch.method == 'nf' else ''
     raise UserError(f'weights {path!r} are of {describe_network(weights)}, not of {asked.name}{name}')
 
 

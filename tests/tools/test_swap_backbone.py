@@ -191,6 +191,7 @@ def files(tmp_path_factory):
     torch.save(state('nfnet_nano', (2,)), folder / 'c4.pth')
     torch.save(state('nfnet_nano', (0, 1, 2, 3), in_channels=1), folder / 'grey.pth')
     torch.save(from_deepmind(deepmind_tree()), folder / 'nameless.pth')
+    torch.save(state('bn_nfnet_nano'), folder / 'baseline.pth')
     (folder / 'text.pth').write_text('not found')
     return folder
 
@@ -273,6 +274,7 @@ def test_grayscale(run_tool, tmp_path, monkeypatch, files, channels, file, adapt
             'detector.pth',
             '3 missing in the file: final_conv.bias, final_conv.gain, final_conv',
         ),
+        (RETINANET, 'nfnet_nano', 'baseline.pth', "baseline.pth' are of bn_nfnet_nano, not of nfnet_nano\n"),
         (RETINANET, 'nfnet_nano', 'text.pth', "it is text, beginning 'not found'"),
     ],
 )
