@@ -228,7 +228,8 @@ def examine(framework, name, names, bfloat16):
         try:
             model = build(new)
             row['built'] = True
-            build_optim_wrapper(model, new['optim_wrapper'])  # which refuses names of layers that are not there
+            if new.get('optim_wrapper'):  # whose constructor refuses names of layers that are not there
+                build_optim_wrapper(model, new['optim_wrapper'])
             swapped = list(backbones(new, model))
             row['sizes'] = [sizes(part) for part in swapped] == was if was else None
             row['loss'] = step(new, model, bfloat16)

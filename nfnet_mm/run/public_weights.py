@@ -80,7 +80,7 @@ def _check_backbone(backbone: dict[str, Any], weights: Weights, holds: str) -> N
     found = networks_of(weights)
     if other or other_dialect or (found and net.arch not in [network.arch for network in found]):
         own = [network.name for network in map(find_network, network_names()) if network.arch == net.arch]
-        name = own[0] if own else f'{type_name(backbone)} in a shape that has no name (dialect {net.arch.dialect})'
+        name = own[0] if own else f'{type_name(backbone)} in a design that has no name (dialect {net.arch.dialect})'
         name += f', with another shape of {some(other)}' if other and not own else ''
         instead = _instead(found)
         if other_dialect and not (other or missing) and weights.source == 'timm':

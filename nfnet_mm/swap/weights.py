@@ -70,5 +70,5 @@ def check_start(cfg: dict[str, Any], weights: Weights) -> None:
 
 
 def absolute(path: str) -> str:
-    """The path of an existing file from the root, so that a config finds it from any folder; names and URLs stay."""
-    return os.path.abspath(path) if os.path.isfile(path) else path
+    """The path of what exists from the root, so that a config finds it from any folder; names and URLs stay."""
+    return os.path.abspath(path) if os.path.exists(path) else path

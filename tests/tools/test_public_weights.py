@@ -161,7 +161,7 @@ def arch(name, features):
         (
             'nano',
             dict(arch(dict(widths=(8, 8, 8, 8), group_width=4), 16)),
-            'is NFNet in a shape that has no name (dialect authors), with another shape of backbone.',
+            'is NFNet in a design that has no name (dialect authors), with another shape of backbone.',
         ),
         # of the same shapes, in the other dialect
         (
