@@ -20,6 +20,7 @@ from mmengine.registry import MODELS, init_default_scope
 from nfnet_mm.analysis.model_zoo import result_files
 from nfnet_mm.engine import AGCOptimWrapper
 from nfnet_mm.engine.total_batch import plan_accumulation
+from nfnet_mm.recipes.transfer import COCO, NYU, VOC
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -146,6 +147,17 @@ def test_the_config_by_inheritance_is_what_the_command_writes(inherited, run_too
     assert inherited.model.to_dict() == written.model.to_dict()
     assert inherited.optim_wrapper.to_dict() == written.optim_wrapper.to_dict()
     assert inherited.model.backbone.frozen_stages == 1
+
+
+def test_the_rates_of_the_page_are_those_of_the_recipes():
+    text = (ROOT / 'docs/swapping.md').read_text()
+    for name, task in {'Mask R-CNN, COCO': COCO, 'FCN, Pascal VOC': VOC, 'Depth, NYU': NYU}.items():
+        cells = [cell.strip() for cell in re.search(rf'^\| {name} \|(.*)\|$', text, re.M).group(1).split('|')]
+        batch, lr, same, decay, clipping = cells
+        assert (int(batch), float(lr)) == (task.total_batch, task.lr)
+        assert float(same.split(',')[0]) == pytest.approx(task.lr * 16 / task.total_batch)
+        assert (0 if decay == 'none' else float(decay)) == task.weight_decay
+        assert clipping == 'none' if task.agc is None else clipping.endswith(f'; {task.agc} here')
 
 
 def whole_f0():
