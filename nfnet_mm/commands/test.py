@@ -11,7 +11,7 @@ from .command_line import add_run_options, load_config
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help="checkpoint file; for a classifier also DeepMind's or timm's weights")
     parser.add_argument('--out', help='write the predictions to this .pkl file')
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument('--show-dir', help='write pictures of the predictions into this folder')
@@ -30,6 +30,7 @@ def run(args: argparse.Namespace) -> None:
     cfg = load_config(args)
     if '://' not in args.checkpoint:
         check_exists(args.checkpoint, 'checkpoint')
+        runs.use_public_weights(cfg, args.checkpoint, args.allow_missing)
     cfg.load_from, cfg.resume = args.checkpoint, False  # a resumed run's config says otherwise
     runs.show_predictions(cfg, args.show, args.show_dir, args.wait_time)
     if args.tta:
