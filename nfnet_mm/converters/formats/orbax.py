@@ -6,11 +6,13 @@ JSON, MessagePack and arrays.
 """
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -56,16 +58,18 @@ def read_orbax(folder: Path) -> tuple[Tree, Tree]:
         ReadError: Orbax is not installed, the checkpoint is broken, or it holds no such trees.
     """
     check_installed()
-    size = sum(file.stat().st_size for file in folder.rglob('*') if file.is_file())
+    limit = _MAX_GROWTH * sum(file.stat().st_size for file in folder.rglob('*') if file.is_file())
+    _check_arrays(folder, limit)
     with tempfile.TemporaryDirectory() as temporary:
         target = os.path.join(temporary, 'arrays.npz')
         process = Path(__file__).with_name('orbax_process')
-        command = [sys.executable, str(process), str(folder.resolve()), target, str(size * _MAX_GROWTH)]
+        command = [sys.executable, str(process), str(folder.resolve()), target, str(limit)]
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, 'JAX_PLATFORMS': 'cpu'})
         if done.returncode:
             lines = done.stderr.strip().split('\n')
             said = [line for line in lines if re.match(r'[\w.]*(Error|Exception): ', line)] or lines
-            raise ReadError(f'the Orbax checkpoint is not readable: {short(said[-1]) or done.returncode}')
+            reason = short(said[-1].replace(f'{folder.resolve()}{os.sep}', ''))
+            raise ReadError(f'the Orbax checkpoint is not readable: {reason or done.returncode}')
         trees: dict[str, Tree] = {'params': {}, 'state': {}}
         with malformed('the Orbax checkpoint is malformed'), np.load(target, allow_pickle=False) as arrays:
             for key in arrays.files:
@@ -74,3 +78,20 @@ def read_orbax(folder: Path) -> tuple[Tree, Tree]:
     if not trees['params']:
         raise ReadError("the Orbax checkpoint holds no 'params'")
     return trees['params'], trees['state']
+
+
+def _check_arrays(folder: Path, limit: int) -> None:
+    """Hold each array that is a folder of files against its header: a file that is missing would be read as zeros."""
+    total = 0
+    for header in folder.rglob('.zarray'):
+        array = header.parent
+        with malformed(f'the header of {short(array.relative_to(folder))} is malformed'):
+            fields = json.loads(header.read_text())
+            shape, chunks = fields['shape'], fields['chunks']
+            due = prod(-(-size // chunk) for size, chunk in zip(shape, chunks))
+            total += prod(shape) * 4  # bytes of a float32
+        there = sum(re.fullmatch(r'[\d.]+', file.name) is not None for file in array.rglob('*') if file.is_file())
+        if there < due:
+            raise ReadError(f'{due - there} of the {due} files of {short(array.relative_to(folder))} are missing')
+    if total > limit:
+        raise ReadError(f'its arrays take {total} bytes, its files {limit // _MAX_GROWTH}')

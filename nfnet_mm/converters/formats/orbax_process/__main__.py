@@ -26,7 +26,7 @@ def main(folder: str, target: str, limit: int) -> None:
         leaves_of = [leaf for leaf in jax.tree_util.tree_leaves(metadata) if getattr(leaf, 'shape', None)]
         asked = sum(prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in leaves_of)
         if asked > limit:
-            sys.exit(f'its arrays take {asked} bytes, its files far less')
+            sys.exit(f'its arrays would take {asked} bytes, far more than its files')
         # as NumPy's arrays: the devices that they were saved from are not here
         numpy = jax.tree_util.tree_map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
         restored = checkpointer.restore(folder, restore_args=numpy)
