@@ -75,8 +75,9 @@ def test_into_a_backbone_and_a_file(tmp_path):
 
 WRITE = """
 import sys, numpy as np, jax.numpy as jnp, orbax.checkpoint as ocp
-tree = {'params': {'NFNet/~/linear': {'w': np.arange(6, dtype=np.float32).reshape(2, 3), 'b': jnp.ones(3, jnp.bfloat16)}}}
-tree |= {'state': {'NFNet/~/bn/~/mean_ema': {'average': np.zeros(3)}}, 'step': 3, 'optimizer': (jnp.ones(2), {'a': None})}
+linear = {'w': np.arange(6, dtype=np.float32).reshape(2, 3), 'b': jnp.ones(3, jnp.bfloat16)}
+tree = {'params': {'NFNet/~/linear': linear}, 'state': {'NFNet/~/bn/~/mean_ema': {'average': np.zeros(3)}}}
+tree |= {'step': 3, 'optimizer': (jnp.ones(2), {'a': None})}
 for name, options in (('arrays', dict(use_ocdbt=False)), ('store', dict(use_ocdbt=True))):
     ocp.Checkpointer(ocp.PyTreeCheckpointHandler(**options)).save(f'{sys.argv[1]}/{name}', tree)
 manager = ocp.CheckpointManager(sys.argv[1] + '/run')
@@ -111,7 +112,9 @@ def spoil(folder, name):
     if name == 'a file is missing':
         (array / '0.0.0.0').unlink()
     elif name == 'a huge array':
-        (array / '.zarray').write_text(json.dumps({**header, 'shape': [3, 3, 3, 1 << 40], 'chunks': [3, 3, 3, 1 << 40]}))
+        (array / '.zarray').write_text(
+            json.dumps({**header, 'shape': [3, 3, 3, 1 << 40], 'chunks': [3, 3, 3, 1 << 40]})
+        )
     elif name == 'a broken header':
         (array / '.zarray').write_text('{"shape": 3}')
     elif name == 'a cut list':

@@ -24,7 +24,7 @@ from ..formats.orbax import check_installed
 from ..formats.read import tell_kind
 from .bucket import download_folder
 from .checksum import Record, digest, has_checksum
-from .download import DiskError, Partial, download, writing
+from .download import DiskError, Partial, receive, writing
 from .table import HUGGING_FACE, PUBLIC_WEIGHTS, PublicWeights, find_public, near_names
 
 __all__ = ['PUBLIC_WEIGHTS', 'PublicWeights', 'cache_folder', 'local_file']
@@ -68,7 +68,8 @@ def local_file(source: str | os.PathLike, what: str = 'weights') -> str:
         try:
             check_exists(text, what)
         except UserError as error:
-            raise ReadError(f'{error}{near_names(text)}') from None
+            near = near_names(text)
+            raise ReadError(f'{error}{"." if near and not str(error).endswith("?") else ""}{near}') from None
         return text  # it came this moment
     return _kept(place)
 
@@ -159,7 +160,7 @@ def _fetch(place: _Place) -> None:
         if place.folder:
             download_folder(place.url, part.path)
         else:
-            stated = download(place.url, part)
+            stated = receive(place.url, part)
     except ReadError as error:
         named = '' if place.said == place.url else f'{place.said!r}: '
         by_hand = '' if isinstance(error, DiskError) else f'; it can be put at {str(place.path)!r} by hand'

@@ -10,7 +10,7 @@ from nfnet_mm.errors import short
 
 from ..errors import ReadError, malformed
 from .checksum import has_checksum
-from .download import Partial, download, read_answer, writing
+from .download import Partial, read_answer, receive, writing
 
 _MAX_OBJECTS = 100_000  # NFNet-F3 has some 2,000 files where each array is one
 
@@ -38,7 +38,7 @@ def download_folder(url: str, folder: Path) -> None:
         if path.is_file() and path.stat().st_size == size and has_checksum(path, checksum):
             continue
         part = Partial(path)
-        download(f'{root}/{bucket}/{quote(prefix + name)}', part, size)
+        receive(f'{root}/{bucket}/{quote(prefix + name)}', part, size)
         if not has_checksum(part.path, checksum):
             part.discard()
             raise ReadError(f'its file {short(name)!r} has another checksum than the list of the bucket states')

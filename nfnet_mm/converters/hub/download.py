@@ -199,7 +199,7 @@ class Partial:
                 path.unlink()
 
 
-def download(url: str, part: Partial, size: int | None = None) -> list[str]:
+def receive(url: str, part: Partial, size: int | None = None) -> list[str]:
     """Receive what is not there yet of a file.
 
     Args:
@@ -215,7 +215,7 @@ def download(url: str, part: Partial, size: int | None = None) -> list[str]:
     """
     whole = False
     try:
-        checksums = _with_tries(lambda: _receive(url, part), lambda: part.size)
+        checksums = _with_tries(lambda: _try(url, part), lambda: part.size)
         whole = True
     finally:
         if not whole and not part.notes:
@@ -227,7 +227,7 @@ def download(url: str, part: Partial, size: int | None = None) -> list[str]:
     return checksums
 
 
-def _receive(url: str, part: Partial) -> list[str]:
+def _try(url: str, part: Partial) -> list[str]:
     """One try."""
     notes = part.notes
     if notes.get('url') != url:
