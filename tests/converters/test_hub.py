@@ -265,3 +265,14 @@ def test_orbax_is_asked_for_before_the_download(monkeypatch):
     monkeypatch.setattr(hub, 'check_installed', missing)
     with pytest.raises(ReadError, match='pip install orbax-checkpoint'):
         local_file('deepmind/nfnet_f0_im21k')
+
+
+def test_the_page_lists_every_name_and_licence():
+    page = (Path(__file__).parents[2] / 'docs/weights.md').read_text()
+    lines = [line.split(' | ') for line in page.splitlines() if line.count(' | ') == 3]
+    listed = {
+        name: (cells[2], cells[3].removesuffix(' |')) for cells in lines for name in re.findall(r'`([^`]+)`', cells[0])
+    }
+    kinds = dict(pickle='pickle', safetensors='safetensors', orbax='Orbax checkpoint')
+    expected = {row.name: (kinds[row.kind], row.licence) for row in PUBLIC_WEIGHTS.values()}
+    assert {name: listed[name] for name in expected} == expected
