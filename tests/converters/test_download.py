@@ -167,6 +167,15 @@ def test_it_goes_on_where_it_stopped(web, cache):
     assert web.ranges('/a.pth') == [None, f'bytes={3 * MB}-', f'bytes={3 * MB}-']
 
 
+def test_beginning_anew_is_no_progress(web, cache):
+    """A server that cannot go on, and stops now earlier, now later, is given up."""
+    early, late = (file(LARGE, cut=cut, ranges=False) for cut in (MB // 2, 3 * MB))
+    url = web.serve('/a.pth', *[early, late] * 20)
+    with pytest.raises(ReadError, match=r'\(4 tries\)'):
+        local_file(url)
+    assert len(web.requests) <= 6
+
+
 def test_progress_is_never_given_up(web):
     cuts = [file(LARGE, cut=len(LARGE) * k // 3) for k in (1, 2)]
     url = web.serve('/a.pth', *[status(500)] * 3, cuts[0], *[status(500)] * 2, cuts[1], status(500), file(LARGE))

@@ -113,6 +113,12 @@ def test_paths(tmp_path, monkeypatch):
             local_file(missing)
 
 
+@pytest.mark.parametrize('source', [5, None, ['deepmind/F0'], b'deepmind/F0'])
+def test_what_is_no_path_at_all(source):
+    with pytest.raises(ReadError, match=re.escape(f'weights={source!r} must be a file, an address or a name')):
+        local_file(source)
+
+
 def test_hugging_faces_files_by_name_into_a_backbone(web, cache, monkeypatch, log_lines):
     """timm's test_nfnet, written by the library of safetensors, from a mirror, redirected as Hugging Face does."""
     library = pytest.importorskip('safetensors.torch')

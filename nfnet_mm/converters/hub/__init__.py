@@ -57,6 +57,8 @@ def local_file(source: str | os.PathLike, what: str = 'weights') -> str:
         nfnet_mm.converters.errors.ReadError: 'deepmind/F9' names no public weights. Did you mean 'deepmind/F6' or \
 'deepmind/F5'?
     """
+    if not isinstance(source, (str, os.PathLike)):
+        raise ReadError(f'{what}={short(repr(source))} must be a file, an address or a name such as deepmind/F0')
     text = os.fspath(source)
     if os.path.exists(text):
         return text
@@ -197,9 +199,11 @@ def _check_kept(place: _Place) -> None:
         return
     try:
         _check(place, place.path, [])
+        _record(place, bool(place.checksum or record))
     except ReadError as error:
         raise ReadError(f'{str(place.path)!r} is not {place.said}: {error}') from None
-    _record(place, bool(place.checksum or record))
+    except OSError as error:
+        raise ReadError(f'{str(place.path)!r} cannot be read: {error.strerror or short(error)}') from None
 
 
 def _record(place: _Place, known: bool) -> None:

@@ -129,14 +129,14 @@ def _of(error: BaseException | str) -> str:
 
 
 def _with_tries(attempt: Callable[[], T], progress: Callable[[], int]) -> T:
-    """What ``attempt`` returns; repeated where the transfer broke, without end as long as there is progress."""
-    failures = 0
+    """What ``attempt`` returns; repeated where the transfer broke, as long as there is progress."""
+    failures, most = 0, progress()
     while True:
-        before = progress()
         try:
             return attempt()
         except _Break as error:
-            failures = 1 if progress() - before >= _PROGRESS else failures + 1
+            failures = 1 if progress() - most >= _PROGRESS else failures + 1
+            most = max(most, progress())
             if failures >= TRIES:
                 raise ReadError(f'{error} ({TRIES} tries)') from None
             time.sleep(PAUSE * 2 ** (failures - 1))
