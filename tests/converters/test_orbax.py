@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tarfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from tests.converters.networks import deepmind_tree
 
 DATA = Path(__file__).parents[1] / 'data' / 'orbax'
 OLD = sorted(path.name.removesuffix('.tar.xz') for path in DATA.glob('*.tar.xz'))
-HAS_ORBAX = subprocess.run([sys.executable, '-c', 'import orbax.checkpoint'], capture_output=True).returncode == 0
-needs_orbax = pytest.mark.skipif(not HAS_ORBAX, reason='pip install orbax-checkpoint to read what it writes')
+needs_orbax = pytest.mark.skipif(
+    find_spec('orbax') is None, reason='pip install orbax-checkpoint to read what it writes'
+)
 SHAPE = dict(widths=(8, 8, 8, 8), depths=(1, 1, 1, 1))
 
 
