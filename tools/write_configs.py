@@ -316,9 +316,9 @@ def _weights_hint(recipe: TransferRecipe) -> str:
     key = recipe.found.key
     which = 'a classifier of ours'
     if recipe.found.family == 'NFNet':
-        which = f"the authors' {key}_haiku.npz, timm's dm_nfnet_{key.lower()}, or {which}"
+        which = f'deepmind/{key}, timm/dm_nfnet_{key.lower()}, or {which}'
     elif recipe.network == 'nf_resnet50':
-        which += ", or timm's nf_resnet50, whose shape is another: with them set depth='timm/nf_resnet50'"
+        which += ", or timm/nf_resnet50, whose shape is another: with them set depth='timm/nf_resnet50'"
     random = ', for which 22,500 steps are too few' if recipe.task is COCO else ''
     start = 'SET ME, or --cfg-options weights=FILE: the ImageNet weights to start from:'
     return f'{start} {which}. None starts from random weights{random}.'

@@ -7,7 +7,6 @@ import argparse
 from pathlib import Path
 
 from nfnet_mm.converters.load import load_weights
-from nfnet_mm.errors import check_exists
 from nfnet_mm.models.backbones.arch import find_network
 from nfnet_mm.swap import config_files, swap
 from nfnet_mm.swap.weights import absolute, check_start, choose_network, image_channels
@@ -42,8 +41,6 @@ def run(args: argparse.Namespace) -> None:
     old = config_files.read_config(source.path)
     told: list[str] = []
     if args.weights:
-        if '://' not in args.weights:
-            check_exists(args.weights, 'weights')
         weights = load_weights(args.weights)
         network, told = choose_network(network, args.weights, weights)
     start = absolute(args.weights) if args.weights else None

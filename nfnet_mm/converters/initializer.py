@@ -34,9 +34,10 @@ class NFPretrained:
     a backbone, all but its own stage of an ``NFStage``.
 
     Args:
-        checkpoint: the file: DeepMind's pickle, timm's ``.pth`` or ``.safetensors``, or a checkpoint of one of our
-            classifiers, detectors or segmentors. None, as recipes that start from weights have it until they are named,
-            keeps the random ones, and warns.
+        checkpoint: the file (DeepMind's pickle or Orbax checkpoint, timm's ``.pth`` or ``.safetensors``, or a
+            checkpoint of one of our classifiers, detectors or segmentors), its address, or the name of public weights
+            (:data:`nfnet_mm.converters.PUBLIC_WEIGHTS`), which are downloaded once. None, as recipes that start from
+            weights have it until they are named, keeps the random ones, and warns.
         prefix: of the backbone's keys where it is not ``'backbone.'``, or nothing, e.g. ``'teacher.backbone.'``.
         in_channels: what to do if the images have another number of channels than the weights: ``'mean'`` gives
             every channel the mean kernel, ``'cycle'`` repeats the kernels in order (RGBRGB...); by default it is an
@@ -50,11 +51,11 @@ class NFPretrained:
 
     Example:
         >>> from nfnet_mm.registry import MODELS
-        >>> cfg = dict(type='nfnet_mm.NFNet', arch='nano', init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint='no'))
-        >>> MODELS.build(cfg).init_weights()
+        >>> weights = dict(type='nfnet_mm.NFPretrained', checkpoint='deepmind/f0')
+        >>> MODELS.build(dict(type='nfnet_mm.NFNet', arch='nano', init_cfg=weights)).init_weights()
         Traceback (most recent call last):
         ...
-        nfnet_mm.converters.errors.ReadError: 'no': No such file or directory
+        nfnet_mm.converters.errors.ReadError: 'deepmind/f0' names no public weights. Did you mean 'deepmind/F0'?
     """
 
     def __init__(
