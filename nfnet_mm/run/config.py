@@ -9,6 +9,7 @@ from mmengine import Config
 from mmengine.device import get_device
 
 from nfnet_mm.errors import UserError, check_exists
+from nfnet_mm.read_config import read_config
 from nfnet_mm.registry import type_name
 
 # Optimizer wrapper: the one that does the same in mixed precision.
@@ -30,10 +31,10 @@ def load_config(
         the config, ready for :func:`build_runner`.
 
     Raises:
-        UserError: there is no such file, or it takes no ``weights`` that the options name.
+        UserError: there is no such file, it does not load, or it takes no ``weights`` that the options name.
     """
     check_exists(path, 'config')
-    cfg = Config.fromfile(path)
+    cfg = read_config(path)
     _use_weights(cfg, options or {})
     cfg.merge_from_dict(options or {})
     cfg.launcher = launcher
