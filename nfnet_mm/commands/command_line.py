@@ -5,7 +5,7 @@ import functools
 import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec
 
 from mmengine import Config, DictAction
@@ -36,7 +36,26 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--work-dir', help='folder for what is written (default: work_dirs/<name of the config>)')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--cfg-options', **CFG_OPTIONS)
+    parser.add_argument('--no-pin-memory', action='store_true', help='turn off pin_memory of the data loaders')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+class _Instead(argparse.Action):
+    """An option of other tools: its help is what does the same here."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        raise UserError(f'{option_string} is no option here; what does it is: {self.const}')
+
+
+def add_instead(parser: argparse.ArgumentParser, options: Mapping[str, str]) -> None:
+    """Let options that other tools have say what does the same here.
+
+    Args:
+        parser: of a command.
+        options: option: what does it.
+    """
+    for option, instead in options.items():
+        parser.add_argument(option, nargs='*', action=_Instead, const=instead, help=argparse.SUPPRESS)
 
 
 def load_config(args: argparse.Namespace) -> Config:

@@ -84,12 +84,21 @@ def require_whole(runner: 'Runner', allow_missing: bool = False) -> None:
     runner.register_hook(StrictLoadHook(allow_missing))
 
 
+def check_out(path: str | None, item: str | None) -> None:
+    """Raise a :class:`UserError` unless a file of such a name can hold predictions, or metrics if they are the item."""
+    if path is None:
+        if item is not None:
+            raise UserError(f'--out-item {item} needs a file to write: --out FILE')
+        return
+    kinds = ('.json', '.yaml', '.yml', '.pkl', '.pickle') if item == 'metrics' else ('.pkl', '.pickle')
+    if not path.endswith(kinds):
+        raise UserError(f'--out {path!r} must end in {", ".join(kinds[:-1])} or {kinds[-1]}')
+
+
 def dump_predictions(runner: 'Runner', path: str) -> None:
     """Also write a test run's predictions to the pickle file ``path``, as the runner's framework lays them out."""
     from mmengine.evaluator import DumpResults
 
-    if not path.endswith(('.pkl', '.pickle')):
-        raise UserError(f'--out {path!r} must end in .pkl or .pickle')
     with METRICS.switch_scope_and_registry(None) as registry:
         kind = registry.get('DumpDetResults') or DumpResults  # mmdet's packs masks into run lengths
     runner.test_evaluator.metrics.append(kind(out_file_path=path))
