@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nfnet_mm import commands
+from nfnet_mm.commands.command_line import interrupted
 
 ROOT = Path(__file__).parents[1]
 FILES = dict(train='train', test='test', swap_backbone='swap', convert_weights='convert', prepare_nyu='prepare-nyu')
@@ -89,3 +90,15 @@ def test_an_unknown_option_is_one_line_with_the_nearest(capsys):
         errors = capsys.readouterr().err
         assert stop.value.code == 2 and errors.startswith(f'error: {message}') and errors.count('\n') == 1
         assert '--gpu-ids' not in errors
+
+
+def test_an_interrupt_that_other_code_turned_into_an_error_is_one():
+    """As mmengine does while it formats a config for a checkpoint."""
+    try:
+        try:
+            raise KeyboardInterrupt
+        except:  # noqa: E722
+            raise SyntaxError('Failed to format the config file')
+    except SyntaxError as error:
+        assert interrupted(error)
+    assert not interrupted(SyntaxError())

@@ -15,7 +15,7 @@ END
 [[ "$3" =~ ^[1-9][0-9]*$ ]] || usage "PROCESSES (the third argument) must be a number, got '$3'"
 [[ "$1" == *::* || -f "$1" ]] || usage "CONFIG (the first argument): there is no file '$1'"
 PYTHONPATH="$TOOLS/..:$PYTHONPATH" \
-exec "${PYTHON:-python}" -m torch.distributed.run \
+exec "${PYTHON:-python}" -m nfnet_mm.commands.launch \
     --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
     --nproc_per_node="$3" \

@@ -48,7 +48,9 @@ def main(command: str | None = None, argv: Sequence[str] | None = None) -> None:
     module.add_arguments(parser)
     args, unknown = parser.parse_known_args(argv)
     if unknown:
-        known = [name for action in parser._actions if action.help is not argparse.SUPPRESS for name in action.option_strings]
+        known = [
+            name for action in parser._actions if action.help is not argparse.SUPPRESS for name in action.option_strings
+        ]
         what = 'option' if unknown[0].startswith('-') else 'further argument'
         raise UserError(
             f'{command} takes no {what} {unknown[0]!r}.{did_you_mean(unknown[0].partition("=")[0], known)} '

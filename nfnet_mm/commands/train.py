@@ -4,7 +4,7 @@ import argparse
 
 from nfnet_mm import run as runs
 
-from .command_line import add_instead, add_run_options, load_config
+from .command_line import add_instead, add_run_options, interrupted, load_config
 
 # What other train tools have, and what does it here.
 INSTEAD = {
@@ -64,4 +64,9 @@ def run(args: argparse.Namespace) -> None:
     runs.prepare_launcher(cfg)
     runner = runs.build_runner(cfg)
     runs.require_whole(runner, allow_missing=not cfg.get('resume'))
-    runner.train()
+    try:
+        runner.train()
+    except BaseException as error:
+        if not interrupted(error):
+            raise
+        raise KeyboardInterrupt(runs.interrupted(runner)) from error

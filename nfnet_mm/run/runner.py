@@ -9,6 +9,8 @@ from mmengine.registry import METRICS, RUNNERS
 
 from nfnet_mm.errors import UserError, check_exists
 
+from .type_names import check_types
+
 if TYPE_CHECKING:
     from mmengine.runner import Runner
 
@@ -68,9 +70,14 @@ def prepare_launcher(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config) -> 'Runner':
-    """The runner of a config, of the class its ``runner_type`` names if it has one."""
+    """The runner of a config, of the class its ``runner_type`` names if it has one.
+
+    Raises:
+        UserError: a type of this package is misspelt.
+    """
     from mmengine.runner import Runner
 
+    check_types(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 
@@ -82,6 +89,18 @@ def require_whole(runner: 'Runner', allow_missing: bool = False) -> None:
     from nfnet_mm.engine.strict_load import StrictLoadHook
 
     runner.register_hook(StrictLoadHook(allow_missing))
+
+
+def interrupted(runner: 'Runner') -> str:
+    """The line that an interrupted training ends with: how far it came, and how to go on."""
+    from mmengine.runner import find_latest_checkpoint
+
+    came = f'training interrupted after {runner.iter} of {runner.max_iters} iterations'
+    marked = os.path.isfile(os.path.join(runner.work_dir, 'last_checkpoint'))
+    if not marked:
+        return f'{came}; {runner.work_dir!r} holds no checkpoint yet, to start again begins anew'
+    last = os.path.basename(str(find_latest_checkpoint(runner.work_dir)).strip())
+    return f'{came}; to go on from {last}, run the same again with --work-dir {runner.work_dir} --resume'
 
 
 def check_out(path: str | None, item: str | None) -> None:

@@ -35,7 +35,8 @@ def files(folder):
 
 
 @pytest.mark.parametrize(
-    'task,needs', [('detection', 'mmdet'), ('classification', 'mmpretrain'), ('segmentation', 'mmseg'), ('depth', 'mmseg')]
+    'task,needs',
+    [('detection', 'mmdet'), ('classification', 'mmpretrain'), ('segmentation', 'mmseg'), ('depth', 'mmseg')],
 )
 def test_every_picture_is_drawn_into_the_folder(run_tool, tmp_path, monkeypatch, task, needs):
     pytest.importorskip(needs)
