@@ -93,11 +93,10 @@ def _checked(kind: Any) -> Any:
                 raise UserError(f'{kind.__name__} takes no {value}.{did_you_mean(key, known)} It takes: {takes}')
         init(self, *args, **kwargs)
 
-    kind.__init__ = checked_init
+    kind.__init__ = checked_init  # type: ignore[method-assign]
     return kind
 
 
-@functools.cache
 def _arguments(kind: type, start: type) -> tuple[str, ...] | None:
     """The keyword arguments that the constructors of a class take, from that of ``start`` on; None for any.
 

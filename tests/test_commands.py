@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nfnet_mm import commands
-from nfnet_mm.commands.command_line import interrupted
+from nfnet_mm.commands.command_line import was_interrupted
 
 ROOT = Path(__file__).parents[1]
 FILES = dict(train='train', test='test', swap_backbone='swap', convert_weights='convert', prepare_nyu='prepare-nyu')
@@ -98,7 +98,7 @@ def test_an_interrupt_that_other_code_turned_into_an_error_is_one():
         try:
             raise KeyboardInterrupt
         except:  # noqa: E722
-            raise SyntaxError('Failed to format the config file')
+            raise SyntaxError('Failed to format the config file')  # noqa: B904
     except SyntaxError as error:
-        assert interrupted(error)
-    assert not interrupted(SyntaxError())
+        assert was_interrupted(error)
+    assert not was_interrupted(SyntaxError())

@@ -123,7 +123,7 @@ def _quiet_workers() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def interrupted(error: BaseException | None) -> bool:
+def was_interrupted(error: BaseException | None) -> bool:
     """Whether an exception is an interrupt, or what was raised on one: some code of mmengine catches everything."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__

@@ -4,7 +4,7 @@ import argparse
 
 from nfnet_mm import run as runs
 
-from .command_line import add_instead, add_run_options, interrupted, load_config
+from .command_line import add_instead, add_run_options, load_config, was_interrupted
 
 # What other train tools have, and what does it here.
 INSTEAD = {
@@ -67,6 +67,6 @@ def run(args: argparse.Namespace) -> None:
     try:
         runner.train()
     except BaseException as error:
-        if not interrupted(error):
+        if not was_interrupted(error):
             raise
-        raise KeyboardInterrupt(runs.interrupted(runner)) from error
+        raise KeyboardInterrupt(runs.how_to_go_on(runner)) from error

@@ -7,7 +7,7 @@ from .coco_files import check_coco_file, check_coco_files
 from .config import MIXED_PRECISION, check_amp_device, load_config, use_amp, use_data_root
 from .options import set_loaders, skip_validation, use_amp_in_test, use_auto_scale_lr, use_tta
 from .pictures import show_predictions
-from .runner import build_runner, check_out, dump_predictions, interrupted, prepare_launcher, require_whole, use_resume
+from .runner import build_runner, check_out, dump_predictions, how_to_go_on, prepare_launcher, require_whole, use_resume
 
 __all__ = [
     'MIXED_PRECISION',
@@ -17,7 +17,7 @@ __all__ = [
     'check_coco_files',
     'check_out',
     'dump_predictions',
-    'interrupted',
+    'how_to_go_on',
     'load_config',
     'prepare_launcher',
     'require_whole',

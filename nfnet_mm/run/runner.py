@@ -91,7 +91,7 @@ def require_whole(runner: 'Runner', allow_missing: bool = False) -> None:
     runner.register_hook(StrictLoadHook(allow_missing))
 
 
-def interrupted(runner: 'Runner') -> str:
+def how_to_go_on(runner: 'Runner') -> str:
     """The line that an interrupted training ends with: how far it came, and how to go on."""
     from mmengine.runner import find_latest_checkpoint
 

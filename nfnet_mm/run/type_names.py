@@ -23,7 +23,7 @@ def check_types(cfg: Config) -> None:
     own = {name.lower(): name for name in own_types()}
     for where, name, scope in _types(cfg._cfg_dict.to_dict()):
         inside, _, last = name.rpartition('.')
-        near = difflib.get_close_matches(last.lower(), own, n=1, cutoff=0.8)
+        near = difflib.get_close_matches(last.lower(), own, n=1, cutoff=0.85)
         known = last in own.values() if inside == 'nfnet_mm' else not near or _exists(name, scope)
         if not known:
             among = '' if inside else f' in the scope {cfg.get("default_scope") or "mmengine"!r}'

@@ -1,6 +1,5 @@
 """``test --show-dir`` in all frameworks: every picture, in the folder named, and the log says where."""
 
-import re
 from pathlib import Path
 
 import mmengine.visualization
