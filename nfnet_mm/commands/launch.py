@@ -22,6 +22,8 @@ def main() -> NoReturn:
     for name in logging.root.manager.loggerDict:
         if name.startswith('torch.distributed.elastic'):  # it reports each failed process on several lines
             logging.getLogger(name).setLevel(logging.CRITICAL)
+    for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
+        os.environ.setdefault(name, '1')  # as torch and mmengine would do, in a warning of each process
     try:
         run.main()
     except ChildFailedError as error:

@@ -77,8 +77,12 @@ def build_runner(cfg: Config) -> 'Runner':
     """
     from mmengine.runner import Runner
 
+    from nfnet_mm.engine.random_start import RandomStartHook
+
     check_types(cfg)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(RandomStartHook())
+    return runner
 
 
 def require_whole(runner: 'Runner', allow_missing: bool = False) -> None:
