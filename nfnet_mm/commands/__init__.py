@@ -31,7 +31,7 @@ def main(command: str | None = None, argv: Sequence[str] | None = None) -> None:
         argv: the arguments (default: the process's).
 
     Raises:
-        SystemExit: with status 2, after one line that says what is wrong.
+        SystemExit: with status 2, after one line that says what is wrong; with 130, after an interrupt.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     prog = os.path.basename(sys.argv[0])
