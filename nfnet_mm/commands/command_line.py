@@ -108,9 +108,11 @@ def _quiet_workers() -> Iterator[None]:
     owner = os.getpid()
 
     def interrupt(number: int, frame: Any) -> None:
-        if os.getpid() == owner:  # workers are forked with this handler
-            signal.signal(number, signal.SIG_IGN if 'RANK' in os.environ else signal.SIG_DFL)
-            raise KeyboardInterrupt
+        if os.getpid() != owner:  # a worker, forked with this handler: it is ended by the process that it works for
+            sys.excepthook = lambda *_: None  # whose connection to it breaks off
+            return
+        signal.signal(number, signal.SIG_IGN if 'RANK' in os.environ else signal.SIG_DFL)
+        raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:

@@ -41,7 +41,7 @@ def start(tmp_path):
             )  # fmt: skip
         started.append(process)
         end = time.monotonic() + 120
-        while 'Saving checkpoint' not in log.read_text() and process.poll() is None and time.monotonic() < end:
+        while not (tmp_path / 'run/last_checkpoint').exists() and process.poll() is None and time.monotonic() < end:
             time.sleep(0.1)
         return process, log
 
