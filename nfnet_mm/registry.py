@@ -4,11 +4,16 @@ A type written ``nfnet_mm.X`` makes mmengine import this very module (it looks f
 ``type='nfnet_mm.NFNet'`` resolves from a config of any default scope, with no ``custom_imports``.
 """
 
-from collections.abc import Mapping
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
 from mmengine import registry as root
+from mmengine.registry import DefaultScope
+
+from .errors import UserError, did_you_mean
 
 # What the tasks register. A task needs more than torch and mmengine, and is imported when one of its types is
 # first asked for: a detector must not pay for, or fail on, an import of mmpretrain.
@@ -45,14 +50,66 @@ def type_name(cfg: Mapping[str, Any]) -> str:
 
 
 class Registry(root.Registry):
-    """A child registry that also finds the types of the tasks, importing a task only on demand."""
+    """A child registry that also finds the types of the tasks, importing a task only on demand.
+
+    What a user misspells, a type or a keyword argument of one, is a :class:`UserError` that names the nearest.
+    """
 
     def get(self, key: str) -> type | None:
-        """The type of this name, or None."""
+        """The type of this name, or None where a config's default scope is this one, and so asks without naming it.
+
+        Raises:
+            UserError: it was asked for as ``nfnet_mm.<key>``, and there is none.
+        """
         name = key.rpartition('.')[2]
         if name in TASK_TYPES and key in (name, f'{self.scope}.{name}'):
             import_module(TASK_TYPES[name])
-        return super().get(key)
+        found = super().get(key)
+        scope = DefaultScope.get_current_instance()
+        if found is None and key in (name, f'{self.scope}.{name}') and (scope and scope.scope_name) != self.scope:
+            hint = did_you_mean(name, (*self.module_dict, *TASK_TYPES)) or f' Known: {", ".join(self.module_dict)}'
+            raise UserError(f'there is no {self.name} {name!r} in nfnet_mm.{hint}')
+        return found
+
+    def register_module(self, name: str | list[str] | None = None, force: bool = False, module: Any = None) -> Any:
+        """As in mmengine; a class that is registered refuses unknown keyword arguments with the nearest name."""
+        if module is not None:
+            return super().register_module(name, force, _checked(module))
+        register: Callable[[Any], Any] = super().register_module(name, force)
+        return lambda kind: register(_checked(kind))
+
+
+def _checked(kind: Any) -> Any:
+    if not inspect.isclass(kind):  # a function is called later, with more arguments
+        return kind
+    init: Callable[..., None] = kind.__init__
+
+    @functools.wraps(init)
+    def checked_init(self: Any, *args: Any, **kwargs: Any) -> None:
+        known = _arguments(type(self), kind)
+        for key in kwargs:
+            if known is not None and key not in known:
+                value, takes = f'{key}={kwargs[key]!r}', ', '.join(known)
+                raise UserError(f'{kind.__name__} takes no {value}.{did_you_mean(key, known)} It takes: {takes}')
+        init(self, *args, **kwargs)
+
+    kind.__init__ = checked_init  # type: ignore[method-assign]
+    return kind
+
+
+def _arguments(kind: type, start: type) -> tuple[str, ...] | None:
+    """The keyword arguments that the constructors of a class take, from that of ``start`` on; None for any.
+
+    A constructor with ``**kwargs`` hands on to the next what it does not know.
+    """
+    names: list[str] = []
+    for base in kind.__mro__[kind.__mro__.index(start) :]:
+        if '__init__' in vars(base):
+            given = list(inspect.signature(base.__init__).parameters.values())[1:]  # type: ignore[misc]
+            names += [p.name for p in given if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+            if not any(p.kind is p.VAR_KEYWORD for p in given):
+                return tuple(dict.fromkeys(names))
+    return None
 
 
 def _child(name: str, *locations: str) -> Registry:
@@ -72,3 +129,11 @@ DATASETS = _child('DATASETS')
 FUNCTIONS = _child('FUNCTIONS')  # a data loader's collate_fn
 TRANSFORMS = _child('TRANSFORMS')
 METRICS = _child('METRICS')
+
+
+def own_types() -> list[str]:
+    """The names of all types of this package, without the scope."""
+    registries = [one for one in globals().values() if isinstance(one, Registry)]
+    for one in registries:
+        one.import_from_location()
+    return sorted({*TASK_TYPES, *(name for one in registries for name in one.module_dict)})

@@ -173,23 +173,6 @@ def test_other_datasets_are_left_alone():
     run.check_coco_files(cfg, ('train', 'val', 'test'))
 
 
-@pytest.mark.parametrize(
-    'scope,flag,where',
-    [
-        ('DetVisualizationHook', 'draw', 'test_out_dir'),
-        ('mmpretrain.VisualizationHook', 'enable', 'out_dir'),
-        ('SegVisualizationHook', 'draw', None),
-    ],
-)
-def test_show_predictions_turns_on_the_framework_s_hook(scope, flag, where):
-    cfg = Config(dict(default_hooks=dict(visualization=dict(type=scope)), visualizer=dict(type='V')))
-    run.show_predictions(cfg, directory='out')
-    assert cfg.default_hooks.visualization[flag] is True
-    assert (cfg.default_hooks.visualization[where] if where else cfg.visualizer.save_dir) == 'out'
-    with pytest.raises(UserError, match='nothing can be shown'):
-        run.show_predictions(Config(dict()), show=True)
-
-
 def test_pictures_without_answers_need_none(tmp_path):
     """Semi-supervised COCO as mmdet ships it: the file of the unlabelled pictures is without annotations."""
     pytest.importorskip('mmdet')
@@ -312,8 +295,54 @@ def test_resume_and_tta_and_dump_name_what_is_missing(tmp_path):
         run.use_resume(cfg, str(tmp_path / 'epoch_9.pth'))
     with pytest.raises(UserError, match='--tta needs tta_model and tta_pipeline'):
         run.use_tta(cfg)
-    with pytest.raises(UserError, match="--out 'x.json' must end in .pkl"):
-        run.dump_predictions(None, 'x.json')
+    with pytest.raises(UserError, match="--out 'x.json' must end in .pkl or .pickle"):
+        run.check_out('x.json', None)
+    with pytest.raises(UserError, match="--out 'x.csv' must end in .json, .yaml, .yml, .pkl or .pickle"):
+        run.check_out('x.csv', 'metrics')
+    with pytest.raises(UserError, match='--out-item metrics needs a file to write: --out FILE'):
+        run.check_out(None, 'metrics')
+    run.check_out('x.json', 'metrics')
+
+
+TOTAL = dict(type='nfnet_mm.TotalBatchTrainLoop', total_batch=256, lr_batch=256)
+
+
+def test_auto_scale_lr_leaves_a_total_batch_alone(capsys):
+    cfg = Config(dict(train_cfg=TOTAL, auto_scale_lr=dict(base_batch_size=16)))
+    run.use_auto_scale_lr(cfg)
+    assert 'enable' not in cfg.auto_scale_lr
+    assert 'TotalBatchTrainLoop keeps the total batch of 256 on any number of devices' in capsys.readouterr().out
+    with pytest.raises(UserError, match='train_cfg.lr_batch, the batch that the learning rate is meant for, would'):
+        run.use_auto_scale_lr(Config(dict(train_cfg=dict(TOTAL, lr_batch=None))))
+
+
+def test_auto_scale_lr_needs_a_batch_size():
+    for scale in ({}, dict(auto_scale_lr=dict(enable=False))):
+        with pytest.raises(UserError, match=r'--auto-scale-lr needs auto_scale_lr=dict\(base_batch_size=...\)'):
+            run.use_auto_scale_lr(Config(dict(train_cfg=dict(by_epoch=True), **scale)))
+
+
+def test_loaders_and_validation():
+    loader = dict(num_workers=0, persistent_workers=True, pin_memory=True)
+    cfg = Config(dict(train_dataloader=loader, val_dataloader=dict(loader), val_cfg=dict(), val_evaluator=dict()))
+    with pytest.raises(UserError, match='train_dataloader.persistent_workers=True needs workers.* --no-persistent-wor'):
+        run.set_loaders(cfg)
+    run.set_loaders(cfg, pin_memory=False, persistent_workers=False)
+    assert cfg.val_dataloader == dict(num_workers=0, persistent_workers=False, pin_memory=False)
+    run.skip_validation(cfg)
+    assert cfg.val_cfg is cfg.val_dataloader is cfg.val_evaluator is None
+
+
+def test_tta_of_a_classifier_that_configures_none_averages_over_the_mirror_image():
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='CenterCrop'), dict(type='PackInputs')]
+    cfg = Config(
+        dict(default_scope='mmpretrain', model=dict(type='M'), test_dataloader=dict(dataset=dict(pipeline=pipeline)))
+    )
+    run.use_tta(cfg)
+    assert cfg.model == dict(type='AverageClsScoreTTA', module=dict(type='M'))
+    *before, last = cfg.test_dataloader.dataset.pipeline
+    assert before == pipeline[:2] and [len(views) for views in last.transforms] == [2, 1]
+    assert [flip.prob for flip in last.transforms[0]] == [1.0, 0.0] and last.transforms[1] == pipeline[2:]
 
 
 def test_data_root_is_replaced_everywhere():

@@ -1,5 +1,7 @@
 """A linear model on fixed numbers, as a plain mmengine config: trains in milliseconds, in any number of processes."""
 
+import time
+
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
@@ -44,7 +46,8 @@ class ToyLinear(BaseModel):
 class ToyNumbers(torch.utils.data.Dataset):
     metainfo = {}
 
-    def __init__(self):
+    def __init__(self, delay=0.0):
+        self.delay = delay  # of each sample, in seconds
         random = torch.Generator().manual_seed(0)
         self.inputs = torch.randn(32, 3, generator=random)
         self.targets = torch.randn(32, generator=random)
@@ -53,6 +56,7 @@ class ToyNumbers(torch.utils.data.Dataset):
         return len(self.inputs)
 
     def __getitem__(self, index):
+        time.sleep(self.delay)
         return dict(inputs=self.inputs[index], data_samples=self.targets[index])
 
 

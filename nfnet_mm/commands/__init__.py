@@ -31,7 +31,7 @@ def main(command: str | None = None, argv: Sequence[str] | None = None) -> None:
         argv: the arguments (default: the process's).
 
     Raises:
-        SystemExit: with status 2, after one line that says what is wrong.
+        SystemExit: with status 2, after one line that says what is wrong; with 130, after an interrupt.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     prog = os.path.basename(sys.argv[0])
@@ -46,7 +46,17 @@ def main(command: str | None = None, argv: Sequence[str] | None = None) -> None:
     module = import_module(f'{__name__}.{command.replace("-", "_")}')
     parser = argparse.ArgumentParser(prog=prog, description=module.__doc__)
     module.add_arguments(parser)
-    module.run(parser.parse_args(argv))
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        known = [
+            name for action in parser._actions if action.help is not argparse.SUPPRESS for name in action.option_strings
+        ]
+        what = 'option' if unknown[0].startswith('-') else 'further argument'
+        raise UserError(
+            f'{command} takes no {what} {unknown[0]!r}.{did_you_mean(unknown[0].partition("=")[0], known)} '
+            f'Its options: {", ".join(name for name in known if name.startswith("--"))}'
+        )
+    module.run(args)
 
 
 def _overview() -> str:

@@ -3,10 +3,27 @@
 import argparse
 import re
 
+from mmengine.fileio import dump
+
 from nfnet_mm import run as runs
 from nfnet_mm.converters.hub import local_file
 
-from .command_line import add_run_options, load_config
+from .command_line import add_instead, add_run_options, load_config
+
+# What other test tools have, and what does it here.
+INSTEAD = {
+    '--eval': "the config's test_evaluator, e.g. --cfg-options test_evaluator.metric=bbox",
+    '--eval-options': '--cfg-options test_evaluator.KEY=VALUE',
+    '--metrics': '--cfg-options test_evaluator.KEY=VALUE',
+    '--format-only': '--cfg-options test_evaluator.format_only=True test_evaluator.outfile_prefix=FOLDER/NAME',
+    '--dump': '--out FILE.pkl',
+    '--show-score-thr': '--cfg-options default_hooks.visualization.score_thr=NUMBER',
+    '--opacity': '--cfg-options visualizer.alpha=NUMBER',
+    '--aug-test': '--tta',
+    '--gpu-collect': '--cfg-options test_evaluator.collect_device=gpu',
+    '--gpu-id': 'CUDA_VISIBLE_DEVICES=N in the environment',
+    '--options': '--cfg-options KEY=VALUE',
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,9 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'checkpoint',
         help="checkpoint: a file or an address; for a classifier also DeepMind's or timm's weights, by name too",
     )
-    parser.add_argument('--out', help='write the predictions to this .pkl file')
+    parser.add_argument('--out', help='write the predictions to this .pkl file, or what --out-item names')
+    parser.add_argument(
+        '--out-item',
+        choices=['pred', 'metrics'],
+        help='what --out writes: predictions (default), or metrics, to a .json, .yaml or .pkl file',
+    )
+    parser.add_argument('--amp', action='store_true', help='mixed precision')
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument('--show-dir', help='write pictures of the predictions into this folder')
+    parser.add_argument('--interval', type=int, default=1, help='of the pictures, show or write every so many')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds a window stays')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation, as the config's tta_* keys say")
     parser.add_argument(
@@ -27,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='score a model also if the checkpoint lacks weights of it or holds others besides',
     )
     add_run_options(parser)
+    add_instead(parser, INSTEAD)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -36,13 +61,19 @@ def run(args: argparse.Namespace) -> None:
         args.checkpoint = local_file(args.checkpoint, 'checkpoint')
         runs.use_public_weights(cfg, args.checkpoint, args.allow_missing)
     cfg.load_from, cfg.resume = args.checkpoint, False  # a resumed run's config says otherwise
-    runs.show_predictions(cfg, args.show, args.show_dir, args.wait_time)
+    runs.check_out(args.out, args.out_item)
     if args.tta:
         runs.use_tta(cfg)
+    if args.amp:
+        runs.use_amp_in_test(cfg)
+    runs.set_loaders(cfg, not args.no_pin_memory)
     runs.check_coco_files(cfg, ('test',))
     runs.prepare_launcher(cfg)
     runner = runs.build_runner(cfg)
     runs.require_whole(runner, args.allow_missing)
-    if args.out:
+    runs.show_predictions(runner, args.show, args.show_dir, args.wait_time, args.interval)
+    if args.out and args.out_item != 'metrics':
         runs.dump_predictions(runner, args.out)
-    runner.test()
+    metrics = runner.test()
+    if args.out and args.out_item == 'metrics' and runner.rank == 0:
+        dump(metrics, args.out)

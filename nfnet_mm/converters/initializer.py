@@ -71,12 +71,14 @@ class NFPretrained:
 
     def __call__(self, module: nn.Module) -> None:
         if self.checkpoint is None:
-            print_log(
-                f'{type(module).__name__} starts from RANDOM weights, though its recipe starts from trained ones: set '
-                'weights in the config, or --cfg-options weights=FILE',
-                logger='current',
-                level=logging.WARNING,
+            frozen = getattr(module, 'frozen_stages', -1) >= 0
+            stays = f', and frozen_stages={module.frozen_stages} keeps some of them so' if frozen else ''
+            note = (
+                f'{type(module).__name__} starts from RANDOM weights, though its recipe starts from trained ones{stays}'
+                ': set weights in the config, or --cfg-options weights=FILE'
             )
+            module.random_start = note  # type: ignore[assignment]  # a run repeats it before its first iteration
+            print_log(note, logger='current', level=logging.WARNING)
             return
         self._check_last(module)
         self._check_host(module)

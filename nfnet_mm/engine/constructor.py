@@ -96,6 +96,10 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         optimizer = OPTIMIZERS.build(self.optimizer_cfg, default_args=dict(params=self._merged(params, model)))
         cfg = dict(dict(type='OptimWrapper'), **self.optim_wrapper_cfg)
         wrapper = ROOT_OPTIM_WRAPPERS.build(cfg, default_args=dict(optimizer=optimizer))
+        if frozen:
+            where = ', '.join(frozen_parts(model))
+            every = sum(1 for _ in model.parameters())
+            print_log(f'{len(frozen)} of {every} parameters are frozen: {where}', 'current')
         excluded = self._excluded(model)
         if isinstance(wrapper, AGCOptimWrapper):
             wrapper.bind(model, excluded.values())
@@ -179,6 +183,26 @@ def _visited(module: nn.Module, prefix: str = '') -> Iterator[tuple[str, Tensor]
         yield f'{prefix}.{name}', param
     for name, child in module.named_children():
         yield from _visited(child, f'{prefix}.{name}' if prefix else name)
+
+
+def frozen_parts(module: nn.Module, name: str = '') -> Iterator[str]:
+    """The names of the largest modules whose parameters are all frozen, and of frozen parameters in others.
+
+    >>> net = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), nn.Linear(2, 2))
+    >>> net[0].requires_grad_(False), net[1].bias.requires_grad_(False)  # doctest: +ELLIPSIS
+    (...)
+    >>> list(frozen_parts(net))
+    ['0', '1.bias']
+    """
+    trained = [p.requires_grad for p in module.parameters()]
+    if trained and not any(trained):
+        yield name or 'the whole model'
+        return
+    for key, param in module.named_parameters(prefix=name, recurse=False):
+        if not param.requires_grad:
+            yield key
+    for key, child in module.named_children():
+        yield from frozen_parts(child, f'{name}.{key}'.lstrip('.'))
 
 
 def last_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

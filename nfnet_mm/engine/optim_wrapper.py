@@ -24,6 +24,12 @@ from .sharded import first_nonfinite, local
 _DEFAULTS = dict(clipping=0.01, eps=1e-3)
 _SCALER_OPTIONS = ('init_scale', 'growth_factor', 'backoff_factor', 'growth_interval', 'enabled')
 _INSTEAD = 'Use DistributedDataParallel, or a plain OptimWrapper without AGC.'
+# Said before these are logged first.
+_MEANING = (
+    'of what is logged under agc/: clipped_fraction is the part of all units (the weights of one output channel or '
+    'neuron) whose gradient the last update clipped, min_scale the smallest factor that one was multiplied by (1: none '
+    'was), skipped_steps how many updates were left out so far because a gradient was not finite'
+)
 # What marks a parameter as a piece of one.
 _SHARDED = {'ds_id': 'DeepSpeed ZeRO-3', '_fsdp_flattened': 'FSDP'}
 
@@ -79,7 +85,7 @@ class AGCOptimWrapper(OptimWrapper):
         self._names: dict[Tensor, str] = {}
         self.excluded: set[Tensor] = set()
         self._transposed: dict[Tensor, int] = {}
-        self._bound = False
+        self._bound = self._explained = False
         self._refuse_shards(p for group in self.optimizer.param_groups for p in group['params'])
 
     def bind(self, model: nn.Module, exclude: Iterable[Tensor] = ()) -> None:
@@ -163,6 +169,9 @@ class AGCOptimWrapper(OptimWrapper):
             stats = adaptive_clip_grad_(params, **rule, norm_dtype=torch.float64)
             hits, min_scale = int(stats.clipped), float(stats.min_scale)
         self._nonfinite_in_a_row = 0
+        if not self._explained:
+            self._explained = True
+            print_log(_MEANING, 'current')
         self.message_hub.update_scalar('train/agc/clipped_fraction', hits / max(stats.units, 1))
         self.message_hub.update_scalar('train/agc/min_scale', min_scale)
         self.message_hub.update_scalar('train/agc/skipped_steps', self.skipped_steps)

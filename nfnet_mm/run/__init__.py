@@ -4,9 +4,11 @@ The same for every framework of the stack: the config's ``default_scope`` decide
 """
 
 from .coco_files import check_coco_file, check_coco_files
-from .config import MIXED_PRECISION, check_amp_device, load_config, show_predictions, use_amp, use_data_root, use_tta
+from .config import MIXED_PRECISION, check_amp_device, load_config, use_amp, use_data_root
+from .options import set_loaders, skip_validation, use_amp_in_test, use_auto_scale_lr, use_tta
+from .pictures import show_predictions
 from .public_weights import use_public_weights
-from .runner import build_runner, dump_predictions, prepare_launcher, require_whole, use_resume
+from .runner import build_runner, check_out, dump_predictions, how_to_go_on, prepare_launcher, require_whole, use_resume
 from .safe_load import read_checkpoint, use_safe_loading
 
 __all__ = [
@@ -15,13 +17,19 @@ __all__ = [
     'check_amp_device',
     'check_coco_file',
     'check_coco_files',
+    'check_out',
     'dump_predictions',
+    'how_to_go_on',
     'load_config',
     'prepare_launcher',
     'read_checkpoint',
     'require_whole',
+    'set_loaders',
     'show_predictions',
+    'skip_validation',
     'use_amp',
+    'use_amp_in_test',
+    'use_auto_scale_lr',
     'use_data_root',
     'use_public_weights',
     'use_resume',

@@ -9,6 +9,7 @@ from mmengine import Config
 from mmengine.device import get_device
 
 from nfnet_mm.errors import UserError, check_exists
+from nfnet_mm.read_config import read_config
 from nfnet_mm.registry import type_name
 
 # Optimizer wrapper: the one that does the same in mixed precision.
@@ -30,10 +31,10 @@ def load_config(
         the config, ready for :func:`build_runner`.
 
     Raises:
-        UserError: there is no such file, or it takes no ``weights`` that the options name.
+        UserError: there is no such file, it does not load, or it takes no ``weights`` that the options name.
     """
     check_exists(path, 'config')
-    cfg = Config.fromfile(path)
+    cfg = read_config(path)
     _use_weights(cfg, options or {})
     cfg.merge_from_dict(options or {})
     cfg.launcher = launcher
@@ -96,42 +97,6 @@ def check_amp_device(cfg: Config) -> None:
     if type_name(cfg.get('optim_wrapper') or {}) == 'AmpOptimWrapper' and get_device() == 'cpu':
         why = 'needs an accelerator, and this machine shows none: train in float32 here (without --amp)'
         raise UserError(f"optimizer wrapper 'AmpOptimWrapper' {why}")
-
-
-def show_predictions(cfg: Config, show: bool = False, directory: str | None = None, wait_time: float = 2.0) -> None:
-    """Turn on the visualization hook of the config's framework.
-
-    Args:
-        cfg: the config; unchanged if neither ``show`` nor ``directory`` is given.
-        show: open a window per picture.
-        directory: write the pictures there.
-        wait_time: how long a window stays, in seconds.
-
-    Raises:
-        UserError: the config has no visualization hook of mmdet, mmseg or mmpretrain.
-    """
-    if not (show or directory):
-        return
-    hook = (cfg.get('default_hooks') or {}).get('visualization') or {}
-    name = type_name(hook)
-    known = {'DetVisualizationHook': 'test_out_dir', 'VisualizationHook': 'out_dir', 'SegVisualizationHook': None}
-    if name not in known:
-        what = f'default_hooks.visualization is {name!r}, so nothing can be shown'
-        raise UserError(f'{what}: set its type to one of {", ".join(known)}')
-    hook['enable' if name == 'VisualizationHook' else 'draw'] = True
-    hook.update(show=show, wait_time=wait_time)
-    if directory and known[name]:
-        hook[known[name]] = directory
-    elif directory:  # mmseg's hook leaves the folder to the visualizer
-        cfg.visualizer.save_dir = directory
-
-
-def use_tta(cfg: Config) -> None:
-    """Wrap the model for test-time augmentation, as the config's ``tta_model`` and ``tta_pipeline`` say."""
-    if missing := [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]:
-        raise UserError(f'--tta needs {" and ".join(missing)} in the config')
-    cfg.model = dict(**cfg.tta_model, module=cfg.model)
-    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
 
 
 def use_data_root(cfg: Config, root: str) -> None:

@@ -1,5 +1,7 @@
 """Build the runner of a config, and what it starts from."""
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmengine import Config
@@ -10,6 +12,7 @@ from mmengine.registry import METRICS, RUNNERS
 from nfnet_mm.errors import UserError, check_exists
 
 from .latest import newest_checkpoint
+from .type_names import check_types
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner
@@ -70,23 +73,27 @@ def build_runner(cfg: Config) -> 'Runner':
     """The runner of a config, of the class its ``runner_type`` names if it has one.
 
     mmengine's checkpoint hook is replaced in the config by
-    :class:`~nfnet_mm.engine.checkpoint_hook.SafeCheckpointHook`, which saves the same, and
-    :class:`~nfnet_mm.engine.exact_resume.ExactResumeHook` and :class:`~nfnet_mm.engine.signals.StopOnSignalHook` are
-    added.
+    :class:`~nfnet_mm.engine.checkpoint_hook.SafeCheckpointHook`, which saves the same, and hooks are added that no
+    config has to name.
+
+    Raises:
+        UserError: a type of this package is misspelt.
     """
     from mmengine.runner import Runner
 
     from nfnet_mm.engine.exact_resume import ExactResumeHook
+    from nfnet_mm.engine.random_start import RandomStartHook
     from nfnet_mm.engine.signals import StopOnSignalHook
 
+    check_types(cfg)
     hooks = cfg.setdefault('default_hooks', {})
     hooks.setdefault('checkpoint', dict(type='CheckpointHook'))  # mmengine's default
     for hook in (hooks['checkpoint'], *(cfg.get('custom_hooks') or ())):
         if isinstance(hook, dict) and hook.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):
             hook['type'] = 'nfnet_mm.SafeCheckpointHook'
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    runner.register_hook(ExactResumeHook())
-    runner.register_hook(StopOnSignalHook())
+    for added in (ExactResumeHook(), RandomStartHook(), StopOnSignalHook()):
+        runner.register_hook(added)
     return runner
 
 
@@ -100,12 +107,30 @@ def require_whole(runner: 'Runner', allow_missing: bool = False) -> None:
     runner.register_hook(StrictLoadHook(allow_missing))
 
 
+def how_to_go_on(runner: 'Runner') -> str:
+    """The line that an interrupted training ends with: how far it came, and how to go on."""
+    came = f'training interrupted after {runner.iter} of {runner.max_iters} iterations'
+    last = Path(runner.work_dir, 'last_checkpoint')
+    if not last.is_file():
+        return f'{came}; {runner.work_dir!r} holds no checkpoint yet, to start again begins anew'
+    return f'{came}; to go on from {os.path.basename(last.read_text().strip())}, run the same again with --work-dir {runner.work_dir} --resume'
+
+
+def check_out(path: str | None, item: str | None) -> None:
+    """Raise a :class:`UserError` unless a file of such a name can hold predictions, or metrics if they are the item."""
+    if path is None:
+        if item is not None:
+            raise UserError(f'--out-item {item} needs a file to write: --out FILE')
+        return
+    kinds = ('.json', '.yaml', '.yml', '.pkl', '.pickle') if item == 'metrics' else ('.pkl', '.pickle')
+    if not path.endswith(kinds):
+        raise UserError(f'--out {path!r} must end in {", ".join(kinds[:-1])} or {kinds[-1]}')
+
+
 def dump_predictions(runner: 'Runner', path: str) -> None:
     """Also write a test run's predictions to the pickle file ``path``, as the runner's framework lays them out."""
     from mmengine.evaluator import DumpResults
 
-    if not path.endswith(('.pkl', '.pickle')):
-        raise UserError(f'--out {path!r} must end in .pkl or .pickle')
     with METRICS.switch_scope_and_registry(None) as registry:
         kind = registry.get('DumpDetResults') or DumpResults  # mmdet's packs masks into run lengths
     runner.test_evaluator.metrics.append(kind(out_file_path=path))

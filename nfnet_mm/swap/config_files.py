@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nfnet_mm import read_config as load
 from nfnet_mm.errors import UserError, check_exists
 
 # The depth in a file's name, as the frameworks write it: r50, x101-32x4d, resnet50, resnetv1d101, s50, r50-caffe.
@@ -54,16 +55,10 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is in the style of mmengine's ``read_base``, or does not load.
     """
-    from mmengine import Config
-
-    if re.search(r'^\s*with read_base\(\):', path.read_text(encoding='utf-8'), re.M):
+    if re.search(r'^\s*with read_base\(\):', path.read_text(encoding='utf-8', errors='replace'), re.M):
         what = f'config {str(path)!r} is in the style of read_base, with classes for types'
         raise UserError(f'{what}; the one in the old style, with types as text, can be converted')
-    try:
-        return _plain(Config.fromfile(str(path))._cfg_dict)
-    except Exception as error:  # a config is a program: anything can go wrong in it
-        reason = ' '.join(str(error).split())
-        raise UserError(f'config {str(path)!r} does not load: {type(error).__name__}: {reason}') from error
+    return _plain(load.read_config(path)._cfg_dict)
 
 
 def _plain(value: Any) -> Any:

@@ -86,6 +86,7 @@ class Backbone(BaseModule):
     """
 
     norm_eval = False
+    random_start: str | None = None  # a warning of random weights, which a run repeats before its first iteration
 
     def __init__(
         self,
@@ -172,13 +173,13 @@ class Backbone(BaseModule):
         if self.frozen_stages >= 0 and self.init_cfg is None and not self.is_init:
             parts = ('the stem', 'the stem and the first stage', f'the stem and the first {self.frozen_stages} stages')
             what = parts[min(self.frozen_stages, 2)]
-            print_log(
-                f'{type(self).__name__}: frozen_stages={self.frozen_stages} freezes {what} with random weights, '
-                "unless a checkpoint is loaded after this. Set init_cfg=dict(type='nfnet_mm.NFPretrained', "
-                'checkpoint=...) on the backbone, or frozen_stages=-1',
-                logger='current',
-                level=logging.WARNING,
+            said = f'{type(self).__name__}: frozen_stages={self.frozen_stages} freezes {what} with random weights'
+            cure = (
+                "Set init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint=...) on the backbone, or frozen_stages=-1"
             )
+            self.random_start = f'{said}. {cure}'
+            message = f'{said}, unless a checkpoint is loaded after this. {cure}'
+            print_log(message, logger='current', level=logging.WARNING)
         super().init_weights()
 
     def train(self, mode: bool = True) -> 'Backbone':
