@@ -34,9 +34,10 @@ def run(args: argparse.Namespace) -> None:
     runs.show_predictions(cfg, args.show, args.show_dir, args.wait_time)
     if args.tta:
         runs.use_tta(cfg)
-    runs.check_coco_files(cfg, ('test',))
+    runs.check_data(cfg, ('test',))
     runs.prepare_launcher(cfg)
     runner = runs.build_runner(cfg)
+    runs.check_labels(runner)
     runs.require_whole(runner, args.allow_missing)
     if args.out:
         runs.dump_predictions(runner, args.out)

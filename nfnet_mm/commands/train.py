@@ -30,8 +30,9 @@ def run(args: argparse.Namespace) -> None:
     if args.amp:
         runs.use_amp(cfg)
     runs.check_amp_device(cfg)
-    runs.check_coco_files(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',))
+    runs.check_data(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',))
     runs.prepare_launcher(cfg)
     runner = runs.build_runner(cfg)
+    runs.check_labels(runner)
     runs.require_whole(runner, allow_missing=not cfg.get('resume'))
     runner.train()
