@@ -49,18 +49,17 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
         UserError: something is not as it should be; one line that names the file or folder and what would be right.
     """
     init_default_scope(cfg.get('default_scope') or 'mmengine')
-    used = [
-        (split, dataset, base_names(dataset))
-        for split in splits
-        for dataset in datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {})
-        if is_local(dataset)
-    ]
+    used = []
+    for split in splits:
+        data = [one for one in datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}) if is_local(one)]
+        kinds = [(one, base_names(one)) for one in data]
+        used += [(split, one, bases) for one, bases in kinds]
+        for one, bases in kinds:
+            _check_folders(one, bases, f'{split}_dataloader.dataset', whole=True)
+        check_coco_files(cfg, (split,))
+        for one, bases in kinds:
+            _check_folders(one, bases, f'{split}_dataloader.dataset', whole=False)
     classes = model_classes(cfg)
-    for split, dataset, bases in used:
-        page = next((page for base, page in _PAGES.items() if base in bases), None)
-        if page:
-            _check_folders(dataset, f'{split}_dataloader.dataset', page)
-    check_coco_files(cfg, splits)
     folders: dict[str, list[str]] = {}
     for split, dataset, bases in used:
         if 'CustomDataset' in bases and dataset.get('with_label', True) and dataset.get('split') != 'test':
@@ -75,27 +74,34 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
             _check_maps(dataset, split)
 
 
-def _check_folders(dataset: Mapping[str, Any], key: str, page: str) -> None:
-    """Raise if the data folder, a folder of images or answers in it, or a list of them is missing."""
-    root, prefix = dataset.get('data_root'), dataset.get('data_prefix') or dataset.get('split') or {}
-    places = {'data_root': root} if root else {}
+def _check_folders(dataset: Mapping[str, Any], bases: Sequence[str], key: str, whole: bool) -> None:
+    """Raise if the data folder is missing; or, unless ``whole``, a folder of images or answers in it or a list."""
+    page = next((page for base, page in _PAGES.items() if base in bases), None)
+    if page is None:
+        return
+    if whole:
+        root = dataset.get('data_root')
+        if root and not os.path.isdir(root):
+            _missing('data folder', root, f'{key}.data_root', page)
+        return
+    prefix = dataset.get('data_prefix') or dataset.get('split') or {}
+    places: dict[str, str] = {}
     if isinstance(prefix, Mapping):
-        places |= {f'data_prefix.{name}': joined(dataset, path) for name, path in prefix.items() if path}
+        places = {f'data_prefix.{name}': joined(dataset, path) for name, path in prefix.items() if path}
     elif prefix:
-        places['data_prefix' if dataset.get('data_prefix') else 'split'] = joined(dataset, prefix)
+        places = {'data_prefix' if dataset.get('data_prefix') else 'split': joined(dataset, prefix)}
     for name, folder in places.items():
-        # A prefix may also be the beginning of files' names.
-        if not os.path.isdir(folder) and (name == 'data_root' or not os.path.isdir(os.path.dirname(folder))):
-            _missing('data folder', folder, f'{key}.{name}', page)
-        if not os.path.isdir(folder) and not any(f.startswith(os.path.basename(folder)) for f in _names(folder)):
+        if not os.path.isdir(folder) and not _begins_names(folder):
             _missing('data folder', folder, f'{key}.{name}', page)
     listed = joined(dataset, dataset.get('ann_file') or '')
     if dataset.get('ann_file') and not os.path.exists(listed) and not listed.endswith('.json'):
         _missing('list of images', listed, f'{key}.ann_file', page)
 
 
-def _names(path: str) -> list[str]:
-    return os.listdir(os.path.dirname(path) or '.')
+def _begins_names(path: str) -> bool:
+    """Whether a path that is no folder is the beginning of files' names, as a prefix may be."""
+    folder, start = os.path.split(path)
+    return bool(start) and os.path.isdir(folder or '.') and any(n.startswith(start) for n in os.listdir(folder or '.'))
 
 
 def _missing(what: str, path: str, key: str, page: str) -> None:
