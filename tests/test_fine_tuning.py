@@ -55,4 +55,4 @@ def test_converted_weights_learn_a_small_data_set_better_than_random_ones(run_to
     weights = accuracy(run_tool, tmp_path, few, 5, str(tmp_path / 'nano.pth'), epochs=30)
     random = accuracy(run_tool, tmp_path, few, 5, None, epochs=30)
     print(f'top-1 from weights {weights:.1f}, from random {random:.1f}')
-    assert weights > random + 5 and weights > 60
+    assert weights > random + 10  # chance is 20

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine import Config
 
 from nfnet_mm import run
@@ -303,6 +304,21 @@ def test_annotations_that_cannot_be_learnt(coco, changes, message):
         run.check_data(cfg, ('train',))
 
 
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (dict(annotations=[]), 'none of its 1 images has an annotation'),
+        (dict(images=[dict(id=1, file_name='1.png', width=64, height=31)]), 'is at least filter_cfg.min_size=32 px'),
+    ],
+)
+def test_a_file_of_which_mmdet_would_leave_nothing(coco, changes, message):
+    pytest.importorskip('mmdet')
+    path = coco / 'annotations/train.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(UserError, match=f"train.json' leaves nothing to train on: .*{message}"):
+        run.check_data(detector(coco, num_classes=3), ('train',))
+
+
 def test_categories_of_a_file_too_large_to_parse(coco, monkeypatch):
     monkeypatch.setattr(run.coco_files, 'PARSE_LIMIT', 10)
     assert run.coco_files.coco_categories(str(coco / 'annotations/train.json')) == ['cat', 'dog', 'hen']
@@ -411,6 +427,23 @@ def test_a_dataset_of_other_classes_than_the_model(classes, run_tool, tmp_path):
     assert code == 2 and last.startswith(
         'error: the data of train_dataloader has 2 classes (x, y), and the model has 3'
     )
+
+
+def test_a_label_beyond_the_classes_names_its_image():
+    """As it passes, from whatever dataset: here two samples of a batch by hand."""
+    pytest.importorskip('mmpretrain')
+    from mmpretrain.models import ClsDataPreprocessor
+    from mmpretrain.structures import DataSample
+
+    check = run.labels._LabelCheck(classes=3, ignore=255)
+    preprocessor = ClsDataPreprocessor()
+    preprocessor.register_forward_pre_hook(check)
+    samples = [DataSample(metainfo=dict(img_path=f'{i}.png')).set_gt_label(i) for i in (0, 2)]
+    batch = dict(inputs=torch.zeros(2, 3, 4, 4), data_samples=samples)
+    preprocessor(batch, training=True)
+    samples[1].set_gt_label(3)
+    with pytest.raises(UserError, match="'2.png' holds the label 3: with num_classes=3 labels are 0 to 2$"):
+        preprocessor(batch, training=True)
 
 
 def test_an_error_of_a_loader_s_worker_is_one_line():

@@ -184,6 +184,8 @@ def _check_categories(dataset: Mapping[str, Any], split: str, classes: int | Non
     if classes is not None and len(names) != classes and 'Panoptic' not in ''.join(base_names(dataset)):
         raise UserError(f'{path!r} gives {len(names)} classes, and the model has {classes}: {follow}')
     content = coco_content(path) if os.path.getsize(path) <= PARSE_LIMIT else None
+    if content and split == 'train' and 'LoadEmptyAnnotations' not in map(type_name, dataset.get('pipeline') or ()):
+        _check_any_left(dataset, path, content)
     known_ids = {category.get('id') for category in (content or {}).get('categories') or ()}
     for annotation in (content or {}).get('annotations') or ():
         if annotation.get('category_id') not in known_ids:
@@ -195,6 +197,20 @@ def _check_categories(dataset: Mapping[str, Any], split: str, classes: int | Non
             raise UserError(f'{what}: {how} ({_PAGES["CocoDataset"]})')
     if unnamed:
         print(f'{path}: the annotations of {len(unnamed)} categories are left out: {some(unnamed)}', flush=True)
+
+
+def _check_any_left(dataset: Mapping[str, Any], path: str, content: Mapping[str, Any]) -> None:
+    """Raise if mmdet would leave out every image, those without annotations and the smallest, as the filter says."""
+    rule = dataset.get('filter_cfg') or {}
+    images = content.get('images') or ()
+    least, annotated = rule.get('min_size', 0), {one.get('image_id') for one in content.get('annotations') or ()}
+    large = [one for one in images if min(one.get('width', least), one.get('height', least)) >= least]
+    left = [one for one in large if one.get('id') in annotated or not rule.get('filter_empty_gt')]
+    if not left:
+        why = (
+            'has an annotation' if large or not images else f'is at least filter_cfg.min_size={least} px high and wide'
+        )
+        raise UserError(f'{path!r} leaves nothing to train on: none of its {len(images)} images {why}')
 
 
 def _wants_masks(dataset: Mapping[str, Any]) -> bool:
