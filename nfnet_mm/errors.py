@@ -11,7 +11,15 @@ from typing import Any, BinaryIO
 
 
 class UserError(ValueError):
-    """Something the user named is wrong. The tools print it as one line and exit with status 2."""
+    """Something the user named is wrong. The tools print it as one line and exit with status 2.
+
+    From a data loader's worker torch passes it on as the text of its traceback, of which only the message is kept.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        if args and str(args[0]).startswith('Caught ') and 'DataLoader worker' in str(args[0]):
+            args = (str(args[0]).rstrip().rpartition(f'{type(self).__name__}: ')[2], *args[1:])
+        super().__init__(*args)
 
 
 def some(names: Iterable[str], limit: int = 6) -> str:

@@ -27,11 +27,13 @@ from nfnet_mm.commands.command_line import one_line_errors  # noqa: E402
 from nfnet_mm.models.backbones.arch import Network, find_network  # noqa: E402
 from nfnet_mm.recipes import (  # noqa: E402
     COCO,
+    FINE_TUNINGS,
     IMAGENET,
     PRETRAINING_CLASSES,
     TRANSFERS,
     VOC,
     WARMUP_EPOCHS,
+    FineTuning,
     ImageNetRecipe,
     Task,
     TransferRecipe,
@@ -59,6 +61,7 @@ def config_files() -> dict[str, str]:
     """{path from the root of a working tree: its text} of all configs that are written from the recipes."""
     texts = {recipe.config: imagenet(recipe) for recipe in IMAGENET.values()}
     texts |= {recipe.config: transfer(recipe) for recipe in TRANSFERS.values()}
+    texts |= {recipe.config: fine_tuning(recipe) for recipe in FINE_TUNINGS.values()}
     for task in {recipe.task.recipe: recipe.task for recipe in TRANSFERS.values()}.values():
         texts[f'configs/_base_/recipe/{task.recipe}.py'] = task_base(task)
         if task.agc:
@@ -312,6 +315,16 @@ def transfer(recipe: TransferRecipe) -> str:
     return text + '\n'.join(_lines('model = ', model)) + '\n'
 
 
+def fine_tuning(recipe: FineTuning) -> str:
+    """The config of a fine-tuning on a user's own data."""
+    text = _WRITTEN + _docstring(recipe.summary, recipe.said) + f"_base_ = './{recipe.base}'\n"
+    text += _comment(f'SET ME: the folder that holds {recipe.layout}.') + "data_root = 'data/own'\n"
+    if recipe.num_classes:
+        text += f'num_classes = {recipe.num_classes}  # all that depends on it follows, by tools/train.py\n'
+    text += "# deepmind/F0, or a file of DeepMind's, timm's or ours; None starts from random weights.\nweights = None\n"
+    return text + ''.join('\n'.join(_lines(f'{key} = ', value)) + '\n' for key, value in recipe.settings.items())
+
+
 def _weights_hint(recipe: TransferRecipe) -> str:
     key = recipe.found.key
     which = 'a classifier of ours'
@@ -360,6 +373,8 @@ def _python(value: Any) -> str:
             return f'dict({", ".join(f"{key}={_python(item)}" if key else item.name for key, item in value.items())})'
         case list():
             return f'[{", ".join(map(_python, value))}]'
+        case str() if value.startswith('$'):
+            return value[1:]
         case (item,):
             return f'({_python(item)}, )'
         case float() if 0 < value <= 1e-3:

@@ -67,9 +67,10 @@ def run(args: argparse.Namespace) -> None:
     if args.amp:
         runs.use_amp_in_test(cfg)
     runs.set_loaders(cfg, not args.no_pin_memory)
-    runs.check_coco_files(cfg, ('test',))
+    runs.check_data(cfg, ('test',))
     runs.prepare_launcher(cfg)
     runner = runs.build_runner(cfg)
+    runs.check_labels(runner)
     runs.require_whole(runner, args.allow_missing)
     runs.show_predictions(runner, args.show, args.show_dir, args.wait_time, args.interval)
     if args.out and args.out_item != 'metrics':

@@ -60,9 +60,10 @@ def run(args: argparse.Namespace) -> None:
         runs.skip_validation(cfg)
     runs.set_loaders(cfg, not args.no_pin_memory, not args.no_persistent_workers)
     runs.check_amp_device(cfg)
-    runs.check_coco_files(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',))
+    runs.check_data(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',))
     runs.prepare_launcher(cfg)
     runner = runs.build_runner(cfg)
+    runs.check_labels(runner)
     runs.require_whole(runner, allow_missing=not cfg.get('resume'))
     try:
         runner.train()

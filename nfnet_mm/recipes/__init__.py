@@ -8,6 +8,7 @@ To add an experiment, add a row (mostly by ``add`` in ``imagenet.py``, which nam
 ``settings.py``; what no experiment of a kind changes is in ``configs/_base_``.
 """
 
+from .fine_tuning import FINE_TUNINGS, FineTuning
 from .imagenet import IMAGENET
 from .rows import (
     IMAGENET_IMAGES,
@@ -25,6 +26,7 @@ from .transfer import COCO, NYU, TRANSFERS, VOC
 
 __all__ = [
     'COCO',
+    'FINE_TUNINGS',
     'IMAGENET',
     'IMAGENET_IMAGES',
     'NYU',
@@ -35,6 +37,7 @@ __all__ = [
     'WARMUP_EPOCHS',
     'Accuracy',
     'Experiment',
+    'FineTuning',
     'ImageNetRecipe',
     'Setting',
     'Task',

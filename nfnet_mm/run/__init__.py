@@ -3,8 +3,11 @@
 The same for every framework of the stack: the config's ``default_scope`` decides which one is loaded, by mmengine.
 """
 
+from .classes import model_classes, use_data_root, use_num_classes
 from .coco_files import check_coco_file, check_coco_files
-from .config import MIXED_PRECISION, check_amp_device, load_config, use_amp, use_data_root
+from .config import MIXED_PRECISION, check_amp_device, load_config, use_amp
+from .data import check_data
+from .labels import check_labels
 from .options import set_loaders, skip_validation, use_amp_in_test, use_auto_scale_lr, use_tta
 from .pictures import show_predictions
 from .public_weights import use_public_weights
@@ -17,10 +20,13 @@ __all__ = [
     'check_amp_device',
     'check_coco_file',
     'check_coco_files',
+    'check_data',
+    'check_labels',
     'check_out',
     'dump_predictions',
     'how_to_go_on',
     'load_config',
+    'model_classes',
     'prepare_launcher',
     'read_checkpoint',
     'require_whole',
@@ -31,6 +37,7 @@ __all__ = [
     'use_amp_in_test',
     'use_auto_scale_lr',
     'use_data_root',
+    'use_num_classes',
     'use_public_weights',
     'use_resume',
     'use_safe_loading',

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from mmengine import Config
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import init_default_scope
 
 from nfnet_mm.errors import UserError, nearest_files
 from nfnet_mm.registry import type_name
 
-from .config import datasets
+from .datasets import base_names, datasets
 
 COCO_KEYS = ('images', 'annotations', 'categories')
 COCO_IMAGES = ('images', 'categories')  # without answers
 # Parsing more than this (in bytes) only to check it would delay the start by seconds.
 PARSE_LIMIT = 64 << 20
+_LIST_LIMIT = 4 << 20  # of one list in a longer file
 
 
 def check_coco_files(cfg: Config, splits: Sequence[str]) -> None:
@@ -78,7 +79,7 @@ def _coco_files(cfg: Config, split: str) -> Iterator[tuple[str, tuple[str, ...],
     users = [
         (dataset, COCO_IMAGES if _unlabelled(dataset) else needed, f'{split}_dataloader')
         for dataset in (datasets(loader['dataset']) if 'dataset' in loader else ())
-        if not dataset.get('backend_args') and _is_coco(dataset.get('type'))
+        if not dataset.get('backend_args') and 'CocoDataset' in base_names(dataset)
     ]
     users += [
         ({'ann_file': evaluator.get('ann_file')}, needed, f'{split}_evaluator')
@@ -91,14 +92,36 @@ def _coco_files(cfg: Config, split: str) -> Iterator[tuple[str, tuple[str, ...],
             yield path, keys, used_by
 
 
-def _is_coco(kind: Any) -> bool:
-    if isinstance(kind, str):
-        with DATASETS.switch_scope_and_registry(None) as registry:
-            kind = registry.get(kind)
-    # By name, because the class belongs to a framework that this package does not import.
-    return any(base.__name__ == 'CocoDataset' for base in getattr(kind, '__mro__', ()))
-
-
 def _unlabelled(dataset: Mapping[str, Any]) -> bool:
     """Whether a dataset's pipeline asks for no answers, as that of semi-supervised training's unlabelled pictures."""
     return any(type_name(transform) == 'LoadEmptyAnnotations' for transform in dataset.get('pipeline') or ())
+
+
+def coco_categories(path: str) -> list[str] | None:
+    """The names of a COCO file's categories, in its order; None if the file or its list cannot be read.
+
+    Of a file over 64 MiB only the list is parsed.
+    """
+    content = coco_content(path, ('categories',))
+    names = [category.get('name') for category in (content or {}).get('categories') or () if isinstance(category, dict)]
+    return [str(name) for name in names] or None
+
+
+def coco_content(path: str, large: Sequence[str] = ()) -> dict[str, Any] | None:
+    """What is in a COCO file, or of one over 64 MiB only the lists named ``large``; None if it cannot be read."""
+    if not os.path.isfile(path):
+        return None
+    try:
+        if os.path.getsize(path) <= PARSE_LIMIT:
+            content = json.loads(Path(path).read_text(encoding='utf-8'))
+            return content if isinstance(content, dict) else None
+        found = {}
+        with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            for key in large:
+                if start := re.search(rb'"%s"\s*:\s*(?=\[)' % key.encode(), text):
+                    found[key] = json.JSONDecoder().raw_decode(
+                        text[start.end() : start.end() + _LIST_LIMIT].decode('utf-8', 'ignore')
+                    )[0]
+        return found
+    except ValueError:
+        return None

@@ -1,7 +1,7 @@
 """Read a config, and make the changes to it that a command's options ask for."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from nfnet_mm.errors import UserError, check_exists
 from nfnet_mm.read_config import read_config
 from nfnet_mm.registry import type_name
 
+from .classes import follow_data_root, use_num_classes
+
 # Optimizer wrapper: the one that does the same in mixed precision.
 MIXED_PRECISION = {'OptimWrapper': 'AmpOptimWrapper', 'nfnet_mm.AGCOptimWrapper': 'nfnet_mm.AmpAGCOptimWrapper'}
 
@@ -20,6 +22,10 @@ def load_config(
     path: str, options: dict[str, Any] | None = None, work_dir: str | None = None, launcher: str = 'none'
 ) -> Config:
     """Read a config file.
+
+    Three settings at its top level, or among the options, hold for all that depends on them: ``data_root`` for every
+    dataset, ``num_classes`` for heads, losses, mixing, top-k and class names (see :func:`use_num_classes`), and
+    ``weights`` for the backbone's initializer.
 
     Args:
         path: the file.
@@ -31,12 +37,16 @@ def load_config(
         the config, ready for :func:`build_runner`.
 
     Raises:
-        UserError: there is no such file, it does not load, or it takes no ``weights`` that the options name.
+        UserError: there is no such file, it does not load, or nothing in it takes the ``weights`` or ``num_classes``
+            of the options.
     """
     check_exists(path, 'config')
     cfg = read_config(path)
     _use_weights(cfg, options or {})
     cfg.merge_from_dict(options or {})
+    follow_data_root(cfg)
+    if (said := use_num_classes(cfg, options or {})) and os.environ.get('RANK', '0') == '0':
+        print(said, flush=True)
     cfg.launcher = launcher
     if work_dir is not None:
         cfg.work_dir = work_dir
@@ -97,29 +107,3 @@ def check_amp_device(cfg: Config) -> None:
     if type_name(cfg.get('optim_wrapper') or {}) == 'AmpOptimWrapper' and get_device() == 'cpu':
         why = 'needs an accelerator, and this machine shows none: train in float32 here (without --amp)'
         raise UserError(f"optimizer wrapper 'AmpOptimWrapper' {why}")
-
-
-def use_data_root(cfg: Config, root: str) -> None:
-    """Point every dataset of a config, and the annotation files of its metrics, at another data folder.
-
-    The folder is replaced at the start of the metrics' paths, as ``data_root`` names it in the file.
-    """
-    old = cfg.data_root
-    root = os.path.join(root, '')
-    for split in ('train', 'val', 'test'):
-        for dataset in datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}):
-            dataset['data_root'] = root
-        evaluator = cfg.get(f'{split}_evaluator') or {}
-        if str(evaluator.get('ann_file')).startswith(old):
-            evaluator['ann_file'] = root + evaluator['ann_file'][len(old) :]
-    cfg.data_root = root
-
-
-def datasets(cfg: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every innermost dataset config below a dataset config (RepeatDataset, ConcatDataset and the like hold more)."""
-    inner = cfg.get('datasets') or ([cfg['dataset']] if 'dataset' in cfg else None)
-    if inner is None:
-        yield cfg
-    else:
-        for dataset in inner:
-            yield from datasets(dataset)

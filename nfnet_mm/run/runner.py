@@ -113,7 +113,8 @@ def how_to_go_on(runner: 'Runner') -> str:
     last = Path(runner.work_dir, 'last_checkpoint')
     if not last.is_file():
         return f'{came}; {runner.work_dir!r} holds no checkpoint yet, to start again begins anew'
-    return f'{came}; to go on from {os.path.basename(last.read_text().strip())}, run the same again with --work-dir {runner.work_dir} --resume'
+    name = os.path.basename(last.read_text().strip())
+    return f'{came}; to go on from {name}, run the same again with --work-dir {runner.work_dir} --resume'
 
 
 def check_out(path: str | None, item: str | None) -> None:

@@ -1,5 +1,6 @@
 """The training crop and the test views: against the authors' arrays, by hand, and up to the network."""
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -105,5 +106,19 @@ def test_bad_size(size):
 @pytest.mark.parametrize('kind', ['RandomResizedCrop', 'ResizeCrop32', 'CropResize'])
 def test_bad_image(kind):
     transform = TRANSFORMS.build({'type': f'nfnet_mm.{kind}', 'scale' if 'Random' in kind else 'size': 8})
-    with pytest.raises(ValueError, match=rf'{kind} takes images \(H, W, 3\), got uint8 \(4, 4\)'):
-        transform(dict(img=np.zeros((4, 4), np.uint8)))
+    with pytest.raises(ValueError, match=rf'{kind} takes images .* of at most 4 channels, got uint8 \(4, 4, 5\)'):
+        transform(dict(img=np.zeros((4, 4, 5), np.uint8)))
+
+
+@pytest.mark.parametrize('kind', ['RandomResizedCrop', 'ResizeCrop32', 'CropResize'])
+def test_grey_is_seen_as_each_channel_is(kind):
+    transform = TRANSFORMS.build({'type': f'nfnet_mm.{kind}', 'scale' if 'Random' in kind else 'size': 8})
+    colour = np.random.default_rng(0).integers(0, 256, (13, 17, 3), dtype=np.uint8)
+    views = []
+    for img in (colour, colour[..., 1], colour[..., 1:2]):
+        np.random.seed(0)
+        random.seed(0)
+        views.append(transform(dict(img=img))['img'])
+    assert [view.shape for view in views] == [(8, 8, 3), (8, 8), (8, 8, 1)]
+    np.testing.assert_allclose(views[1], views[0][..., 1], rtol=1e-6)
+    np.testing.assert_allclose(views[2], views[0][..., 1:2], rtol=1e-6)

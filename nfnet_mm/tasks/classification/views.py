@@ -16,27 +16,29 @@ from nfnet_mm.errors import UserError, is_integer
 from nfnet_mm.registry import TRANSFORMS
 
 _MARGIN = 32  # pixels around a test view
+_CHANNELS = 4  # as cv2 reads them
 
 
 def resize_bicubic(img: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize an image, without clipping what overshoots.
 
     Shape:
-        (H, W, 3) of any type -> (height, width, 3) float32.
+        (H, W) or (H, W, C) of any type, C up to 4 -> (height, width) or (height, width, C) float32.
 
     >>> step = np.float32([[0, 0, 100, 100]])[..., None].repeat(3, 2)
     >>> resize_bicubic(step, 1, 8)[0, :, 0].astype(float).round(2).tolist()
     [0.0, -2.19, -6.87, 20.31, 79.69, 106.87, 102.19, 100.0]
     """
     rows = _resize_rows(img, height)
-    return cv2.transpose(_resize_rows(cv2.transpose(rows), width))
+    columns = cv2.transpose(_resize_rows(cv2.transpose(rows), width))
+    return columns.reshape(height, width, *img.shape[2:])  # cv2 drops an axis of one channel
 
 
 def resize_crop_32(img: np.ndarray, size: int) -> np.ndarray:
     """The NFNets' test view: the whole image as a square of ``size + 32`` pixels (the aspect changes), its centre.
 
     Shape:
-        (H, W, 3) of any type -> (size, size, 3) float32, not clipped.
+        (H, W) or (H, W, C) of any type -> (size, size) or (size, size, C) float32, not clipped.
     """
     first = _MARGIN // 2
     view = resize_bicubic(img, size + _MARGIN, size + _MARGIN)
@@ -47,7 +49,7 @@ def crop_resize(img: np.ndarray, size: int) -> np.ndarray:
     """The ResNets' and NF-RegNets' test view: the central square of ``size / (size + 32)`` of the shorter side.
 
     Shape:
-        (H, W, 3) of any type -> (size, size, 3) float32, not clipped.
+        (H, W) or (H, W, C) of any type -> (size, size) or (size, size, C) float32, not clipped.
     """
     height, width = img.shape[:2]
     scale = np.float32(min(height, width)) / np.float32(size + _MARGIN)
@@ -60,13 +62,13 @@ def crop_resize(img: np.ndarray, size: int) -> np.ndarray:
 class ResizeCrop32(BaseTransform):
     """The test view of :func:`resize_crop_32`.
 
-    Required and modified keys: ``img`` (H, W, 3), which becomes float32, and ``img_shape``.
+    Required and modified keys: ``img`` (H, W) or (H, W, C), which becomes float32, and ``img_shape``.
 
     Args:
         size: pixels of a side.
 
     Raises:
-        ValueError: the size is no positive integer, or the image has not three channels.
+        ValueError: the size is no positive integer, or the image has more than four channels.
     """
 
     view = staticmethod(resize_crop_32)
@@ -96,7 +98,7 @@ class CropResize(ResizeCrop32):
 class RandomResizedCrop(processing.RandomResizedCrop):
     """mmpretrain's crop of a random area (0.08-1) and aspect ratio (3/4-4/3), resized by :func:`resize_bicubic`.
 
-    Required and modified keys: ``img`` (H, W, 3) and ``img_shape``.
+    Required and modified keys: ``img`` (H, W) or (H, W, C) and ``img_shape``.
 
     Args:
         scale: height and width of the result, or the side of a square.
@@ -105,7 +107,7 @@ class RandomResizedCrop(processing.RandomResizedCrop):
         kwargs: mmpretrain's ``crop_ratio_range``, ``aspect_ratio_range`` and ``max_attempts``.
 
     Raises:
-        ValueError: the image has not three channels.
+        ValueError: the image has more than four channels.
     """
 
     def __init__(self, scale: int | tuple[int, int], clip: bool = True, **kwargs: Any) -> None:
@@ -125,8 +127,9 @@ class RandomResizedCrop(processing.RandomResizedCrop):
 
 
 def _checked(transform: BaseTransform, img: np.ndarray) -> np.ndarray:
-    if img.ndim != 3 or img.shape[2] != 3 or not img.size:
-        raise UserError(f'{type(transform).__name__} takes images (H, W, 3), got {img.dtype} {img.shape}')
+    if img.ndim not in (2, 3) or not img.size or (img.ndim == 3 and img.shape[2] > _CHANNELS):
+        what = f'images (H, W) or (H, W, C) of at most {_CHANNELS} channels'
+        raise UserError(f'{type(transform).__name__} takes {what}, got {img.dtype} {img.shape}')
     return img
 
 

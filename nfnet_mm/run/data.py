@@ -1,0 +1,242 @@
+"""Hold a config's data against its classes before anything is built: folders, class folders, lists, COCO categories."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine import Config
+from mmengine.registry import init_default_scope
+
+from nfnet_mm.errors import UserError, did_you_mean, nearest_files, some
+from nfnet_mm.registry import type_name
+
+from .classes import model_classes, some_names
+from .coco_files import PARSE_LIMIT, check_coco_files, coco_categories, coco_content
+from .datasets import (
+    base_names,
+    class_folders,
+    class_of,
+    datasets,
+    image_folder,
+    is_local,
+    joined,
+    list_file,
+    names_classes,
+)
+
+_IMAGES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
+# Types of datasets that read folders, by a base of theirs, and the page that tells how to lay out one's own.
+_PAGES = {
+    'CustomDataset': 'docs/own_data_classification.md',
+    'CocoDataset': 'docs/own_data_detection.md',
+    'NYUDataset': 'docs/depth.md',
+    'BaseSegDataset': 'docs/own_data_segmentation.md',
+}
+
+
+def check_data(cfg: Config, splits: Sequence[str]) -> None:
+    """Check a config's local data against its classes, before anything is built from it.
+
+    Folders and lists must exist; class folders must be as many as the model's classes, the same in every split, and
+    those that are trained on not empty; labels in lists must be classes; COCO files must be such, and their categories
+    what the datasets name. Images are not opened. Datasets of other types, or on other machines, are left alone.
+
+    Args:
+        cfg: the config.
+        splits: of 'train', 'val' and 'test', those that the run will use.
+
+    Raises:
+        UserError: something is not as it should be; one line that names the file or folder and what would be right.
+    """
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    used = []
+    for split in splits:
+        data = [one for one in datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}) if is_local(one)]
+        kinds = [(one, base_names(one)) for one in data]
+        used += [(split, one, bases) for one, bases in kinds]
+        for one, bases in kinds:
+            _check_folders(one, bases, f'{split}_dataloader.dataset', whole=True)
+        check_coco_files(cfg, (split,))
+        for one, bases in kinds:
+            _check_folders(one, bases, f'{split}_dataloader.dataset', whole=False)
+    classes = model_classes(cfg)
+    folders: dict[str, list[str]] = {}
+    for split, dataset, bases in used:
+        if 'CustomDataset' in bases and dataset.get('with_label', True) and dataset.get('split') != 'test':
+            listed = list_file(dataset)
+            if listed:
+                _check_list(listed, classes)
+            else:
+                _check_class_folders(dataset, split, classes, folders)
+        elif 'CocoDataset' in bases and dataset.get('ann_file') and _reads_as_coco(dataset):
+            _check_categories(dataset, split, classes)
+        elif type_name(dataset) == 'BaseSegDataset' and not dataset.get('ann_file'):
+            _check_maps(dataset, split)
+
+
+def _check_folders(dataset: Mapping[str, Any], bases: Sequence[str], key: str, whole: bool) -> None:
+    """Raise if the data folder is missing; or, unless ``whole``, a folder of images or answers in it or a list."""
+    page = next((page for base, page in _PAGES.items() if base in bases), None)
+    if page is None:
+        return
+    if whole:
+        root = dataset.get('data_root')
+        if root and not os.path.isdir(root):
+            _missing('data folder', root, f'{key}.data_root', page)
+        return
+    prefix = dataset.get('data_prefix') or dataset.get('split') or {}
+    places: dict[str, str] = {}
+    if isinstance(prefix, Mapping):
+        places = {f'data_prefix.{name}': joined(dataset, path) for name, path in prefix.items() if path}
+    elif prefix:
+        places = {'data_prefix' if dataset.get('data_prefix') else 'split': joined(dataset, prefix)}
+    for name, folder in places.items():
+        if not os.path.isdir(folder) and not _begins_names(folder):
+            _missing('data folder', folder, f'{key}.{name}', page)
+    listed = joined(dataset, dataset.get('ann_file') or '')
+    if dataset.get('ann_file') and not os.path.exists(listed) and not listed.endswith('.json'):
+        _missing('list of images', listed, f'{key}.ann_file', page)
+
+
+def _begins_names(path: str) -> bool:
+    """Whether a path that is no folder is the beginning of files' names, as a prefix may be."""
+    folder, start = os.path.split(path)
+    return bool(start) and os.path.isdir(folder or '.') and any(n.startswith(start) for n in os.listdir(folder or '.'))
+
+
+def _missing(what: str, path: str, key: str, page: str) -> None:
+    folder, names = nearest_files(os.path.abspath(path))
+    near = f' (in {str(folder)!r} there is {some(names)})' if names else ''
+    root = ', or the whole folder by data_root=FOLDER' if key.startswith(('train', 'val', 'test')) else ''
+    raise UserError(f'{what} {path!r} does not exist{near}: set {key}{root}; {page} tells how to lay it out')
+
+
+def _check_class_folders(
+    dataset: Mapping[str, Any], split: str, classes: int | None, seen: dict[str, list[str]]
+) -> None:
+    """Raise unless there is a class folder for each class, with images in it, and the same for every split."""
+    folder, found = image_folder(dataset), class_folders(dataset)
+    page = _PAGES['CustomDataset']
+    if not found:
+        raise UserError(f'{folder!r} holds no class folders, and no ann_file lists its images and labels: see {page}')
+    for name in found if split == 'train' else ():
+        files = (file for _, _, files in os.walk(os.path.join(folder, name)) for file in files)
+        if not any(file.lower().endswith(tuple(dataset.get('extensions') or _IMAGES)) for file in files):
+            what = f'class folder {os.path.join(folder, name)!r} holds no image ({", ".join(_IMAGES)})'
+            raise UserError(f'{what}: put some in, or remove the folder, which would be a class')
+    if classes is not None and len(found) != classes:
+        what = f'{folder!r} holds {len(found)} class folders ({some_names(found)}), and the model has {classes} classes'
+        raise UserError(f'{what}: set num_classes={len(found)}, in the config or by --cfg-options')
+    for other, names in seen.items():
+        if names != found:
+            odd = set(names) ^ set(found)
+            raise UserError(
+                f'{folder!r} and {other!r} hold different class folders ({some(odd)} in one of them), so that labels '
+                'would not mean the same: an empty folder will do where there is no image of a class'
+            )
+    seen[folder] = found
+
+
+def _check_list(path: str, classes: int | None) -> None:
+    """Raise unless each line of a list of images ends in a label that is one of the classes."""
+    if os.path.getsize(path) > PARSE_LIMIT:
+        return  # seconds; labels are checked as they pass, too
+    with open(path, encoding='utf-8') as file:
+        for number, line in enumerate(file, 1):
+            label = line.rstrip().rpartition(' ')[2]
+            if not label.isdigit() or (classes is not None and int(label) >= classes):
+                many = '' if classes is None else f' from 0 to {classes - 1}, as num_classes={classes}'
+                what = f'line {number} of {path!r}, {line.strip()!r}, ends in the label {label!r}'
+                raise UserError(f'{what}: a line is the path of an image, a space and its label{many}')
+
+
+def _reads_as_coco(dataset: Mapping[str, Any]) -> bool:
+    """Whether a dataset reads its file as mmdet's ``CocoDataset`` does, not by a method of its own."""
+    kind: Any = class_of(dataset)
+    base = next(base for base in kind.__mro__ if base.__name__ == 'CocoDataset')
+    return kind.load_data_list is base.load_data_list and not dataset.get('return_classes')
+
+
+def _check_categories(dataset: Mapping[str, Any], split: str, classes: int | None) -> None:
+    """Raise unless the classes that a dataset names are categories of its COCO file, in its order, and all are known.
+
+    mmdet passes over the annotations of other categories without a word, and numbers the others by the file's order.
+    """
+    path = joined(dataset, dataset['ann_file'])
+    found = coco_categories(path) or []
+    own = names_classes(dataset)
+    names = own or tuple(getattr(class_of(dataset), 'METAINFO', {}).get('classes') or ())
+    key = f'{split}_dataloader.dataset.metainfo.classes'
+    if not found or not names:
+        return
+    follow = f'num_classes={len(found)} in the config, or by --cfg-options, takes the names from the file'
+    unnamed = [name for name in found if name not in names]
+    if missing := [name for name in names if name not in found]:
+        whose = key if own else f"the dataset's type, {class_of(dataset).__name__},"  # type: ignore[union-attr]
+        known = did_you_mean(missing[0], unnamed)
+        has = f'{path!r} has the categories {some_names(found)}'
+        raise UserError(f'{has}; {whose} names {len(missing)} classes that are none ({some(missing)}).{known} {follow}')
+    order = [name for name in found if name in names]
+    if order != list(names):
+        i = next(i for i, (one, other) in enumerate(zip(order, names)) if one != other)
+        what = f'{key} has {names[i]!r} as class {i}, and {path!r} has {order[i]!r}'
+        raise UserError(f'{what}: mmdet numbers classes in the order of the file, so name them in that order')
+    if classes is not None and len(names) != classes and 'Panoptic' not in ''.join(base_names(dataset)):
+        raise UserError(f'{path!r} gives {len(names)} classes, and the model has {classes}: {follow}')
+    content = coco_content(path) if os.path.getsize(path) <= PARSE_LIMIT else None
+    if content and split == 'train' and 'LoadEmptyAnnotations' not in map(type_name, dataset.get('pipeline') or ()):
+        _check_any_left(dataset, path, content)
+    known_ids = {category.get('id') for category in (content or {}).get('categories') or ()}
+    for annotation in (content or {}).get('annotations') or ():
+        if annotation.get('category_id') not in known_ids:
+            what = f'annotation {annotation.get("id")} of {path!r} has category_id={annotation.get("category_id")!r}'
+            raise UserError(f'{what}, which is none of its categories ({some(map(str, known_ids))})')
+        if _wants_masks(dataset) and not annotation.get('segmentation'):
+            what = f'annotation {annotation.get("id")} of {path!r} has no segmentation, which masks are learnt from'
+            how = 'with boxes alone set with_mask=False in the pipelines and model.roi_head.mask_head=None'
+            raise UserError(f'{what}: {how} ({_PAGES["CocoDataset"]})')
+    if unnamed:
+        print(f'{path}: the annotations of {len(unnamed)} categories are left out: {some(unnamed)}', flush=True)
+
+
+def _check_any_left(dataset: Mapping[str, Any], path: str, content: Mapping[str, Any]) -> None:
+    """Raise if mmdet would leave out every image, those without annotations and the smallest, as the filter says."""
+    rule = dataset.get('filter_cfg') or {}
+    images = content.get('images') or ()
+    least, annotated = rule.get('min_size', 0), {one.get('image_id') for one in content.get('annotations') or ()}
+    large = [one for one in images if min(one.get('width', least), one.get('height', least)) >= least]
+    left = [one for one in large if one.get('id') in annotated or not rule.get('filter_empty_gt')]
+    if not left:
+        why = (
+            'has an annotation' if large or not images else f'is at least filter_cfg.min_size={least} px high and wide'
+        )
+        raise UserError(f'{path!r} leaves nothing to train on: none of its {len(images)} images {why}')
+
+
+def _wants_masks(dataset: Mapping[str, Any]) -> bool:
+    return any(type_name(step) == 'LoadAnnotations' and step.get('with_mask') for step in dataset.get('pipeline') or ())
+
+
+def _check_maps(dataset: Mapping[str, Any], split: str) -> None:
+    """Raise unless there are images of the dataset's suffix, each with a label map of its name."""
+    prefix = dataset.get('data_prefix') or {}
+    images, maps = (joined(dataset, prefix.get(key) or '') for key in ('img_path', 'seg_map_path'))
+    suffix, other = dataset.get('img_suffix', '.jpg'), dataset.get('seg_map_suffix', '.png')
+    there = _files(images)
+    names = {name.removesuffix(suffix) for name in there if name.endswith(suffix)}
+    key = f'{split}_dataloader.dataset'
+    if not names:
+        kinds = sorted({os.path.splitext(name)[1] for name in there})
+        holds = f'{len(there)} files ({some(kinds)})' if there else 'nothing'
+        how = f'set {key}.img_suffix' if there else 'put some there'
+        raise UserError(f'{images!r} holds {holds} and no {suffix} image: {how} ({_PAGES["BaseSegDataset"]})')
+    if prefix.get('seg_map_path'):
+        lacking = names - {name.removesuffix(other) for name in _files(maps) if name.endswith(other)}
+        if lacking:
+            what = f'{len(lacking)} of {len(names)} images in {images!r} have no label map in {maps!r}'
+            raise UserError(f'{what}, for one {min(lacking) + other!r} (another ending: {key}.seg_map_suffix)')
+
+
+def _files(folder: str) -> list[str]:
+    """The files below a folder, by their paths from there."""
+    return [os.path.relpath(os.path.join(place, name), folder) for place, _, names in os.walk(folder) for name in names]

@@ -1,0 +1,73 @@
+"""What a config says of its datasets, and what is in their folders."""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmengine.registry import DATASETS
+
+from nfnet_mm.registry import type_name
+
+SPLITS = ('train', 'val', 'test')
+
+
+def datasets(cfg: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every innermost dataset config below a dataset config (RepeatDataset, ConcatDataset and the like hold more)."""
+    inner = cfg.get('datasets') or ([cfg['dataset']] if 'dataset' in cfg else None)
+    if inner is not None:
+        for dataset in inner:
+            yield from datasets(dataset)
+    elif cfg:
+        yield cfg
+
+
+def class_of(dataset: Mapping[str, Any]) -> type | None:
+    """The class of a dataset config, of the framework of the default scope."""
+    kind = dataset.get('type')
+    if isinstance(kind, str):
+        with DATASETS.switch_scope_and_registry(None) as registry:
+            kind = registry.get(kind)
+    return kind if isinstance(kind, type) else None
+
+
+def base_names(dataset: Mapping[str, Any]) -> list[str]:
+    """The names of a dataset's class and its bases: the classes belong to frameworks that are not imported here."""
+    return [base.__name__ for base in getattr(class_of(dataset), '__mro__', ())]
+
+
+def names_classes(dataset: Mapping[str, Any]) -> tuple[str, ...]:
+    """The classes that a dataset's config names; none if it leaves them to the dataset's type."""
+    classes = (dataset.get('metainfo') or {}).get('classes') or ()
+    return (classes,) if isinstance(classes, str) else tuple(classes)
+
+
+def is_local(dataset: Mapping[str, Any]) -> bool:
+    """Whether its files are on this machine's disks."""
+    places = [dataset.get('data_root'), dataset.get('ann_file')]
+    return not dataset.get('backend_args') and not any('://' in str(place) for place in places)
+
+
+def joined(dataset: Mapping[str, Any], path: str) -> str:
+    """A path of a dataset's config, below its ``data_root`` unless absolute."""
+    return os.path.join(dataset.get('data_root') or '', path)
+
+
+def image_folder(dataset: Mapping[str, Any]) -> str:
+    """Where mmpretrain's ``CustomDataset`` and ``ImageNet`` look for images."""
+    prefix = dataset.get('data_prefix') or ''
+    prefix = prefix.get('img_path', '') if isinstance(prefix, Mapping) else prefix
+    return joined(dataset, prefix or dataset.get('split') or '')
+
+
+def list_file(dataset: Mapping[str, Any]) -> str | None:
+    """The file that lists images and labels, if there is one; mmpretrain's ``ImageNet`` finds it by itself."""
+    if dataset.get('ann_file'):
+        return joined(dataset, dataset['ann_file'])
+    found = joined(dataset, os.path.join('meta', f'{dataset["split"]}.txt')) if dataset.get('split') else ''
+    return found if os.path.exists(found) and type_name(dataset).startswith('ImageNet') else None
+
+
+def class_folders(dataset: Mapping[str, Any]) -> list[str]:
+    """The class folders of an image folder, in the order of their labels; none if there is no such folder."""
+    folder = image_folder(dataset)
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()) if os.path.isdir(folder) else []
