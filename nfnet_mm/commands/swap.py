@@ -8,6 +8,7 @@ from pathlib import Path
 
 from nfnet_mm.errors import check_exists
 from nfnet_mm.models.backbones.arch import find_network
+from nfnet_mm.named_configs import find_config
 from nfnet_mm.swap import config_files, swap
 
 
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     backbone = find_network(args.backbone).name
     if args.weights and '://' not in args.weights:
         check_exists(args.weights, 'weights')
-    source = config_files.find_config(args.config)
+    source = find_config(args.config)
     old = config_files.read_config(source.path)
     new, notes = swap.swap_config(old, backbone, args.weights, args.clipping, args.strict)
     target = Path(args.out or config_files.default_name(source.path, backbone))

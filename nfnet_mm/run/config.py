@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from mmengine import Config
 from mmengine.device import get_device
 
-from nfnet_mm.errors import UserError, check_exists
+from nfnet_mm.errors import UserError
+from nfnet_mm.named_configs import find_config, read_config_file
 from nfnet_mm.registry import type_name
 
 # Optimizer wrapper: the one that does the same in mixed precision.
@@ -21,7 +21,7 @@ def load_config(
     """Read a config file.
 
     Args:
-        path: the file.
+        path: the file, or the name of a shipped one (see :func:`nfnet_mm.named_configs.find_config`).
         options: values that replace the file's, by dotted key.
         work_dir: replaces the file's ``work_dir``; with neither, ``work_dirs/<name of the file>``.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
@@ -32,15 +32,15 @@ def load_config(
     Raises:
         UserError: there is no such file, or it takes no ``weights`` that the options name.
     """
-    check_exists(path, 'config')
-    cfg = Config.fromfile(path)
+    source = find_config(path)
+    cfg = read_config_file(source.path)
     _use_weights(cfg, options or {})
     cfg.merge_from_dict(options or {})
     cfg.launcher = launcher
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = os.path.join('work_dirs', Path(path).stem)
+        cfg.work_dir = os.path.join('work_dirs', source.path.stem)
     return cfg
 
 

@@ -1,15 +1,15 @@
-"""Read a config by path or by ``scope::path``, and write one that inherits another and states what differs."""
+"""Read a config, and write one that inherits another and states what differs."""
 
 import keyword
 import math
 import os
 import re
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from nfnet_mm.errors import UserError, check_exists
+from nfnet_mm.errors import UserError
+from nfnet_mm.named_configs import Source, read_config_file
 
 # The depth in a file's name, as the frameworks write it: r50, x101-32x4d, resnet50, resnetv1d101, s50, r50-caffe.
 _DEPTH = re.compile(
@@ -19,48 +19,19 @@ _DEPTH = re.compile(
 )
 
 
-class Source(NamedTuple):
-    """A config file: where it is, and the expression by which another config inherits it (None: by its path)."""
-
-    path: Path
-    base: str | None = None
-
-
-def find_config(name: str) -> Source:
-    """The file of ``name``, a path or ``mmdet::...``, ``mmseg::...``, ``mmpretrain::...``.
-
-    Raises:
-        UserError: there is no such package or file; near names are suggested.
-    """
-    scope, colons, inside = str(name).partition('::')
-    if not colons:
-        check_exists(name, 'config')
-        return Source(Path(name))
-    spec = find_spec(scope) if scope.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(f'config {name!r}: no package {scope!r} is installed')
-    inside = inside if inside.endswith('.py') else f'{inside}.py'
-    path = Path(spec.submodule_search_locations[0], '.mim', 'configs', inside)
-    check_exists(path, 'config')
-    if scope == 'mmseg':
-        # mmengine looks for mmseg:: by the distribution's name, which its successor does not have
-        return Source(path, f"__import__('mmseg').__path__[0] + {'/.mim/configs/' + inside!r}")
-    return Source(path, repr(f'{scope}::{inside}'))
-
-
 def read_config(path: Path) -> dict[str, Any]:
     """A config file, as plain dicts, lists and tuples.
 
     Raises:
         UserError: it is in the style of mmengine's ``read_base``, or does not load.
     """
-    from mmengine import Config
-
     if re.search(r'^\s*with read_base\(\):', path.read_text(encoding='utf-8'), re.M):
         what = f'config {str(path)!r} is in the style of read_base, with classes for types'
         raise UserError(f'{what}; the one in the old style, with types as text, can be converted')
     try:
-        return _plain(Config.fromfile(str(path))._cfg_dict)
+        return _plain(read_config_file(str(path))._cfg_dict)
+    except UserError:
+        raise
     except Exception as error:  # a config is a program: anything can go wrong in it
         reason = ' '.join(str(error).split())
         raise UserError(f'config {str(path)!r} does not load: {type(error).__name__}: {reason}') from error
