@@ -86,6 +86,7 @@ def test_an_import_that_crashes_is_told(look, tmp_path):
     assert look('_torch')['torch'][:2] == ['problem', 'ended with status -11']
 
 
+@pytest.mark.slow
 def test_gpus_that_torch_does_not_see(look, tmp_path, monkeypatch):
     """A driver older than torch's CUDA: the tool of the driver lists the card, torch has none."""
     pytest.importorskip('torch')
@@ -115,7 +116,10 @@ def test_a_folder_that_cannot_be_written_and_few_files(look, tmp_path, monkeypat
 
 @pytest.mark.parametrize(
     'hidden, status, last',
-    [((), 0, '0 problems: training can run'), (('torch', 'mmengine'), 1, 'problems: see the lines with ->')],
+    [
+        pytest.param((), 0, '0 problems: training can run', marks=pytest.mark.slow),
+        (('torch', 'mmengine'), 1, 'problems: see the lines with ->'),
+    ],
 )
 def test_the_command(tmp_path, hidden, status, last):
     """It speaks, and says by its status whether training can run, without torch and mmengine too."""

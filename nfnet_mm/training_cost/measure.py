@@ -173,7 +173,7 @@ class _Step:
         while isinstance(inputs, dict):  # views or frames of the same pictures
             inputs = next(iter(inputs.values()))
         first = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
-        count = len(first)
+        count = len(inputs) if first.dim() == 3 else len(first)  # pictures as they are, or batches of them
         sizes = [p.numel() for p in self.model.parameters() if p.requires_grad]
         return Result(
             name,
@@ -259,9 +259,11 @@ class _deformable:
                 ]
 
     def _after(self, module: Any, _: Any, out: torch.Tensor) -> None:
-        own = out.numel() * module.weight[0].numel()
-        if self.counter.macs - self.before[module] < own:  # only the conv that makes the offsets was
-            self.counter.macs += own
+        positions = out.numel() // out.shape[1]
+        offsets = getattr(module, 'conv_offset', None)
+        expected = positions * (module.weight.numel() + (0 if offsets is None else offsets.weight.numel()))
+        # where torch's own operations, or torchvision's, compute it, all of it was counted as it ran
+        self.counter.macs = max(self.counter.macs, self.before[module] + expected)
 
     def __exit__(self, *_: object) -> None:
         for handle in self.handles:
