@@ -157,7 +157,7 @@ class _Step:
         torch.manual_seed(0)
         self.batch = made_up_batch(cfg, batch_size, size)
         self.before = self._now()
-        self.model: Any = _model(cfg).to(self.device).train()
+        self.model: Any = _model(cfg, size).to(self.device).train()
         self.optim_wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
         for counter in ('iter', 'epoch'):  # some losses and augmentations warm up
             MessageHub.get_current_instance().update_info(counter, 0)
@@ -217,11 +217,15 @@ def _peak_of_process() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _model(cfg: Config) -> Any:
-    """The config's model with random weights: no file is read, and nothing downloaded."""
+def _model(cfg: Config, size: tuple[int, int] | None) -> Any:
+    """The config's model with random weights: no file is read, nothing downloaded; nor, of a given size, padded."""
     model = copy.deepcopy(cfg.model)
     _without_weights(model)
     model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    if size and model['data_preprocessor']:
+        model['data_preprocessor'].pop('batch_augments', None)
+        if 'size' in model['data_preprocessor']:
+            model['data_preprocessor']['size'] = size
     built = revert_sync_batchnorm(MODELS.build(model))
     built.init_weights()
     return built
