@@ -1,6 +1,7 @@
 """The wheel and the sdist, built and used as a user would: in an environment of their own, from an empty folder."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -116,7 +117,7 @@ def test_commands_without_a_clone(installed):
 
 
 @pytest.mark.slow
-def test_train_swap_and_convert_without_a_clone(installed):
+def test_train_swap_convert_and_cost_without_a_clone(installed):
     pytest.importorskip('mmdet')
     code, said = installed('nfnet_mm', 'train', 'nfnet_mm::mask_rcnn_nfnet_f0_fpn.py')
     assert code == 2 and "annotations/instances_train2017.json' does not exist" in said, said
@@ -135,3 +136,9 @@ def test_train_swap_and_convert_without_a_clone(installed):
     )
     code, said = installed('nfnet_mm', 'convert', 'ours.pth', 'timm.safetensors', '--to', 'timm')
     assert code == 0 and (installed.folder / 'timm.safetensors').is_file(), said
+
+    words = ('cost', 'nf_resnet50_unregularised', '--batch-size', '1', '--size', '64', '64', '--pairs', '1')
+    code, said = installed('nfnet_mm', *words)
+    assert code == 0 and re.search(r'^parameters \(M\) +25\.5', said, re.M) and 'Median of 1 steps' in said, said
+    code, said = installed('nfnet_mm', 'doctor')
+    assert code == 0 and 'training can run' in said, said

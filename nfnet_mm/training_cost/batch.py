@@ -45,7 +45,8 @@ def made_up_batch(cfg: Config, batch_size: int | None = None, size: tuple[int, i
     except UserError:
         raise
     except Exception as error:  # a pipeline is the user's program, made for real data
-        what = f'the train pipeline does not run on made-up pictures: {type(error).__name__}: {short(error)}'
+        reason = f'{type(error).__name__}: {short(error)}'.removesuffix(': ')
+        what = f'the train pipeline does not run on made-up pictures: {reason}'
         raise UserError(what if size else f'{what}; --size HEIGHT WIDTH measures without it') from error
     return collate([copy.deepcopy(samples[i % len(samples)]) for i in range(loaded)])
 

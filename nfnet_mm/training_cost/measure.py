@@ -4,7 +4,9 @@ import copy
 import multiprocessing
 import os
 import resource
+import signal
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -84,7 +86,8 @@ def compare(
             if isinstance(counted, UserError):
                 raise counted
             results.append(counted if isinstance(counted, Result) else Result(name, failure=str(counted)))
-        for _ in range(pairs + 1):  # the first of each is not counted
+        for turn in range(pairs + 1):  # the first of each is not counted
+            print(f'step {turn + 1} of {pairs + 1}', file=sys.stderr, flush=True)  # which may take minutes on a CPU
             for result, (worker, here) in zip(results, workers):
                 if not result.failure:
                     answer = _ask(worker, here, 'step')
@@ -121,6 +124,7 @@ def _work(
     there: Connection, name: str, options: dict[str, Any], batch_size: int | None, size: tuple[int, int] | None
 ) -> None:
     """Answer the parent's questions; in a process of its own."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     warnings.filterwarnings('ignore')
     MMLogger.get_instance('nfnet_mm.cost', log_level='ERROR')
     try:
