@@ -6,8 +6,8 @@ derived: one GPU accumulates 8 times.
 """
 _base_ = './_base_/recipe/depth_nyu_agc.py'
 
-# SET ME, or --cfg-options weights=FILE: the ImageNet weights to start from: a classifier of ours, or timm's
-# nf_resnet50, whose shape is another: with them set depth='timm/nf_resnet50'. None starts from random weights.
+# SET ME, or --cfg-options weights=FILE: the ImageNet weights to start from: a classifier of ours, or timm/nf_resnet50,
+# whose shape is another: with them set depth='timm/nf_resnet50'. None starts from random weights.
 weights = None
 model = dict(
     backbone=dict(

@@ -6,8 +6,8 @@ Expects data/VOCdevkit/VOC2012 in the usual layout, with SegmentationClassAug. B
 """
 _base_ = './_base_/recipe/fcn_voc.py'
 
-# SET ME, or --cfg-options weights=FILE: the ImageNet weights to start from: a classifier of ours, or timm's
-# nf_resnet50, whose shape is another: with them set depth='timm/nf_resnet50'. None starts from random weights.
+# SET ME, or --cfg-options weights=FILE: the ImageNet weights to start from: a classifier of ours, or timm/nf_resnet50,
+# whose shape is another: with them set depth='timm/nf_resnet50'. None starts from random weights.
 weights = None
 model = dict(
     backbone=dict(

@@ -8,9 +8,9 @@ train_dataloader.batch_size (2) x GPUs x accumulation, the last derived: one GPU
 """
 _base_ = './_base_/recipe/mask_rcnn_coco_agc.py'
 
-# SET ME, or --cfg-options weights=FILE: the ImageNet weights to start from: a classifier of ours, or timm's
-# nf_resnet50, whose shape is another: with them set depth='timm/nf_resnet50'. None starts from random weights, for
-# which 22,500 steps are too few.
+# SET ME, or --cfg-options weights=FILE: the ImageNet weights to start from: a classifier of ours, or timm/nf_resnet50,
+# whose shape is another: with them set depth='timm/nf_resnet50'. None starts from random weights, for which 22,500
+# steps are too few.
 weights = None
 model = dict(
     backbone=dict(

@@ -8,8 +8,8 @@ train_dataloader.batch_size (2) x GPUs x accumulation, the last derived: one GPU
 """
 _base_ = './_base_/recipe/mask_rcnn_coco_agc.py'
 
-# SET ME, or --cfg-options weights=FILE: the ImageNet weights to start from: the authors' F0_haiku.npz, timm's
-# dm_nfnet_f0, or a classifier of ours. None starts from random weights, for which 22,500 steps are too few.
+# SET ME, or --cfg-options weights=FILE: the ImageNet weights to start from: deepmind/F0, timm/dm_nfnet_f0, or a
+# classifier of ours. None starts from random weights, for which 22,500 steps are too few.
 weights = None
 model = dict(
     backbone=dict(

@@ -47,6 +47,7 @@ def main() -> None:
         demo.generate(args.data, args.train, args.val)
     except (ImportError, OSError, ValueError) as error:
         raise UserError(error) from error
+    run.use_safe_loading()
     cfg = run.load_config(args.config, None, args.work_dir)
     run.use_data_root(cfg, args.data)
     cfg.merge_from_dict(args.cfg_options or {})

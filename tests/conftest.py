@@ -15,6 +15,15 @@ def default_scope():
     DefaultScope._instance_dict = before
 
 
+@pytest.fixture(autouse=True)
+def loading(monkeypatch):
+    """Commands change how the process loads checkpoints."""
+    from mmengine.runner import CheckpointLoader
+
+    monkeypatch.setattr(CheckpointLoader, '_schemes', CheckpointLoader._schemes.copy())
+    monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '0')
+
+
 @pytest.fixture(scope='session')
 def digits_root(tmp_path_factory):
     """A small digits dataset: 24 training and 6 validation pictures."""

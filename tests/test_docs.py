@@ -2,6 +2,7 @@
 
 import argparse
 import doctest
+import os
 import pkgutil
 import re
 import shutil
@@ -19,6 +20,7 @@ from mmengine.registry import MODELS, init_default_scope
 from nfnet_mm.analysis.model_zoo import result_files
 from nfnet_mm.engine import AGCOptimWrapper
 from nfnet_mm.engine.total_batch import plan_accumulation
+from nfnet_mm.recipes.transfer import COCO, NYU, VOC
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -117,26 +119,64 @@ def test_examples_of_the_readme():
     assert classifier.backbone.out_channels == (classifier.head.fc.in_features,)
 
 
-def test_the_config_by_inheritance_loads(tmp_path):
-    block = re.search(r'```python\n(_base_ = \[.*?)```', (ROOT / 'docs/swapping.md').read_text(), re.S).group(1)
-    file = tmp_path / 'retinanet.py'
-    file.write_text(block.replace("'./_base_", f"'{ROOT}/configs/_base_"))
-    cfg = Config.fromfile(file)
-    assert (cfg.model.backbone.type, cfg.model.neck.in_channels) == ('nfnet_mm.NFNet', [256, 512, 1536, 1536])
-    assert (cfg.optim_wrapper.type, cfg.optim_wrapper.optimizer.type) == ('nfnet_mm.AGCOptimWrapper', 'SGD')
-
-
-def test_the_swap_of_the_page(tmp_path):
+@pytest.fixture
+def inherited(tmp_path, monkeypatch):
+    """The page's config by inheritance, in a folder of its own, and the page's command in another."""
+    pytest.importorskip('mmdet')
     text = (ROOT / 'docs/swapping.md').read_text()
-    command = re.search(r'^python (tools/swap_backbone.py .*?) --weights', text, re.M)
-    done = subprocess.run(
-        [sys.executable, *command.group(1).replace('tools', f'{ROOT}/tools').split()],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / 'retinanet_nfnet_f0_fpn_1x_coco.py').is_file()
+    block = re.search(r'```python\n(_base_ = \[.*?)```', text, re.S).group(1)
+    for folder in ('mine', 'elsewhere'):
+        (tmp_path / folder).mkdir()
+    file = tmp_path / 'mine' / 'retinanet.py'
+    file.write_text(block.replace("'nfnet_mm::", f"'{ROOT}/configs/"))
+    monkeypatch.chdir(tmp_path / 'elsewhere')
+    return Config.fromfile(file)
+
+
+def test_the_config_by_inheritance_is_what_the_command_writes(inherited, run_tool, tmp_path):
+    text = (ROOT / 'docs/swapping.md').read_text()
+    _, *args, weights = re.search(r'^python (tools/swap_backbone.py .*)', text, re.M).group(1).split()
+    torch.save(whole_f0(), weights)
+    assert run_tool('swap_backbone', *args, weights) == (0, '')
+    os.remove(weights)  # a quarter of a gigabyte
+    written = Config.fromfile('retinanet_nfnet_f0_fpn_1x_coco.py')
+    start = written.model.backbone.init_cfg
+    assert start.checkpoint == os.path.abspath(weights)
+    start.checkpoint = weights
+    assert written.model.backbone.pop('out_indices') == (0, 1, 2, 3)  # the default, which the example does not state
+    assert inherited.model.to_dict() == written.model.to_dict()
+    assert inherited.optim_wrapper.to_dict() == written.optim_wrapper.to_dict()
+    assert inherited.model.backbone.frozen_stages == 1
+
+
+def test_the_rates_of_the_page_are_those_of_the_recipes():
+    text = (ROOT / 'docs/swapping.md').read_text()
+    for name, task in {'Mask R-CNN, COCO': COCO, 'FCN, Pascal VOC': VOC, 'Depth, NYU': NYU}.items():
+        cells = [cell.strip() for cell in re.search(rf'^\| {name} \|(.*)\|$', text, re.M).group(1).split('|')]
+        batch, lr, same, decay, clipping = cells
+        assert (int(batch), float(lr)) == (task.total_batch, task.lr)
+        assert float(same.split(',')[0]) == pytest.approx(task.lr * 16 / task.total_batch)
+        assert (0 if decay == 'none' else float(decay)) == task.weight_decay
+        assert clipping == 'none' if task.agc is None else clipping.endswith(f'; {task.agc} here')
+
+
+def whole_f0():
+    """A classifier's state dict, without values of its own."""
+    with torch.device('meta'):
+        net = MODELS.build(dict(type='nfnet_mm.NFNet', arch='F0', out_indices=(4,)))
+    return {f'backbone.{key}': torch.zeros(value.shape) for key, value in net.state_dict().items()}
+
+
+def test_the_config_by_inheritance_builds(inherited):
+    init_default_scope('mmdet')
+    with torch.device('meta'):
+        model = MODELS.build(inherited.model)
+        wrapper = build_optim_wrapper(model, inherited.optim_wrapper)
+    assert tuple(model.neck.in_channels) == model.backbone.out_channels
+    assert {name for name, p in model.named_parameters() if p in wrapper.excluded} == {
+        'bbox_head.retina_cls.weight',
+        'bbox_head.retina_reg.weight',
+    }
 
 
 @pytest.fixture(scope='module')

@@ -1,11 +1,16 @@
+import io
 import json
+import os
+from pathlib import Path
 
 import mmengine.optim
 import pytest
+import torch
 from mmengine import Config
 
 from nfnet_mm import run
 from nfnet_mm.engine import AGCOptimWrapper
+from nfnet_mm.engine.checkpoint_file import write_sealed
 from nfnet_mm.errors import UserError
 
 COCO = dict(images=[], annotations=[], categories=[])
@@ -233,10 +238,18 @@ def test_a_first_start_with_resume_begins_from_load_from(tmp_path, capsys):
     run.use_resume(cfg, 'auto')
     assert cfg.load_from == 'start.pth' and not cfg.resume
     assert f"nothing to resume in '{tmp_path}': training starts from load_from='start.pth'" in capsys.readouterr().out
+    with pytest.raises(UserError, match=f"nothing to resume in '{tmp_path}'; name one"):
+        run.use_resume(cfg, 'last')
+
+
+def test_a_moved_folder_s_last_checkpoint_is_the_one_of_its_name_there(tmp_path, capsys):
+    cfg = Config(dict(work_dir=str(tmp_path)))
     (tmp_path / 'last_checkpoint').write_text('/the/folder/was/moved/iter_2.pth')
-    with pytest.raises(UserError, match=r"is '/the/folder/was/moved/iter_2.pth', and '.*/iter_2.pth' does not exist"):
-        run.use_resume(cfg, 'auto')
-    (tmp_path / 'iter_2.pth').touch()
+    for how in ('auto', 'last'):  # there was one, so even a first start does not begin anew
+        with pytest.raises(UserError, match='nothing to resume in .*, where no checkpoint is whole'):
+            run.use_resume(cfg, how)
+    assert f"not resumed from '{tmp_path}/iter_2.pth': it does not exist" in capsys.readouterr().out
+    torch.save({}, tmp_path / 'iter_2.pth')
     run.use_resume(cfg, 'auto')
     assert cfg.resume and cfg.load_from == str(tmp_path / 'iter_2.pth')
 
@@ -246,7 +259,7 @@ def test_checkpoints_kept_in_another_folder_or_remotely(tmp_path, hooks):
     work, out = tmp_path / 'work', tmp_path / 'out/work'
     out.mkdir(parents=True)
     work.mkdir()
-    (out / 'epoch_2.pth').touch()
+    torch.save({}, out / 'epoch_2.pth')
     cfg = Config(dict(work_dir=str(work), default_hooks=hooks))
     for last in (f'{out}/epoch_2.pth', 's3://bucket/work/epoch_2.pth'):
         (work / 'last_checkpoint').write_text(last)
@@ -254,8 +267,41 @@ def test_checkpoints_kept_in_another_folder_or_remotely(tmp_path, hooks):
         assert cfg.resume and cfg.load_from == last
     (out / 'last_checkpoint').touch()  # so this is a work folder of its own, which ours was copied from
     (work / 'last_checkpoint').write_text(f'{out}/epoch_2.pth')
-    with pytest.raises(UserError, match="out/work/epoch_2.pth', and '.*work/epoch_2.pth' does not exist"):
+    with pytest.raises(UserError, match='nothing to resume'):
         run.use_resume(cfg, 'auto')
+
+
+def test_resuming_passes_over_what_is_not_whole(tmp_path, capsys):
+    """Of checkpoints 2 to 12 the last two are damaged, and another run's, earlier in this folder, had a 20th."""
+    content = io.BytesIO()
+    torch.save(dict(weight=torch.randn(99)), content)
+    for number in (20, 2, 4, 6, 8, 10, 12):
+        write_sealed(tmp_path / f'iter_{number}.pth', content.getvalue())
+        os.utime(tmp_path / f'iter_{number}.pth', (10, 10) if number == 20 else (1000 + number, 1000 + number))
+    write_sealed(tmp_path / 'best_score_iter_30.pth', content.getvalue())
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_10.pth'))
+    os.utime(tmp_path / 'last_checkpoint', (1010, 1010))
+    cfg = Config(dict(work_dir=str(tmp_path)))
+
+    def resumed():
+        run.use_resume(cfg, 'last')
+        return Path(cfg.load_from).name
+
+    assert resumed() == 'iter_12.pth'  # a kill came before last_checkpoint named it
+    os.truncate(tmp_path / 'iter_12.pth', 500)
+    assert resumed() == 'iter_10.pth'
+    flipped = bytearray((tmp_path / 'iter_10.pth').read_bytes())
+    flipped[700] ^= 1
+    (tmp_path / 'iter_10.pth').write_bytes(flipped)
+    capsys.readouterr()
+    assert resumed() == 'iter_8.pth'
+    said = capsys.readouterr().out
+    assert "iter_12.pth': it is cut off or broken" in said and "iter_10.pth': its content was changed" in said
+    (tmp_path / 'last_checkpoint').write_text('')  # cut off too
+    (tmp_path / 'iter_20.pth').unlink()
+    for number in (8, 6, 4):
+        (tmp_path / f'iter_{number}.pth').write_bytes(b'')
+    assert resumed() == 'iter_2.pth'
 
 
 def test_resume_and_tta_and_dump_name_what_is_missing(tmp_path):

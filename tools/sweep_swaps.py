@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 from mmengine import ConfigDict, MessageHub
 from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
@@ -228,6 +229,8 @@ def examine(framework, name, names, bfloat16):
         try:
             model = build(new)
             row['built'] = True
+            if new.get('optim_wrapper'):  # whose constructor refuses names of layers that are not there
+                build_optim_wrapper(model, new['optim_wrapper'])
             swapped = list(backbones(new, model))
             row['sizes'] = [sizes(part) for part in swapped] == was if was else None
             row['loss'] = step(new, model, bfloat16)

@@ -250,18 +250,20 @@ def task_agc(task: Task) -> str:
 _SWAP_SAID = '''\
 """Make an existing ResNet-50 config normalizer-free: inherit it, this file and agc.py, and name what they hold.
 
-    _base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', './_base_/nf/{0}.py', './_base_/nf/agc.py']
+    _base_ = [
+        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+        'nfnet_mm::_base_/nf/{0}.py',
+        'nfnet_mm::_base_/nf/agc.py']
     model = _base_.nf_detector
     optim_wrapper = _base_.nf_optim_wrapper  # nf_amp_optim_wrapper if the config's is an AmpOptimWrapper
 
-For a backbone read by anything but an FPN of all four stages, tools/swap_backbone.py works out the channels.
+Nothing is frozen and the weights are random until model['backbone'] is updated: docs/swapping.md has the whole. For a
+backbone read by anything but an FPN of all four stages, tools/swap_backbone.py works out the channels.
 """
 '''
 _SWAP_MODELS = """
-# mmdet: any detector whose neck reads four stages, as FPN does. Its detectors freeze the stem and the first stage of
-# their pre-trained ResNet; with random weights nothing may be frozen: add model['backbone']['frozen_stages'] = -1
-nf_detector = dict(
-    data_preprocessor=nf_rgb, backbone=dict(**nf_backbone, frozen_stages=1), neck=dict(in_channels=nf_widths))
+# mmdet: any detector whose neck reads four stages, as FPN does
+nf_detector = dict(data_preprocessor=nf_rgb, backbone=dict(**nf_backbone), neck=dict(in_channels=nf_widths))
 # mmseg: "d8" segmentors, whose decode head reads stage 4 and auxiliary head stage 3, both at stride 8
 nf_segmentor = dict(
     data_preprocessor=nf_rgb, pretrained=None,
@@ -316,9 +318,9 @@ def _weights_hint(recipe: TransferRecipe) -> str:
     key = recipe.found.key
     which = 'a classifier of ours'
     if recipe.found.family == 'NFNet':
-        which = f"the authors' {key}_haiku.npz, timm's dm_nfnet_{key.lower()}, or {which}"
+        which = f'deepmind/{key}, timm/dm_nfnet_{key.lower()}, or {which}'
     elif recipe.network == 'nf_resnet50':
-        which += ", or timm's nf_resnet50, whose shape is another: with them set depth='timm/nf_resnet50'"
+        which += ", or timm/nf_resnet50, whose shape is another: with them set depth='timm/nf_resnet50'"
     random = ', for which 22,500 steps are too few' if recipe.task is COCO else ''
     start = 'SET ME, or --cfg-options weights=FILE: the ImageNet weights to start from:'
     return f'{start} {which}. None starts from random weights{random}.'

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from nfnet_mm.converters import PUBLIC_WEIGHTS
+from nfnet_mm.converters.hub import PublicWeights
 from nfnet_mm.models.backbones.arch import Network, find_network, network_names
 from nfnet_mm.recipes import (
     COCO,
@@ -26,7 +28,7 @@ from nfnet_mm.recipes import (
 )
 
 from .cost import Cost, cost
-from .published import ARCHITECTURES, CODE, PAPERS, PUBLIC_WEIGHTS
+from .published import ACCURACIES, ARCHITECTURES, CODE, PAPERS
 
 METAFILES = {
     family: f'configs/imagenet/{title.lower().replace("-", "_")}_metafile.yml' for family, title in TITLES.items()
@@ -50,15 +52,20 @@ def metafile(family: str) -> dict[str, Any]:
     rows = recipes(family)
     models = [_model(row, row.name, row.test_pixels, row.accuracy) for row in rows]
     for network in networks(family):
-        weights = PUBLIC_WEIGHTS.get(network.name)
         plain = next((row for row in rows if row.found == network), None)
-        if weights and plain:
-            model = _model(plain, f'{plain.name}_3rdparty', weights.size or plain.test_pixels, weights.accuracy)
-            source = dict(Weights=weights.file, Code=CODE[weights.owner], Tool='tools/convert_weights.py')
-            models.append({**model, 'Converted From': source})
+        for weights in _weights(network):
+            if plain and not weights.name.endswith('_im21k'):  # of other classes
+                accuracy, size = ACCURACIES.get(weights.name, (None, plain.test_pixels))
+                model = _model(plain, f'{plain.name}_3rdparty', size, accuracy)
+                source = dict(Weights=weights.name, Code=CODE[weights.owner], Tool='tools/convert_weights.py')
+                models.append({**model, 'Converted From': source})
     data = {'Training Data': 'ImageNet-1k', 'Architecture': ARCHITECTURES[family]}
     collection = dict(Name=TITLES[family], Metadata=data, Paper=PAPERS[family], README='docs/model_zoo.md')
     return dict(Collections=[collection], Models=models)
+
+
+def _weights(network: Network) -> list[PublicWeights]:
+    return [row for row in PUBLIC_WEIGHTS.values() if row.network == network.name]
 
 
 def _cost(network: Network) -> Cost:
@@ -101,10 +108,10 @@ trained in ([how it works](how_it_works.md)).
 
 ## Public weights
 
-We publish none. DeepMind's (`F0_haiku.npz` to `F6_haiku.npz`, from [the page of their code][deepmind]) and
-[timm][timm]'s (listed by timm's names) are converted by
+We publish none. [DeepMind][deepmind]'s and [timm][timm]'s are taken by [their names](weights.md) wherever weights are
+asked for, and converted by
 
-    python tools/convert_weights.py F0_haiku.npz nfnet_f0.pth
+    python tools/convert_weights.py deepmind/F0 nfnet_f0.pth
 
 which tells the network from the shapes, and tested by `python tools/test.py configs/imagenet/nfnet_f0.py nfnet_f0.pth`.
 timm's `dm_nfnet_f0` to `dm_nfnet_f6` hold DeepMind's weights and become F0 to F6, the authors' function; the networks
@@ -149,8 +156,8 @@ def page() -> str:
 
 
 def _network(network: Network) -> tuple[object, ...]:
-    spent, weights = _cost(network), PUBLIC_WEIGHTS.get(network.name)
-    accuracy = weights and weights.accuracy
+    spent, weights = _cost(network), [row.name for row in _weights(network)]
+    known = [ACCURACIES[name] for name in weights if name in ACCURACIES]
     return (
         f'`{network.name}`',
         '`' + ', '.join(f'{key}={value!r}' for key, value in network.cfg.items() if key != 'type') + '`',
@@ -158,8 +165,8 @@ def _network(network: Network) -> tuple[object, ...]:
         setting(network).test_size,
         f'{spent.parameters / 1e6:.2f}',
         f'{spent.macs / 1e9:.2f}',
-        weights and f'{weights.owner}: `{weights.file}`',
-        weights and accuracy and f'{accuracy.top1:.1f} / {accuracy.top5:.1f} ({weights.size})',
+        ', '.join(f'`{name}`' for name in weights),
+        ', '.join(f'{accuracy.top1:.1f} / {accuracy.top5:.1f} ({size})' for accuracy, size in known),
     )
 
 

@@ -36,11 +36,14 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--work-dir', help='folder for what is written (default: work_dirs/<name of the config>)')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--cfg-options', **CFG_OPTIONS)
+    trust = 'load checkpoints that hold more than weights and state, RUNNING what they ask for'
+    parser.add_argument('--trust-checkpoint', action='store_true', help=trust)
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """The config that the arguments of such a command name."""
+    """The config that the arguments of such a command name; checkpoints are loaded safely from here on."""
+    runs.use_safe_loading(args.trust_checkpoint)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return runs.load_config(args.config, args.cfg_options, args.work_dir, args.launcher)
 

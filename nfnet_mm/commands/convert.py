@@ -10,7 +10,7 @@ from nfnet_mm.converters.convert import convert_file
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument('source', help='file of weights')
+    parser.add_argument('source', help='file of weights, its address, or the name of public ones, e.g. deepmind/F0')
     parser.add_argument('target', help='file to write, .pth or .safetensors')
     parser.add_argument(
         '--arch', help='variant they must be of, e.g. F0 or timm/nf_resnet50 (default: found by the shapes)'

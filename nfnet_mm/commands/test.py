@@ -1,9 +1,10 @@
 """Evaluate a checkpoint with any config of mmdet, mmseg, mmpretrain or plain mmengine."""
 
 import argparse
+import re
 
 from nfnet_mm import run as runs
-from nfnet_mm.errors import check_exists
+from nfnet_mm.converters.hub import local_file
 
 from .command_line import add_run_options, load_config
 
@@ -11,7 +12,10 @@ from .command_line import add_run_options, load_config
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument(
+        'checkpoint',
+        help="checkpoint: a file or an address; for a classifier also DeepMind's or timm's weights, by name too",
+    )
     parser.add_argument('--out', help='write the predictions to this .pkl file')
     parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument('--show-dir', help='write pictures of the predictions into this folder')
@@ -28,8 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Evaluate."""
     cfg = load_config(args)
-    if '://' not in args.checkpoint:
-        check_exists(args.checkpoint, 'checkpoint')
+    if re.match('(?!https?:)[a-z0-9-]+://', args.checkpoint) is None:  # others are mmengine's to find
+        args.checkpoint = local_file(args.checkpoint, 'checkpoint')
+        runs.use_public_weights(cfg, args.checkpoint, args.allow_missing)
     cfg.load_from, cfg.resume = args.checkpoint, False  # a resumed run's config says otherwise
     runs.show_predictions(cfg, args.show, args.show_dir, args.wait_time)
     if args.tta:

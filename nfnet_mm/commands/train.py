@@ -13,9 +13,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--resume',
         nargs='?',
-        const='auto',
+        const='last',
         metavar='auto|PATH',
-        help="go on from this checkpoint, or from the work folder's last one",
+        help="go on from this checkpoint, or from the work folder's last whole one; with auto, begin if there is none",
     )
     parser.add_argument(
         '--amp', action='store_true', help='mixed precision, by the wrapper that else does what the configured one does'

@@ -4,6 +4,7 @@
 from .convert import Summary, convert_file
 from .errors import ConversionError, ReadError
 from .formats.read import read_weights
+from .hub import PUBLIC_WEIGHTS, local_file
 from .initializer import NFPretrained
 from .layout import Layout, describe
 from .load import Weights, load_weights

@@ -44,7 +44,8 @@ def convert_file(
     """Convert a classifier's weights from DeepMind's, timm's or our names to ours or timm's.
 
     Args:
-        source: what :func:`~nfnet_mm.converters.load.load_weights` reads; its kind is told from its content.
+        source: what :func:`~nfnet_mm.converters.load.load_weights` takes, a file, address or name; its kind is told
+            from its content.
         target: the file to write, ``.pth`` ({'state_dict', 'meta'}) or ``.safetensors``. It is there whole or not at
             all.
         arch: the variant the weights have to be of; found from their shapes by default.

@@ -18,15 +18,10 @@ from nfnet_mm.registry import WEIGHT_INITIALIZERS, type_name
 from .errors import ConversionError
 from .layout import method_of
 from .load import Weights, load_weights
+from .recognise import METHOD_NAMES, PARTS, networks_of
 
 _FIRST = 'stem.conv0.weight'
 _HEAD = 'head.fc.'
-# The parts of a network, each of which a module may be built without.
-_PARTS = ('stem.', 'stages.0.', 'stages.1.', 'stages.2.', 'stages.3.', 'final_conv.', 'final_bn.', 'bias2')
-
-_NETWORKS = dict(
-    nf='a normalizer-free network', bn='a BatchNorm network', fixup='a FixupResNet', skipinit='a SkipInitResNet'
-)
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -39,9 +34,10 @@ class NFPretrained:
     a backbone, all but its own stage of an ``NFStage``.
 
     Args:
-        checkpoint: the file: DeepMind's pickle, timm's ``.pth`` or ``.safetensors``, or a checkpoint of one of our
-            classifiers, detectors or segmentors. None, as recipes that start from weights have it until they are named,
-            keeps the random ones, and warns.
+        checkpoint: the file (DeepMind's pickle or Orbax checkpoint, timm's ``.pth`` or ``.safetensors``, or a
+            checkpoint of one of our classifiers, detectors or segmentors), its address, or the name of public weights
+            (:data:`nfnet_mm.converters.PUBLIC_WEIGHTS`), which are downloaded once. None, as recipes that start from
+            weights have it until they are named, keeps the random ones, and warns.
         prefix: of the backbone's keys where it is not ``'backbone.'``, or nothing, e.g. ``'teacher.backbone.'``.
         in_channels: what to do if the images have another number of channels than the weights: ``'mean'`` gives
             every channel the mean kernel, ``'cycle'`` repeats the kernels in order (RGBRGB...); by default it is an
@@ -55,11 +51,11 @@ class NFPretrained:
 
     Example:
         >>> from nfnet_mm.registry import MODELS
-        >>> cfg = dict(type='nfnet_mm.NFNet', arch='nano', init_cfg=dict(type='nfnet_mm.NFPretrained', checkpoint='no'))
-        >>> MODELS.build(cfg).init_weights()
+        >>> weights = dict(type='nfnet_mm.NFPretrained', checkpoint='deepmind/f0')
+        >>> MODELS.build(dict(type='nfnet_mm.NFNet', arch='nano', init_cfg=weights)).init_weights()
         Traceback (most recent call last):
         ...
-        nfnet_mm.converters.errors.ReadError: 'no': No such file or directory
+        nfnet_mm.converters.errors.ReadError: 'deepmind/f0' names no public weights. Did you mean 'deepmind/F0'?
     """
 
     def __init__(
@@ -83,17 +79,29 @@ class NFPretrained:
             )
             return
         self._check_last(module)
-        target = module.state_dict()
-        whole = f'backbone.{_FIRST}' in target
+        self._check_host(module)
+        weights = load_weights(self.checkpoint, self.prefix)
+        state, unused = self.fit(module, weights)
+        module.load_state_dict(state, strict=False)  # held against each other just now, but for a new head
+        self._report(module, weights, _arch(module), len(state), unused)
+        if _is_classifier(module):
+            # mmengine initialises children after their parent, over what was loaded, unless they count as done.
+            for child in module.children():
+                if isinstance(child, BaseModule) and not (self.new_head and child is module.head):
+                    child.is_init = True
+
+    def fit(self, module: nn.Module, weights: Weights) -> tuple[dict[str, Tensor], list[str]]:
+        """What a module, which may be on the meta device, takes of weights, and the names of what it does not take.
+
+        Raises:
+            ConversionError: they do not fit the module.
+        """
+        whole, target = _is_classifier(module), module.state_dict()
         head = whole and not self.new_head
         own = 'backbone.' if whole else ''  # what the backbone's keys begin with in the module
-        if not whole and _FIRST not in target and not isinstance(module, NFStage):
-            what = f'{type(module).__name__} is neither a backbone of nfnet_mm nor a classifier with one'
-            raise ConversionError(f'{what}: put init_cfg into the config of the backbone')
-        weights = load_weights(self.checkpoint, self.prefix)
         target = {k: v for k, v in target.items() if head or not k.startswith(_HEAD)}
         wanted = ('backbone.', _HEAD) if head else 'backbone.'
-        absent = tuple(own + part for part in _PARTS if not any(key.startswith(own + part) for key in target))
+        absent = tuple(own + part for part in PARTS if not any(key.startswith(own + part) for key in target))
         state, unused = {}, []
         for name, value in weights.state_dict.items():
             key = name if whole else name.removeprefix('backbone.')
@@ -101,17 +109,16 @@ class NFPretrained:
                 state[key] = value
             else:
                 unused.append(name)
-        arch = cast(NFArch, module.get_submodule('backbone' if whole else '').arch)
+        arch = _arch(module)
         if self.in_channels and (first := own + _FIRST) in state:
             state[first] = self._with_channels(state[first], target[first].shape[1], arch.method == 'nf')
         self._check(weights, arch, state, target)
-        module.load_state_dict(state, strict=False)  # held against each other just now, but for a new head
-        self._report(module, weights, arch, len(state), unused)
-        if whole:
-            # mmengine initialises children after their parent, over what was loaded, unless they count as done.
-            for child in module.children():
-                if isinstance(child, BaseModule) and not (self.new_head and child is module.head):
-                    child.is_init = True
+        return state, unused
+
+    def _check_host(self, module: nn.Module) -> None:
+        if not _is_classifier(module) and _FIRST not in module.state_dict() and not isinstance(module, NFStage):
+            what = f'{type(module).__name__} is neither a backbone of nfnet_mm nor a classifier with one'
+            raise ConversionError(f'{what}: put init_cfg into the config of the backbone')
 
     def _check_last(self, module: nn.Module) -> None:
         """Of several initialisations mmengine runs only its own ``Pretrained`` last, whatever their order."""
@@ -149,7 +156,7 @@ class NFPretrained:
     def _check(self, weights: Weights, arch: NFArch, state: dict[str, Tensor], target: dict[str, Tensor]) -> None:
         missing, left_over = target.keys() - state.keys(), state.keys() - target.keys()
         method = method_of(k for k in weights.state_dict if k.startswith('backbone.'))  # not a detector's neck
-        told = [f'it holds {_NETWORKS[method]}, not {_NETWORKS[arch.method]}'] if method != arch.method else []
+        told = [f'it holds {METHOD_NAMES[method]}, not {METHOD_NAMES[arch.method]}'] if method != arch.method else []
         told += [f'{len(missing)} missing in the file: {some(missing)}'] if missing else []
         told += [f'{len(left_over)} left over: {some(left_over)}'] if left_over else []
         told += [
@@ -158,7 +165,17 @@ class NFPretrained:
             if k in state and state[k].shape != v.shape
         ][:6]
         if told:
+            known = [network.name for network in networks_of(weights) if network.arch != arch]
+            told += [f'it is of {" or ".join(known)}'] if known else []
             raise ConversionError(f'{str(self.checkpoint)!r} does not fit the model: {"; ".join(told)}')
+
+
+def _is_classifier(module: nn.Module) -> bool:
+    return f'backbone.{_FIRST}' in module.state_dict()
+
+
+def _arch(module: nn.Module) -> NFArch:
+    return cast(NFArch, module.get_submodule('backbone' if _is_classifier(module) else '').arch)
 
 
 def _hint(key: str) -> str:

@@ -19,6 +19,7 @@ from nfnet_mm.models.layers.ws_conv import DIALECTS
 
 from .errors import ConversionError, naming
 from .formats.read import Content, read_weights
+from .hub import local_file
 from .layout import Layout, check_leaves, planned_layout, read_layout
 from .names.deepmind import read_deepmind
 from .names.timm import read_timm
@@ -50,19 +51,22 @@ class Weights:
         return self.layout if self.layout and self.layout.num_classes else read_layout(self.state_dict)
 
 
-def load_weights(path: str | os.PathLike, prefix: str | None = None, dialect: str | None = None) -> Weights:
-    """Read a file of DeepMind's, timm's or our weights and give them our names.
+def load_weights(source: str | os.PathLike, prefix: str | None = None, dialect: str | None = None) -> Weights:
+    """Read DeepMind's, timm's or our weights and give them our names.
 
     Args:
-        path: a file that :func:`read_weights` reads: of DeepMind's, of timm's, or a checkpoint of one of our
-            classifiers, detectors or segmentors, or of a backbone alone.
+        source: the path of a file that :func:`read_weights` reads (of DeepMind's, of timm's, or a checkpoint of one of
+            our classifiers, detectors or segmentors, or of a backbone alone), or an address or name of one for
+            :func:`~nfnet_mm.converters.hub.local_file`.
         prefix: of the backbone's keys, e.g. ``'teacher.backbone.'``; found by itself where it is nothing, or in a
             checkpoint of ours ``'backbone.'``. What the file holds beside it (a student, another teacher) is left out.
         dialect: the one they were trained in, 'authors' or 'timm'; by default as this module tells.
 
     Raises:
-        ConversionError: the file is unreadable, or its weights are not one whole network; the message names the file.
+        ConversionError: there is no such file, it cannot be downloaded or read, or its weights are not one whole
+            network; the message names the file.
     """
+    path = local_file(source)
     content = read_weights(path)
     with naming(path):
         return _recognise(content, prefix, dialect)
@@ -77,7 +81,7 @@ def _recognise(content: Content, prefix: str | None, dialect: str | None) -> Wei
     if whose and prefix is not None:
         raise ConversionError(f"prefix={prefix!r} is for checkpoints of ours, these are weights under {whose}'s names")
     if content.tree is not None:
-        return Weights('deepmind', dialect or 'authors', *read_deepmind(content.tree))
+        return Weights('deepmind', dialect or 'authors', *read_deepmind(content.tree, content.state))
     source, layout = 'ours', None
     if (prefix or '') in places:
         source = 'timm'

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from nfnet_mm.errors import UserError, check_number
 
+from .sharded import Shards, local
+
 _MIN_GRAD_NORM = 1e-6  # under the division
 
 
@@ -42,6 +44,9 @@ def adaptive_clip_grad_(
     c * max(||W_i||, eps) * G_i / max(||G_i||, 1e-6). A unit is one output row of a weight of two or more dimensions
     (conv (O, I, kh, kw), linear (O, I)); a vector or a scalar (bias, gain, SkipInit) is one unit as a whole.
 
+    Parameters that PyTorch's ``fully_shard`` spread over processes (DTensors) are clipped as the whole ones would be,
+    if all these processes call this; its result is that of all of them.
+
     Args:
         params: a tensor or tensors, all on one device. Those without gradient are passed over, and one that is given
             twice (shared by two modules) is clipped once.
@@ -63,15 +68,22 @@ def adaptive_clip_grad_(
     """
     check_agc(clipping, eps)
     found = _dense_grads([params] if isinstance(params, Tensor) else params)
+    shards = Shards(found, transposed)
     left = [grad for p, grad in found.items() if p in exclude]
     finite = torch.stack(torch._foreach_norm(left)).isfinite().all() if left else torch.tensor(True)
     clipped = [p for p in found if p not in exclude]
     if not clipped:
-        return ClipStats(0, torch.tensor(0), torch.tensor(1.0), finite)
+        none = torch.tensor(0), torch.tensor(1.0), finite
+        return ClipStats(0, *(shards.totals([], [], finite, torch.tensor(1.0)) if shards else none))
     grads = [found[p] for p in clipped]
     groups = [transposed.get(p, 0) for p in clipped]
     grad_norms = unit_norms(grads, groups, norm_dtype)
-    limits = unit_norms(clipped, groups, norm_dtype)
+    limits = unit_norms([local(p) for p in clipped], groups, norm_dtype)
+    units = sum(n.numel() for n in limits)
+    if shards:
+        shards.complete(grad_norms, clipped)
+        shards.complete(limits, clipped)
+        units = sum(p.shape[0] if p.dim() > 1 else 1 for p in clipped)
     sizes = [n.numel() for n in limits]
     grad_norm, limit = torch.cat(grad_norms), torch.cat(limits).clamp_(min=eps).mul_(clipping)
     norm_finite = grad_norm.isfinite()
@@ -83,12 +95,15 @@ def adaptive_clip_grad_(
     if scaled:
         torch._foreach_mul_(*zip(*(_aligned(grad, s, n) for grad, s, n in scaled)))
     all_finite = norm_finite.all() & finite if left else norm_finite.all()
-    return ClipStats(scale.numel(), over.sum(), scale.min(), all_finite)
+    min_scale = scale.min() if scale.numel() else scale.new_ones(())  # of a process without rows
+    if shards:
+        return ClipStats(units, *shards.totals(clipped, over.split(sizes), all_finite, min_scale))
+    return ClipStats(units, over.sum(), min_scale, all_finite)
 
 
 def _dense_grads(params: Iterable[Tensor]) -> dict[Tensor, Tensor]:
     """The gradient of each parameter that has one and is not empty."""
-    grads = {p: p.grad for p in params if p.grad is not None and p.numel()}
+    grads = {p: local(p.grad) for p in params if p.grad is not None and p.numel()}
     for p, grad in grads.items():
         if grad.layout is not torch.strided:
             raise UserError(

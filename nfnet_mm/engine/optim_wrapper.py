@@ -19,12 +19,13 @@ from nfnet_mm.registry import OPTIM_WRAPPERS
 
 from .agc import adaptive_clip_grad_, check_agc
 from .bfloat16 import keep_boxes_in_float32
+from .sharded import first_nonfinite, local
 
 _DEFAULTS = dict(clipping=0.01, eps=1e-3)
 _SCALER_OPTIONS = ('init_scale', 'growth_factor', 'backoff_factor', 'growth_interval', 'enabled')
 _INSTEAD = 'Use DistributedDataParallel, or a plain OptimWrapper without AGC.'
 # What marks a parameter as a piece of one.
-_SHARDED = {'ds_id': 'DeepSpeed ZeRO-3', '_fsdp_flattened': 'FSDP', 'device_mesh': 'a DTensor'}
+_SHARDED = {'ds_id': 'DeepSpeed ZeRO-3', '_fsdp_flattened': 'FSDP'}
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -44,7 +45,8 @@ class AGCOptimWrapper(OptimWrapper):
 
     Raises:
         ValueError: a misspelt key of ``agc``, or a value that is not a positive finite number.
-        RuntimeError: parameters are sharded (FSDP, DeepSpeed, DTensor): a unit's norm needs the whole unit.
+        RuntimeError: parameters are torn apart (FSDP's flat ones, DeepSpeed's): a unit's norm needs the whole unit.
+            Those that PyTorch's ``fully_shard`` spreads keep their rows whole, and may be clipped.
 
     Example:
         >>> net = nn.Linear(2, 1)
@@ -153,10 +155,10 @@ class AGCOptimWrapper(OptimWrapper):
         told = (stats.finite, stats.clipped, stats.min_scale)
         finite, hits, min_scale = torch.stack([x.to(stats.finite.device) for x in told]).tolist()
         if not finite:
-            for p in params:
-                if p.grad is not None and not p.grad.isfinite().all():
-                    self._skip(p, p.grad)
-                    return False
+            culprit = first_nonfinite(params)
+            if culprit is not None:
+                self._skip(culprit, local(culprit.grad))
+                return False
             # finite after all: only a float32 norm had overflown
             stats = adaptive_clip_grad_(params, **rule, norm_dtype=torch.float64)
             hits, min_scale = int(stats.clipped), float(stats.min_scale)
@@ -185,9 +187,10 @@ class AGCOptimWrapper(OptimWrapper):
         self.message_hub.update_scalar('train/agc/skipped_steps', self.skipped_steps)
         name = self._names.get(culprit, f'a parameter of shape {tuple(culprit.shape)}')
         bad = grad[~grad.isfinite()]
+        found = f'{bad.numel()} of {culprit.numel()} values, e.g. {bad[0].item()}' if len(bad) else 'on another process'
         message = (
-            f'non-finite gradient, first in {name} ({bad.numel()} of {culprit.numel()} values, e.g. '
-            f'{bad[0].item()}): step skipped, {self._nonfinite_in_a_row} in a row, {self.skipped_steps} in all'
+            f'non-finite gradient, first in {name} ({found}): step skipped, {self._nonfinite_in_a_row} in a row, '
+            f'{self.skipped_steps} in all'
         )
         print_log(message, 'current', logging.WARNING)
         if self._nonfinite_in_a_row >= self.max_nonfinite_steps:

@@ -5,7 +5,9 @@ The same for every framework of the stack: the config's ``default_scope`` decide
 
 from .coco_files import check_coco_file, check_coco_files
 from .config import MIXED_PRECISION, check_amp_device, load_config, show_predictions, use_amp, use_data_root, use_tta
+from .public_weights import use_public_weights
 from .runner import build_runner, dump_predictions, prepare_launcher, require_whole, use_resume
+from .safe_load import read_checkpoint, use_safe_loading
 
 __all__ = [
     'MIXED_PRECISION',
@@ -16,10 +18,13 @@ __all__ = [
     'dump_predictions',
     'load_config',
     'prepare_launcher',
+    'read_checkpoint',
     'require_whole',
     'show_predictions',
     'use_amp',
     'use_data_root',
+    'use_public_weights',
     'use_resume',
+    'use_safe_loading',
     'use_tta',
 ]

@@ -1,52 +1,51 @@
 """Build the runner of a config, and what it starts from."""
 
-import os
 from typing import TYPE_CHECKING
 
 from mmengine import Config
 from mmengine.device import get_device
+from mmengine.hooks import CheckpointHook
 from mmengine.registry import METRICS, RUNNERS
 
 from nfnet_mm.errors import UserError, check_exists
+
+from .latest import newest_checkpoint
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner
 
 
 def use_resume(cfg: Config, resume: str | None) -> None:
-    """Resume from the checkpoint ``resume``, or from the work folder's last one if that is 'auto' (None: neither).
+    """Resume from a checkpoint.
 
-    Where there is none yet, as in the first start of a job that is requeued, training starts as without ``resume``,
-    from ``cfg.load_from`` if that is set; a line says so.
+    Args:
+        cfg: the config; ``resume`` and ``load_from`` in it are set.
+        resume: the file; or 'last', the newest whole checkpoint in the work folder; or 'auto', the same where there is
+            one and otherwise a start as without ``resume``, as for the first of a job that is requeued. What is done,
+            and which checkpoints were passed over as not whole, is printed. None: neither.
+
+    Raises:
+        UserError: there is no such file, or nothing to resume.
     """
-    if resume == 'auto':
-        cfg.resume = os.path.isfile(os.path.join(cfg.work_dir, 'last_checkpoint'))
-        if cfg.resume:
-            cfg.load_from = _last_checkpoint(cfg)
-        else:
-            start = f'from load_from={cfg.load_from!r}' if cfg.get('load_from') else "from the config's initial weights"
-            print(f'nothing to resume in {cfg.work_dir!r}: training starts {start}', flush=True)
+    if resume in ('last', 'auto'):
+        folder = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+        path, passed = newest_checkpoint(cfg.work_dir, folder.get('out_dir'))
+        for line in passed:
+            print(f'not resumed from {line}', flush=True)
+        cfg.resume = path is not None
+        if path is not None:
+            print(f'resuming from {path!r}', flush=True)
+            cfg.load_from = path
+            return
+        what = f'nothing to resume in {cfg.work_dir!r}{", where no checkpoint is whole" if passed else ""}'
+        if resume == 'last' or passed:
+            raise UserError(f'{what}; name one with --resume PATH, or start anew without --resume')
+        start = f'from load_from={cfg.load_from!r}' if cfg.get('load_from') else "from the config's initial weights"
+        print(f'{what}: training starts {start}', flush=True)
     elif resume is not None:
         if '://' not in resume:
             check_exists(resume, 'checkpoint')
         cfg.resume, cfg.load_from = True, resume
-
-
-def _last_checkpoint(cfg: Config) -> str:
-    """The work folder's last checkpoint, also where the folder was moved or copied since it was written."""
-    from mmengine.runner import find_latest_checkpoint
-
-    last = str(find_latest_checkpoint(cfg.work_dir)).strip()
-    here = os.path.join(cfg.work_dir, os.path.basename(last))
-    if '://' in last:
-        return last
-    if os.path.isfile(here):
-        return here
-    # a CheckpointHook's own folder, not the work folder that this one was copied from
-    if os.path.isfile(last) and not os.path.exists(os.path.join(os.path.dirname(last), 'last_checkpoint')):
-        return last
-    what = f'the last checkpoint of {cfg.work_dir!r} is {last!r}, and {here!r} does not exist'
-    raise UserError(f'{what}: name the one to go on from with --resume PATH')
 
 
 def prepare_launcher(cfg: Config) -> None:
@@ -68,10 +67,27 @@ def prepare_launcher(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config) -> 'Runner':
-    """The runner of a config, of the class its ``runner_type`` names if it has one."""
+    """The runner of a config, of the class its ``runner_type`` names if it has one.
+
+    mmengine's checkpoint hook is replaced in the config by
+    :class:`~nfnet_mm.engine.checkpoint_hook.SafeCheckpointHook`, which saves the same, and
+    :class:`~nfnet_mm.engine.exact_resume.ExactResumeHook` and :class:`~nfnet_mm.engine.signals.StopOnSignalHook` are
+    added.
+    """
     from mmengine.runner import Runner
 
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    from nfnet_mm.engine.exact_resume import ExactResumeHook
+    from nfnet_mm.engine.signals import StopOnSignalHook
+
+    hooks = cfg.setdefault('default_hooks', {})
+    hooks.setdefault('checkpoint', dict(type='CheckpointHook'))  # mmengine's default
+    for hook in (hooks['checkpoint'], *(cfg.get('custom_hooks') or ())):
+        if isinstance(hook, dict) and hook.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):
+            hook['type'] = 'nfnet_mm.SafeCheckpointHook'
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(ExactResumeHook())
+    runner.register_hook(StopOnSignalHook())
+    return runner
 
 
 def require_whole(runner: 'Runner', allow_missing: bool = False) -> None:

@@ -44,6 +44,7 @@ class Swap:
     network: Network
     default_scope: str | None  # of the config
     weights: str | None = None  # a file; random without
+    weights_channels: int = 3  # of the images that they were trained with
     strict: bool = False  # refuse what the ResNet computed besides instead of leaving it out
     notes: Notes = field(default_factory=Notes)
 
@@ -150,10 +151,14 @@ class Swap:
         if dilations != (1, 1, 1, 1):
             carried['dilations'] = dilations
         if self.weights:
-            carried['init_cfg'] = dict(type='nfnet_mm.NFPretrained', checkpoint=self.weights)
-            if 'in_channels' in carried:
-                other = f'weights for images of another number of channels than {carried["in_channels"]}'
-                notes.warn(f"{path}.init_cfg: {other} need in_channels='mean' or 'cycle' there: state which")
+            carried['init_cfg'] = start = dict(type='nfnet_mm.NFPretrained', checkpoint=self.weights)
+            if (channels := carried.get('in_channels', 3)) != self.weights_channels:
+                start['in_channels'] = 'mean'
+                mean = f'the mean kernel of the {self.weights_channels} channels of the weights for each of {channels}'
+                notes.add(f"{path}.init_cfg.in_channels='mean': {mean}; 'cycle' repeats them in order instead")
+        elif (frozen := carried.get('frozen_stages', -1)) != -1:
+            carried['frozen_stages'] = -1
+            notes.add(f'{path}.frozen_stages: {frozen} -> -1: frozen random weights would never be trained')
         notes.add(f'{path}: {type_name(old)}-{old.get("depth", 50)} -> {name}, {listed(carried)}')
         if gone := [key for key in MOOT if old.get(key) not in (None, False)]:
             notes.add(f'{path}: dropped {", ".join(gone)}')
@@ -164,7 +169,5 @@ class Swap:
             but = f'not the final conv that {name} has behind them'
             notes.warn(f'{path}: frozen_stages=4 freezes the four stages as before, but {but}')
         if not self.weights:
-            frozen = carried.get('frozen_stages')
-            so = f', and frozen_stages={frozen} keeps some so' if frozen is not None else ''
-            notes.add(f'{path} starts from random weights{so}: name its weights with --weights')
+            notes.add(f'{path} starts from random weights: name its weights with --weights')
         return {**self.network.cfg, **carried}

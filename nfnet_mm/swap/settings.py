@@ -3,12 +3,14 @@
 import copy
 import re
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from nfnet_mm.engine import NFOptimWrapperConstructor
 from nfnet_mm.engine.agc import check_agc
 from nfnet_mm.errors import UserError
 
+from .last_layers import last_layers
 from .parameter_names import Swapped, translate_keys, translate_name
 from .tree import Notes, listed, of_no_teacher, type_name, walk
 
@@ -23,8 +25,9 @@ RESNET_PART = re.compile(r'(\bbackbone\.(conv1|bn1|stem\.\d)|\blayer[1-4])(?!\w)
 def set_normalisation(cfg: dict[str, Any], channels: set[int], notes: Notes) -> None:
     """RGB, ImageNet's mean and deviation, in every data preprocessor of the model and the one at the top.
 
-    Images of another number of channels (``channels``: those of the backbones) keep theirs, and so do those that are
-    not read from image files: mmpretrain's CIFAR is RGB already, so that no flag tells the order of their channels.
+    Images of another number of channels (``channels``: those of the backbones) keep theirs, and so do a single mean for
+    all channels, as of grayscale pictures, and images that are not read from files: mmpretrain's CIFAR is RGB already,
+    so that no flag tells the order of their channels.
 
     Raises:
         UserError: there is no data preprocessor.
@@ -49,7 +52,7 @@ def set_normalisation(cfg: dict[str, Any], channels: set[int], notes: Notes) -> 
             why = f'as the backbone has in_channels={max(channels - {3})}'
             notes.add(f'{path}: {told} stay, {why}: check that they are of your images')
         return
-    loader = cfg.get('train_dataloader')
+    loader, expected = cfg.get('train_dataloader'), f'RGB, mean {MEAN}, std {STD}'
     from_files = not loader or any('LoadImageFromFile' in type_name(item.value) for item in walk(loader))
     for path, preprocessor in found:
         # mmpretrain's name of the switch, and mmdet's and mmseg's
@@ -62,13 +65,16 @@ def set_normalisation(cfg: dict[str, Any], channels: set[int], notes: Notes) -> 
         before = {key: preprocessor.get(key) for key in ('mean', 'std', flag)}
         if all(preprocessor.get(key) == value for key, value in new.items()):
             continue
+        if len(before['mean'] or ()) == 1:
+            notes.warn(f'{path}: {listed(before)} stay, one for all channels; public weights expect {expected}')
+            continue
         # a mean in the order BGR is of BGR images, whatever reads them
         if not from_files and list(before['mean'] or ()) != MEAN[::-1]:
             why = 'as no LoadImageFromFile reads the training images, which may be RGB already'
-            notes.warn(f'{path}: {listed(before)} stay, {why}; public weights expect RGB, mean {MEAN}, std {STD}')
+            notes.warn(f'{path}: {listed(before)} stay, {why}; public weights expect {expected}')
             continue
         preprocessor.update(copy.deepcopy(new))
-        notes.add(f'{path}: {listed(before)} -> RGB, mean {MEAN}, std {STD}')
+        notes.add(f'{path}: {listed(before)} -> {expected}')
         for where, what in _teachers(cfg['model']):
             notes.warn(f'{where} stays {what!r}, and reads images normalised so, too')
 
@@ -117,13 +123,31 @@ def set_agc(cfg: dict[str, Any], clipping: float, notes: Notes) -> None:
     wrapper.update(type=WITH_AGC.get(kind, kind), constructor='nfnet_mm.NFOptimWrapperConstructor')
     wrapper['agc'] = dict(clipping=clipping, eps=1e-3)
     stays = f'optimizer {listed(optimizer or {})} stays'
+    if base := (cfg.get('auto_scale_lr') or {}).get('base_batch_size'):
+        stays += f', for a total batch of {base}'
     notes.add(f'optim_wrapper: {kind} -> {wrapper["type"]}, clipping {clipping}; {stays}')
     if wrapper.get('clip_grad'):
         notes.add(f'optim_wrapper.clip_grad ({listed(wrapper["clip_grad"])}) stays, and applies after AGC')
     if 'Classifier' in str(cfg['model'].get('type')):
         notes.add("AGC leaves the last weights of the classifier's head unclipped, and the log names them")
     else:
-        notes.add('AGC clips every weight, the last layers too: name those in optim_wrapper.paramwise_cfg.agc_exclude')
+        _exclude_last_layers(cfg['model'], wrapper, notes)
+
+
+def _exclude_last_layers(model: dict[str, Any], wrapper: dict[str, Any], notes: Notes) -> None:
+    """Name the last layers of a detector's or segmentor's heads in ``agc_exclude``, besides what is there."""
+    paramwise, where = wrapper.get('paramwise_cfg') or {}, 'optim_wrapper.paramwise_cfg.agc_exclude'
+    given = paramwise.get('agc_exclude') or ()
+    given = [given] if isinstance(given, str) else list(given)
+    names, unknown = last_layers(model)
+    names = [name for name in names if not any(fnmatchcase(name, pattern) for pattern in given)]
+    if names:
+        wrapper['paramwise_cfg'] = dict(paramwise, agc_exclude=[*given, *names])
+        why = 'the last layers of the heads, which train better unclipped (NFNets, section 4.1)'
+        notes.add(f'{where}: {", ".join(names)}: {why}')
+    if unknown or not (names or given):
+        heads = f'every weight of {", ".join(unknown)}' if unknown else 'every weight'
+        notes.add(f'AGC clips {heads}, the last layers too: name those in {where}')
 
 
 def set_parameter_names(cfg: dict[str, Any], parts: Sequence[Swapped], notes: Notes) -> None:

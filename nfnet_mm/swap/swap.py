@@ -29,7 +29,12 @@ REASONS = {
 
 
 def swap_config(
-    cfg: dict[str, Any], backbone: str, weights: str | None = None, clipping: float = 0.01, strict: bool = False
+    cfg: dict[str, Any],
+    backbone: str,
+    weights: str | None = None,
+    clipping: float = 0.01,
+    strict: bool = False,
+    weights_channels: int = 3,
 ) -> tuple[dict[str, Any], list[str]]:
     """A config with every ResNet of its model replaced, and all that follows from it.
 
@@ -39,9 +44,12 @@ def swap_config(
     Args:
         cfg: the whole config, of plain dicts; not changed.
         backbone: a name, see :func:`~nfnet_mm.models.backbones.arch.find_network`.
-        weights: file of weights to start the backbone from; random without.
+        weights: file of weights to start the backbone from, which is not read here; random without, and then nothing
+            is frozen.
         clipping: of AGC.
         strict: refuse what the ResNet computed besides (``dcn``, ``plugins``) instead of leaving it out with a warning.
+        weights_channels: of the images that the weights were trained with. Where those of the config have another
+            number, each of their channels starts from the mean kernel.
 
     Returns:
         the new config, and what changed and was left behind, a line each.
@@ -56,14 +64,14 @@ def swap_config(
         ...     neck=dict(type='FPN', in_channels=[512, 1024, 2048], out_channels=256)))
         >>> new, notes = swap_config(cfg, 'nfnet_f0')
         >>> new['model']['backbone']
-        {'type': 'nfnet_mm.NFNet', 'arch': 'F0', 'out_indices': (1, 2, 3), 'frozen_stages': 1}
-        >>> notes[2]
+        {'type': 'nfnet_mm.NFNet', 'arch': 'F0', 'out_indices': (1, 2, 3), 'frozen_stages': -1}
+        >>> notes[3]
         'model.neck.in_channels: [512, 1024, 2048] -> [512, 1536, 1536]'
     """
     network = find_network(backbone)
     if network.arch.method != 'nf':
         raise UserError(f'backbone {backbone!r} is a baseline of the papers: a normalizer-free network has to be named')
-    swap = Swap(network, cfg.get('default_scope'), weights, strict)
+    swap = Swap(network, cfg.get('default_scope'), weights, weights_channels, strict)
     notes = swap.notes
     if not isinstance(cfg.get('model'), dict):
         raise UserError(f'the config has no model to change (model={cfg.get("model")!r})')

@@ -15,6 +15,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
+from nfnet_mm.run import read_checkpoint
 from tests.adversarial import by_hand, probe
 
 pytestmark = pytest.mark.slow
@@ -91,7 +92,7 @@ def check(state, expected, rtol=2e-4, atol=2e-6):
 
 
 def check_checkpoint(path, expected, **tolerance):
-    saved = torch.load(path, weights_only=False)
+    saved = read_checkpoint(path)
     weights, average = expected
     if average is None:
         check(saved['state_dict'], weights, **tolerance)

@@ -10,13 +10,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nfnet_mm.analysis.cost import cost
 from nfnet_mm.analysis.model_zoo import METAFILES, networks, recipes, zoo_files
-from nfnet_mm.analysis.published import PUBLIC_WEIGHTS
+from nfnet_mm.analysis.published import ACCURACIES
+from nfnet_mm.converters import PUBLIC_WEIGHTS
 from nfnet_mm.models.backbones.arch import FAMILIES, Network, find_network
 from nfnet_mm.recipes import IMAGENET, setting
 from nfnet_mm.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
-TIMM_NAMES = [weights.file for weights in PUBLIC_WEIGHTS.values() if weights.owner == 'timm']
+TIMM_NAMES = [name.removeprefix('timm/') for name in PUBLIC_WEIGHTS if name.startswith('timm/')]
 # Millions of parameters, G multiply-adds at the test size: NFNets, Table 3; NF-ResNets, Table 3.
 PAPERS = {
     'NFNet': dict(
@@ -97,10 +98,11 @@ def test_against_timm(file):
 def test_public_weights_are_those_of_timm_and_deepmind():
     listed = {name for pattern in ('nf*', 'dm_nf*', 'eca_nf*', 'test_nfnet*') for name in timm.list_pretrained(pattern)}
     assert set(TIMM_NAMES) == listed
-    assert [w.file for w in PUBLIC_WEIGHTS.values() if w.owner == 'DeepMind'] == [f'F{n}_haiku.npz' for n in range(7)]
-    for name, weights in PUBLIC_WEIGHTS.items():
-        assert find_network(name).name == name
-        assert (weights.accuracy is None) == (weights.size is None)
+    deepminds = [f'deepmind/F{n}' for n in range(7)] + [f'deepmind/nfnet_f{n}_im21k' for n in (0, 1, 3)]
+    assert [w.name for w in PUBLIC_WEIGHTS.values() if w.owner == 'DeepMind'] == deepminds
+    assert all(find_network(weights.network).name == weights.network for weights in PUBLIC_WEIGHTS.values())
+    assert PUBLIC_WEIGHTS.keys() - ACCURACIES.keys() == {*deepminds, 'timm/test_nfnet.r160_in1k'}
+    assert ACCURACIES.keys() < PUBLIC_WEIGHTS.keys()
 
 
 def test_every_config_exists_and_is_listed_once(files, models):
@@ -138,7 +140,7 @@ def test_one_model_in_full(models):
             }
         ],
     }
-    assert models['nfnet_f0_3rdparty_in1k']['Converted From']['Weights'] == 'F0_haiku.npz'
+    assert models['nfnet_f0_3rdparty_in1k']['Converted From']['Weights'] == 'deepmind/F0'
     assert models['finetune_nf_resnet50_384px_in1k']['Metadata']['Image Size'] == 384
     # The weights of timm's nf_resnet50 are of another shape than the paper's, and no config here builds it.
     assert 'nf_resnet50_3rdparty_in1k' not in models

@@ -269,7 +269,7 @@ def files():
     good = {'a.weight': torch.ones(3)}
     yield 'folder', lambda path: path.mkdir(), 'a folder'
     yield 'pipe', lambda path: os.mkfifo(path), 'not a regular file'
-    yield 'nothing there', lambda path: None, 'No such file'
+    yield 'nothing there', lambda path: None, 'does not exist'
     yield 'empty file', _put(b''), 'empty'
     yield 'text', _put(b'NFNet weights, version 1\n'), 'it is text'
     yield 'web page', _put(b'<!DOCTYPE html><html></html>'), 'it is text'

@@ -259,6 +259,13 @@ def test_other_input_channels(checkpoint, ours):
         assert torch.equal(model.stem.conv0.weight[:, c], first[:, (0, 1, 2, 0, 1)[c]])
 
 
+def test_weights_of_another_network_are_named(tmp_path):
+    other = MODELS.build(dict(type='nfnet_mm.NFNet', arch='timm/test_nfnet'))
+    torch.save(other.state_dict(), tmp_path / 'other.pth')
+    with pytest.raises(ConversionError, match=r'does not fit the model: .*; it is of timm/test_nfnet$'):
+        backbone(tmp_path / 'other.pth', arch='nano').init_weights()
+
+
 def test_arguments():
     with pytest.raises(ValueError, match="in_channels='sum' must be"):
         NFPretrained('x', in_channels='sum')

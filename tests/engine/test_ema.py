@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from nfnet_mm.engine.ema import WarmupEMA
+from nfnet_mm.run import read_checkpoint
 from tests.golden import BACKBONES, Golden, relative
 
 
@@ -152,7 +153,7 @@ def test_starts_from_the_initialised_weights(tmp_path):
     runner, average = train(tmp_path, 1)
     torch.testing.assert_close(average.module.fc.weight, 0.1 + 0.9 * runner.model.fc.weight.detach())
     assert average.module.seen == 4
-    saved = torch.load(tmp_path / 'iter_1.pth', weights_only=False)
+    saved = read_checkpoint(tmp_path / 'iter_1.pth')
     assert torch.equal(saved['state_dict']['fc.weight'], average.module.fc.weight)
     assert torch.equal(saved['ema_state_dict']['module.fc.weight'], runner.model.fc.weight)
 

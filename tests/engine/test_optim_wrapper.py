@@ -630,16 +630,6 @@ def test_fsdp_is_refused(one_process, original):
         AGCOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
 
 
-def test_dtensor_is_refused(one_process):
-    init_device_mesh = pytest.importorskip('torch.distributed.device_mesh').init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    model = nn.Linear(3, 2)
-    fully_shard(model, mesh=init_device_mesh('cpu', (1,)))
-    with pytest.raises(RuntimeError, match=r'shape \(2, 3\) is sharded by a DTensor'):
-        AGCOptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
-
-
 def test_wrappers_that_step_past_us_are_refused():
     zero3 = nn.Parameter(torch.ones(0))
     zero3.ds_id = 1  # how DeepSpeed marks a partitioned parameter; its package is not there to make a real one

@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 
 from nfnet_mm.engine import resume
 from nfnet_mm.engine.total_batch import plan_accumulation, set_accumulation
+from nfnet_mm.run import read_checkpoint
 from tests import toy
 
 
@@ -130,7 +131,7 @@ def test_resuming_with_another_rate_is_refused(tmp_path, change, quoted, told):
     trained(tmp_path / 'old', **GROUPS)
     path = tmp_path / 'old/iter_2.pth'
     if not told:
-        checkpoint = torch.load(path, weights_only=False)
+        checkpoint = read_checkpoint(path)
         del checkpoint['meta']['total_batch']
         torch.save(checkpoint, path)
     runner = toy_runner(tmp_path / 'new', resume=True, load_from=str(path), **{**GROUPS, **change})
@@ -149,7 +150,7 @@ def test_resuming_other_groups(tmp_path, told):
     trained(tmp_path / 'old', **GROUPS)
     path = tmp_path / 'old/iter_2.pth'
     if not told:  # as checkpoints of before had no names: torch counts the groups
-        checkpoint = torch.load(path, weights_only=False)
+        checkpoint = read_checkpoint(path)
         del checkpoint['meta']['param_names']
         torch.save(checkpoint, path)
     message = r'groups of the config \(1\) are not those of the checkpoint \(2\); linear.bias'

@@ -157,6 +157,7 @@ def test_detector():
         constructor='nfnet_mm.NFOptimWrapperConstructor',
         agc=dict(clipping=0.04, eps=1e-3),
         optimizer=cfg['optim_wrapper']['optimizer'],
+        paramwise_cfg=dict(agc_exclude=['bbox_head.retina_cls.weight', 'bbox_head.retina_reg.weight']),
     )
     assert 'model.backbone: dropped norm_cfg, norm_eval, style, init_cfg' in notes
     assert any(note.startswith('model.data_preprocessor: mean [103.53') for note in notes)
@@ -394,6 +395,10 @@ def test_optimizer_wrapper_keeps_its_settings():
         type='nfnet_mm.AmpAGCOptimWrapper',
         agc=dict(clipping=0.01, eps=1e-3),
         constructor='nfnet_mm.NFOptimWrapperConstructor',
+        paramwise_cfg=dict(
+            custom_keys={'backbone': dict(lr_mult=0.1)},
+            agc_exclude=['bbox_head.retina_cls.weight', 'bbox_head.retina_reg.weight'],
+        ),
     )
     assert 'optim_wrapper.clip_grad (max_norm 0.1, norm_type 2) stays, and applies after AGC' in notes
 
@@ -413,11 +418,34 @@ def test_a_run_of_the_resnet_is_not_resumed():
     assert not any('resum' in note for note in swap_config(dict(detector(), resume=False), 'nfnet_f0')[1])
 
 
-@pytest.mark.parametrize('channels, weights, told', [(4, 'w.pth', True), (3, 'w.pth', False), (4, None, False)])
-def test_weights_for_other_images(channels, weights, told):
-    notes = swap_config(detector(dict(in_channels=channels)), 'nfnet_f0', weights)[1]
-    said = "than 4 need in_channels='mean' or 'cycle' there: state which"
-    assert any(said in note and note.startswith('WARNING: model.backbone.init_cfg') for note in notes) == told
+@pytest.mark.parametrize(
+    'channels, trained_with, adapted',
+    [(4, 3, 'mean'), (1, 3, 'mean'), (3, 1, 'mean'), (3, 3, None), (4, 4, None), (1, 1, None)],
+)
+def test_weights_for_other_images_start_from_the_mean_kernel(channels, trained_with, adapted):
+    new, notes = swap_config(detector(dict(in_channels=channels)), 'nfnet_f0', 'w.pth', weights_channels=trained_with)
+    assert new['model']['backbone']['init_cfg'].get('in_channels') == adapted
+    said = f"model.backbone.init_cfg.in_channels='mean': the mean kernel of the {trained_with} channels of the weights"
+    assert any(note.startswith(said) for note in notes) == bool(adapted)
+
+
+def test_without_weights_nothing_is_frozen():
+    new, notes = swap_config(detector(), 'nfnet_f0')
+    assert new['model']['backbone']['frozen_stages'] == -1
+    assert 'model.backbone.frozen_stages: 1 -> -1: frozen random weights would never be trained' in notes
+    new, notes = swap_config(detector(), 'nfnet_f0', 'w.pth')
+    assert new['model']['backbone']['frozen_stages'] == 1 and not any('frozen random' in note for note in notes)
+    assert 'frozen_stages' not in swap_config(segmentor(), 'nfnet_f0')[0]['model']['backbone']  # as it was
+
+
+def test_one_mean_for_all_channels_stays():
+    grey = dict(type='DetDataPreprocessor', mean=[33.46], std=[78.87], bgr_to_rgb=False)
+    for channels in (1, 3):
+        new, notes = swap_config(detector(dict(in_channels=channels), data_preprocessor=grey), 'nfnet_f0')
+        assert new['model']['data_preprocessor'] == grey
+        (note,) = [note for note in notes if 'model.data_preprocessor' in note]
+        assert 'mean [33.46]' in note and 'stay' in note
+        assert note.startswith('WARNING') == (channels == 3)
 
 
 def test_parameter_names_are_translated():
@@ -608,17 +636,62 @@ def test_heads_of_several_tasks():
         swap_config(classifier(type='MultiTaskHead', task_heads=tasks), 'nfnet_f0')
 
 
-def test_what_is_clipped_last():
+def excluded(cfg):
+    new, notes = swap_config(cfg, 'nfnet_f0')
+    paramwise = new['optim_wrapper'].get('paramwise_cfg', {})
+    return paramwise.get('agc_exclude'), [note for note in notes if 'agc_exclude' in note or 'AGC leaves' in note]
+
+
+def test_a_classifier_s_last_layer_is_found_by_the_constructor():
     said = "AGC leaves the last weights of the classifier's head unclipped, and the log names them"
-    assert said in swap_config(classifier(), 'nfnet_f0')[1]
-    notes = swap_config(segmentor(), 'nfnet_f0')[1]
-    assert said not in notes and any(note.startswith('AGC clips every weight, the last layers too') for note in notes)
+    assert excluded(classifier()) == (None, [said])
+
+
+def test_last_layers_are_not_clipped():
+    names, notes = excluded(segmentor())
+    assert names == ['decode_head.conv_seg.weight', 'auxiliary_head.*.conv_seg.weight']
+    (note,) = notes
+    assert note.endswith(
+        f'{", ".join(names)}: the last layers of the heads, which train better unclipped (NFNets, section 4.1)'
+    )
+
+
+def test_last_layers_of_mask_rcnn_are_those_of_our_recipe():
+    from nfnet_mm.recipes.transfer import COCO
+
+    heads = dict(
+        rpn_head=dict(type='RPNHead', in_channels=256),
+        roi_head=dict(
+            type='StandardRoIHead',
+            bbox_head=dict(type='Shared2FCBBoxHead', in_channels=256),
+            mask_head=dict(type='FCNMaskHead', in_channels=256),
+        ),
+    )
+    assert tuple(excluded(detector(bbox_head=None, **heads))[0]) == COCO.last_layers
+
+
+def test_heads_that_are_not_known_are_named():
+    names, (note,) = excluded(detector(bbox_head=dict(type='MyHead')))
+    assert names is None and note.startswith('AGC clips every weight of bbox_head, the last layers too: name those in ')
+    names, notes = excluded(detector(rpn_head=dict(type='RPNHead'), bbox_head=dict(type='MyHead')))
+    assert names == ['rpn_head.rpn_cls.weight', 'rpn_head.rpn_reg.weight'] and len(notes) == 2
+
+
+def test_names_that_the_user_excludes_are_not_doubled():
+    cfg = detector()
+    cfg['optim_wrapper'].update(
+        type='nfnet_mm.AGCOptimWrapper', paramwise_cfg=dict(agc_exclude='bbox_head.retina_cls.weight')
+    )
+    assert excluded(cfg)[0] == ['bbox_head.retina_cls.weight', 'bbox_head.retina_reg.weight']
+    cfg['optim_wrapper']['paramwise_cfg']['agc_exclude'] = 'bbox_head.*'
+    assert excluded(cfg) == ('bbox_head.*', [])
 
 
 def test_a_linear_probe_leaves_the_final_conv_training():
     told = 'WARNING: model.backbone: frozen_stages=4 freezes the four stages as before, but not the final conv that '
-    assert any(note.startswith(told) for note in swap_config(classifier(dict(frozen_stages=4)), 'nfnet_f0')[1])
-    assert not any(note.startswith(told) for note in swap_config(classifier(dict(frozen_stages=4)), 'nf_resnet50')[1])
+    probe = classifier(dict(frozen_stages=4))
+    assert any(note.startswith(told) for note in swap_config(probe, 'nfnet_f0', 'w.pth')[1])
+    assert not any(note.startswith(told) for note in swap_config(probe, 'nf_resnet50', 'w.pth')[1])
 
 
 def test_twice_is_refused():

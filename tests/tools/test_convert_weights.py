@@ -121,7 +121,7 @@ def test_arguments(source, tmp_path):
     refused(tmp_path / 'no' / 'a.pth', 'folder .*no.* does not exist')
     refused(tmp_path / 'a.pth', "dialect='ours' must be one of authors, timm", dialect='ours')
     refused(tmp_path / 'a.pth', "to='keras' must be ours or timm", to='keras')
-    refused(tmp_path / 'a.pth', 'No such file', origin=tmp_path / 'missing')
+    refused(tmp_path / 'a.pth', 'missing. does not exist', origin=tmp_path / 'missing')
     refused(tmp_path / 'a.pth', "NFNet arch 'B7' is unknown", arch='B7')
     refused(tmp_path / 'a.pth', "'F0' for the paper's network, 'timm/nfnet_f0' for timm's", arch='nfnet_f0')
     (tmp_path / 'folder.pth').mkdir()

@@ -4,6 +4,8 @@ import copy
 import importlib.util
 import json
 import math
+import os
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,13 @@ from mmengine import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
+from nfnet_mm.converters import from_deepmind, to_timm
 from nfnet_mm.errors import UserError
+from nfnet_mm.models.backbones.arch import find_network
 from nfnet_mm.named_configs import find_config
 from nfnet_mm.swap.config_files import default_name, read_config, write_config
 from nfnet_mm.swap.swap import is_resnet, swap_config
+from tests.converters.networks import deepmind_tree
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
@@ -130,16 +135,166 @@ def test_every_shipped_custom_key_keeps_its_meaning_or_is_named(sweep, framework
     assert len(seen) >= dict(mmdet=8, mmseg=2, mmpretrain=4)[framework]
 
 
+SOFT_TEACHER = 'mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py'
+POINT_REND = 'mmseg::point_rend/pointrend_r50_4xb2-80k_cityscapes-512x1024.py'
+DANET = 'mmseg::danet/danet_r50-d8_4xb2-40k_cityscapes-512x1024.py'
+
+
+@pytest.mark.parametrize(
+    'config, weights, spared',
+    [
+        (RETINANET, 'bbox_head.retina_*', 'bbox_head.retina_cls'),
+        ('mmdet::rpn/rpn_r50_fpn_1x_coco.py', 'bbox_head.rpn_[cr][le]*', 'bbox_head.rpn_cls'),
+        (SOFT_TEACHER, '*.roi_head.bbox_head.fc_*', 'student.roi_head.bbox_head.fc_cls'),
+        (
+            'mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py',
+            'roi_head.mask_head*.conv_logits.*',
+            'roi_head.mask_head.2.conv_logits',
+        ),
+        ('mmdet::detr/detr_r50_8xb2-150e_coco.py', 'bbox_head.fc_*', 'bbox_head.fc_reg'),
+        ('mmdet::solo/solo_r50_fpn_1x_coco.py', 'mask_head.conv_mask_list.*', 'mask_head.conv_mask_list.4'),
+        (DANET, '*_seg.weight', 'decode_head.pam_conv_seg'),
+        (POINT_REND, '*_seg.weight', 'decode_head.1.fc_seg'),
+    ],
+    ids=lambda value: Path(value).stem,
+)
+def test_last_layers_are_in_the_model_and_not_clipped(sweep, config, weights, spared):
+    """The names that are written are those of the framework's own modules."""
+    new, _ = swap_config(read_config(find_config(config).path), 'nfnet_nano')
+    with torch.device('meta'):
+        model = sweep.build(new)
+    wrapper = build_optim_wrapper(model, new['optim_wrapper'])  # refuses a name that is none
+    named = dict(model.named_parameters(remove_duplicate=False))
+    last = {name for name in named if fnmatchcase(name, weights) and name.endswith('.weight')}
+    assert f'{spared}.weight' in last and last <= {name for name, p in named.items() if p in wrapper.excluded}
+    assert not any(p in wrapper.excluded for name, p in named.items() if 'backbone' in name or 'convs.' in name)
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory):
+    """Weights: timm's NF-ResNet-50, ours, DeepMind's under timm's names, a nano backbone's and a nano detector's."""
+    folder = tmp_path_factory.mktemp('weights')
+
+    def state(network, out_indices=(4,), **options):
+        net = MODELS.build(dict(find_network(network).cfg, out_indices=out_indices, **options))
+        return {f'backbone.{key}': value for key, value in net.state_dict().items()}
+
+    def whole(network):
+        weights, channels = state(network), find_network(network).channels(4)
+        return weights | {'head.fc.weight': torch.zeros(2, channels), 'head.fc.bias': torch.zeros(2)}
+
+    torch.save(to_timm(whole('timm/nf_resnet50')), folder / 'timm_nf_resnet50.pth')
+    torch.save(whole('nf_resnet50'), folder / 'nf_resnet50.pth')
+    torch.save(to_timm(whole('nfnet_nano')), folder / 'dm_nano.pth')
+    nano = state('nfnet_nano', (0, 1, 2, 3))
+    torch.save({key.removeprefix('backbone.'): value for key, value in nano.items()}, folder / 'backbone.pth')
+    torch.save(dict(state_dict=nano | {'neck.weight': torch.zeros(1)}), folder / 'detector.pth')
+    torch.save(state('nfnet_nano', (2,)), folder / 'c4.pth')
+    torch.save(state('nfnet_nano', (0, 1, 2, 3), in_channels=1), folder / 'grey.pth')
+    torch.save(from_deepmind(deepmind_tree()), folder / 'nameless.pth')
+    torch.save(state('bn_nfnet_nano'), folder / 'baseline.pth')
+    (folder / 'text.pth').write_text('not found')
+    return folder
+
+
+def backbone_of(name):
+    return Config.fromfile(name).model.backbone
+
+
+@pytest.mark.parametrize(
+    'backbone, file, network, arguments',
+    [
+        ('nf_resnet50', 'timm_nf_resnet50.pth', 'timm_nf_resnet50', dict(arch='timm/nf_resnet50')),
+        ('timm/nf_resnet50', 'timm_nf_resnet50.pth', 'timm_nf_resnet50', dict(arch='timm/nf_resnet50')),
+        ('timm/nf_resnet50', 'nf_resnet50.pth', 'nf_resnet50', dict(depth=50)),
+        ('nf_resnet50', 'nf_resnet50.pth', 'nf_resnet50', dict(depth=50)),
+    ],
+)
+def test_the_shape_comes_from_the_weights(run_tool, tmp_path, monkeypatch, files, backbone, file, network, arguments):
+    monkeypatch.chdir(tmp_path)
+    relative = os.path.relpath(files / file)
+    assert run_tool('swap_backbone', RETINANET, '--backbone', backbone, '--weights', relative) == (0, '')
+    name = f'retinanet_{network}_fpn_1x_coco.py'
+    written, text = backbone_of(name), Path(name).read_text()
+    assert {key: written[key] for key in arguments} == arguments and written.frozen_stages == 1
+    assert written.init_cfg.checkpoint == str(files / file)  # from any folder
+    chosen = network.replace('timm_', 'timm/')
+    told = f'{relative!r} holds the weights of {chosen}, which is taken in place of its namesake {backbone}'
+    assert (told in text) == (chosen != backbone)
+    MODELS.build(written).init_weights()  # takes them
+
+
+@pytest.mark.parametrize('file', ['backbone.pth', 'detector.pth', 'dm_nano.pth'])
+def test_weights_may_lack_what_the_config_does_not_need(run_tool, tmp_path, monkeypatch, files, file):
+    monkeypatch.chdir(tmp_path)
+    assert run_tool('swap_backbone', RETINANET, '--backbone', 'nfnet_nano', '--weights', files / file) == (0, '')
+    MODELS.build(backbone_of('retinanet_nfnet_nano_fpn_1x_coco.py')).init_weights()
+
+
+@pytest.mark.parametrize('channels, file, adapted', [(1, 'dm_nano.pth', 'mean'), (1, 'grey.pth', None)])
+def test_grayscale(run_tool, tmp_path, monkeypatch, files, channels, file, adapted):
+    monkeypatch.chdir(tmp_path)
+    grey = dict(mean=[33.5], std=[78.9], bgr_to_rgb=False)
+    model = dict(backbone=dict(in_channels=channels), data_preprocessor=grey)
+    Path('grey_r50.py').write_text(f'_base_ = {RETINANET!r}\nmodel = {model!r}\n')
+    assert run_tool('swap_backbone', 'grey_r50.py', '--backbone', 'nfnet_nano', '--weights', files / file) == (0, '')
+    cfg = Config.fromfile('grey_nfnet_nano.py')
+    assert {key: cfg.model.data_preprocessor[key] for key in grey} == grey
+    assert cfg.model.backbone.init_cfg.get('in_channels') == adapted
+    net = MODELS.build(cfg.model.backbone)
+    net.init_weights()
+    kernel = torch.load(files / file)['stem.conv1.weight' if adapted else 'backbone.stem.conv0.weight']
+    torch.testing.assert_close(net.stem.conv0.weight, kernel.mean(1, keepdim=True))
+
+
+@pytest.mark.parametrize(
+    'config, backbone, file, message',
+    [
+        (
+            RETINANET,
+            'nfnet_f1',
+            'timm_nf_resnet50.pth',
+            'are of timm/nf_resnet50, not of nfnet_f1: --backbone timm/nf_resnet50 takes them',
+        ),
+        (
+            RETINANET,
+            'nf_resnet101',
+            'nf_resnet50.pth',
+            'are of nf_resnet50, not of nf_resnet101: --backbone nf_resnet50',
+        ),
+        (
+            RETINANET,
+            'nfnet_f0',
+            'nameless.pth',
+            'are of a normalizer-free network that has no name, of 1, 2, 1, 1 blocks',
+        ),
+        (RETINANET, 'nfnet_nano', 'c4.pth', 'does not fit the model: 20 missing in the file: stages.3.0.'),
+        (
+            CLASSIFIER,
+            'nfnet_nano',
+            'detector.pth',
+            '3 missing in the file: final_conv.bias, final_conv.gain, final_conv',
+        ),
+        (RETINANET, 'nfnet_nano', 'baseline.pth', "baseline.pth' are of bn_nfnet_nano, not of nfnet_nano\n"),
+        (RETINANET, 'nfnet_nano', 'text.pth', "it is text, beginning 'not found'"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_at_once(
+    run_tool, tmp_path, monkeypatch, files, config, backbone, file, message
+):
+    monkeypatch.chdir(tmp_path)
+    code, err = run_tool('swap_backbone', config, '--backbone', backbone, '--weights', files / file)
+    assert code == 2 and message in err and file in err and err.count('\n') == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_command(run_tool, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path('w.pth').touch()
-    code, err = run_tool(
-        'swap_backbone', RETINANET, '--backbone', 'nfnet_f0+', '--weights', 'w.pth', '--clipping', 0.04
-    )
+    code, err = run_tool('swap_backbone', RETINANET, '--backbone', 'nfnet_f0+', '--clipping', 0.04)
     assert (code, err) == (0, '')
     cfg = Config.fromfile(tmp_path / 'retinanet_nfnet_f0plus_fpn_1x_coco.py')
     assert cfg.model.neck.in_channels == [384, 768, 2048, 2048]
-    assert cfg.model.backbone.init_cfg.checkpoint == 'w.pth' and cfg.optim_wrapper.agc.clipping == 0.04
+    assert cfg.model.backbone.frozen_stages == -1 and cfg.optim_wrapper.agc.clipping == 0.04
     code, err = run_tool('swap_backbone', RETINANET, '--backbone', 'nfnet_f0+')
     assert code == 2 and 'exists; --force replaces it' in err and err.count('\n') == 1
     assert run_tool('swap_backbone', RETINANET, '--backbone', 'nfnet_f0+', '--force')[0] == 0
@@ -148,7 +303,7 @@ def test_command(run_tool, tmp_path, monkeypatch):
     Path('mine_r50.py').write_text(f'_base_ = {RETINANET!r}\nmodel = dict(backbone=dict(frozen_stages=2))\n')
     assert run_tool('swap_backbone', 'mine_r50.py', '--backbone', 'nf_resnet50', '-o', 'sub/new.py')[0] == 0
     assert "_base_ = '../mine_r50.py'" in Path('sub/new.py').read_text()
-    assert Config.fromfile('sub/new.py').model.backbone.frozen_stages == 2
+    assert Config.fromfile('sub/new.py').model.backbone.frozen_stages == -1
     assert sorted(path.name for path in tmp_path.rglob('*.py')) == [
         'mine_r50.py',
         'new.py',
@@ -215,10 +370,11 @@ def test_fragments_say_what_the_tool_says(tmp_path, fragment, config, model, hea
         f'model = _base_.{model}\noptim_wrapper = _base_.{wrapper}\n'
     )
     cfg, (new, _) = read_config(mine), swap_config(read_config(source.path), fragment)
-    assert cfg['model']['backbone'].get('frozen_stages') == (1 if model == 'nf_detector' else None)
+    assert 'frozen_stages' not in cfg['model']['backbone'] and new['model']['backbone'].pop('frozen_stages', -1) == -1
     for place in (cfg, new):
         if place['model']['backbone'].get('out_indices') == (0, 1, 2, 3):  # the default
             del place['model']['backbone']['out_indices']
+    new['optim_wrapper'].pop('paramwise_cfg', None)  # the names of the heads' last layers
     assert cfg['model'] == new['model'] and cfg['optim_wrapper'] == new['optim_wrapper']
     assert cfg['model'][head]['in_channels'] == new['model'][head]['in_channels']
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nfnet_mm.run import read_checkpoint
 from tests import toy
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +28,7 @@ def free_port():
 
 
 def weights(folder):
-    return torch.load(folder / 'iter_4.pth', weights_only=False)['state_dict']['linear.weight']
+    return read_checkpoint(folder / 'iter_4.pth')['state_dict']['linear.weight']
 
 
 def test_trains_and_tests_a_plain_mmengine_config(run_tool, toy_config, tmp_path):
@@ -74,7 +75,9 @@ def test_a_requeued_job_s_first_start_takes_load_from(run_tool, toy_config, tmp_
     torch.save(state, tmp_path / 'start.pth')
     options = ['--cfg-options', f'load_from={tmp_path}/start.pth']
     run_tool('train', toy_config, '--work-dir', tmp_path / 'plain', *options, 'experiment_name=started')
-    run_tool('train', toy_config, '--work-dir', tmp_path / 'queued', '--resume', *options, 'experiment_name=queued')
+    run_tool(
+        'train', toy_config, '--work-dir', tmp_path / 'queued', '--resume', 'auto', *options, 'experiment_name=queued'
+    )
     torch.testing.assert_close(weights(tmp_path / 'queued'), weights(tmp_path / 'plain'), rtol=0, atol=0)
     run_tool('train', toy_config, '--work-dir', tmp_path / 'scratch', '--cfg-options', 'experiment_name=scratch')
     assert not torch.equal(weights(tmp_path / 'scratch'), weights(tmp_path / 'plain'))
@@ -162,7 +165,7 @@ def test_load_from_a_file_without_the_model_is_refused(run_tool, toy_config, tmp
 def test_resuming_from_another_model_is_refused(run_tool, toy_config, tmp_path):
     run_tool('train', toy_config, '--work-dir', tmp_path / 'run', '--cfg-options', 'experiment_name=to_resume')
     file = tmp_path / 'run/iter_2.pth'
-    content = torch.load(file, weights_only=False)
+    content = read_checkpoint(file)
     content['state_dict'] = {'backbone.weight': torch.zeros(2)}
     torch.save(content, file)
     code, errors = run_tool(

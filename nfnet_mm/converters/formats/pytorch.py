@@ -20,6 +20,7 @@ _MAX_TUPLES = 100_000  # NFNet-F6 with momentum and averaged weights has under 3
 _ZIP = b'PK\x03\x04'
 # What torch.save began with before it wrote zip archives (and timm's releases still do): a pickled magic number.
 _LEGACY = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
+_LEGACY_PICKLES = 4  # magic number, version, system, weights
 BEGINNINGS = (_ZIP, _LEGACY)
 
 
@@ -34,7 +35,7 @@ def read_pytorch(file: BinaryIO, size: int) -> tuple[dict[str, Tensor], dict[str
         _check_zip(file, size)
     else:
         file.seek(0)
-        for _ in range(4):  # magic number, version, system, weights
+        for _ in range(_LEGACY_PICKLES):
             _check_nesting(file)
     safe_globals: Any = getattr(torch.serialization, 'safe_globals', nullcontext)  # before PyTorch 2.5: weights only
     try:
@@ -59,6 +60,28 @@ def read_pytorch(file: BinaryIO, size: int) -> tuple[dict[str, Tensor], dict[str
         if total > size:  # a few bytes shown as a large tensor
             raise ReadError(f'the tensors up to {short(name)} take more bytes than the file has')
     return {k: v.detach() for k, v in state_dict.items()}, meta
+
+
+def pickled_texts(file: BinaryIO) -> set[str]:
+    """Every text in the pickles of a ``.pth`` file opened for binary reading: the names of its weights, and others.
+
+    Nothing is unpickled or run, and no weight is read.
+
+    Raises:
+        ReadError: the file is cut off or broken, or is a zip archive without pickles of PyTorch.
+    """
+    pickles: list[BinaryIO] = [file] * _LEGACY_PICKLES
+    if file.read(len(_ZIP)) == _ZIP:
+        with malformed('the .pth archive is cut off or broken'), zipfile.ZipFile(file) as archive:
+            members = [m for m in archive.infolist() if m.filename.endswith('/data.pkl')]
+            pickles = [io.BytesIO(archive.read(m)) for m in members if m.compress_type == zipfile.ZIP_STORED]
+        if not pickles:
+            raise ReadError('a zip archive without weights of PyTorch in it')
+    else:
+        file.seek(0)
+    with malformed('the .pth file is cut off or broken'):
+        instructions = (found for one in pickles for found in Bounded(one).instructions())
+        return {argument for _, argument, _ in instructions if isinstance(argument, str)}
 
 
 def _check_zip(file: BinaryIO, size: int) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from nfnet_mm.errors import short
 
 from ..errors import ReadError, naming
+from .orbax import find_checkpoint, read_orbax
 from .pickled import read_pickled_tree
 from .pytorch import BEGINNINGS, read_pytorch
 from .safetensors import read_safetensors
@@ -25,14 +26,15 @@ _OTHER |= {b'\x89HDF': 'HDF5', b'\x93NUMPY': 'NumPy .npy'}
 class Content:
     """What a file holds: a tree of arrays (DeepMind's) or a state dict, and what is written about it."""
 
-    kind: str  # 'pickle', 'torch' or 'safetensors'
+    kind: str  # 'pickle', 'torch', 'safetensors' or 'orbax'
     tree: dict[str, dict[str, np.ndarray]] | None = None
+    state: dict[str, dict[str, np.ndarray]] | None = None  # beside a tree: a network's averages
     state_dict: dict[str, Tensor] | None = None
     meta: dict[str, Any] = field(default_factory=dict)
 
 
 def read_weights(path: str | os.PathLike) -> Content:
-    """Read DeepMind's pickles, PyTorch's ``.pth`` (both formats) and ``.safetensors``, whatever their suffix.
+    """Read DeepMind's pickles, PyTorch's ``.pth`` (both formats), ``.safetensors`` and Orbax's folders, by content.
 
     Pickles are never unpickled (see :mod:`nfnet_mm.converters.formats.pickled`); ``.pth`` files are loaded with
     ``weights_only=True``, the training state that mmengine keeps beside the weights read as nothing at all.
@@ -42,8 +44,12 @@ def read_weights(path: str | os.PathLike) -> Content:
     """
     with naming(path):
         try:
+            if os.path.isdir(path):
+                if (folder := find_checkpoint(path)) is None:
+                    raise ReadError('a folder, and no Orbax checkpoint')
+                return Content('orbax', *read_orbax(folder))
             if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for ever
-                raise ReadError('a folder' if os.path.isdir(path) else 'not a regular file')
+                raise ReadError('not a regular file')
             with open(path, 'rb') as file:
                 return _read(file, os.fstat(file.fileno()).st_size)
         except OSError as error:
@@ -53,18 +59,31 @@ def read_weights(path: str | os.PathLike) -> Content:
 
 
 def _read(file: BufferedReader, size: int) -> Content:
-    head = file.read(16)
+    kind = tell_kind(file.read(16))
     file.seek(0)
+    if kind == 'torch':
+        state_dict, meta = read_pytorch(file, size)
+        return Content('torch', state_dict=state_dict, meta=meta)
+    if kind == 'pickle':
+        return Content('pickle', tree=read_pickled_tree(file))
+    state_dict, texts = read_safetensors(file)
+    return Content('safetensors', state_dict=state_dict, meta=dict(texts))
+
+
+def tell_kind(head: bytes) -> str:
+    """The kind of a file of weights, 'torch', 'pickle' or 'safetensors', by its first 16 bytes.
+
+    Raises:
+        ReadError: it is none of them; the message says what it looks like.
+    """
     if not head:
         raise ReadError('the file is empty')
     if head.startswith(BEGINNINGS):
-        state_dict, meta = read_pytorch(file, size)
-        return Content('torch', state_dict=state_dict, meta=meta)
+        return 'torch'
     if _PICKLE.match(head):
-        return Content('pickle', tree=read_pickled_tree(file))
+        return 'pickle'
     if head[6:9] == b'\0\0{':  # a length of a sane size, then JSON
-        state_dict, texts = read_safetensors(file)
-        return Content('safetensors', state_dict=state_dict, meta=dict(texts))
+        return 'safetensors'
     for magic, name in _OTHER.items():
         if head.startswith(magic):
             raise ReadError(f'a {name} file, not a pickle, .pth or .safetensors')

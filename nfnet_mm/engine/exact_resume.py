@@ -1,0 +1,111 @@
+"""Let a resumed run go on bit for bit as if it had not been interrupted."""
+
+import logging
+from typing import Any
+
+from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+
+from nfnet_mm.registry import HOOKS
+
+from .seeded_items import random_states, seed_items, set_random_states, skip_batches
+
+
+@HOOKS.register_module()
+class ExactResumeHook(Hook):
+    """Keep in checkpoints what mmengine's lack for a resumed run to be the same: randomness and the place in the data.
+
+    The state of every process's random number generators is saved and restored, and validation does not touch it.
+    Items are loaded from seeds of their own (:mod:`~.seeded_items`), so that the data workers have no state. The order
+    of the data goes on to the batch, in the middle of an epoch too, without loading what was seen; mmengine, where no
+    seed is configured, goes on in another order.
+
+    On another number of processes the run goes on from the same weights with other random numbers, and says so.
+    """
+
+    priority = 'VERY_LOW'
+
+    def __init__(self) -> None:
+        self.saved: dict[str, Any] | None = None  # what the next checkpoint holds
+        self.restored: dict[str, Any] | None = None  # what the run goes on from, until it does
+        self.aside: dict[str, Any] | None = None  # this process's, during validation
+        self.seeded = False
+
+    def gather(self, runner: Runner) -> None:
+        """Collect what the next checkpoint holds, on all processes together."""
+        states = all_gather_object(self.aside or random_states())
+        batches = runner.train_dataloader.batch_sampler
+        self.saved = dict(random=states, sampler=getattr(getattr(batches, 'sampler', None), 'seed', None))
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        if self.saved is not None:
+            checkpoint['randomness'], self.saved = self.saved, None
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: Any) -> None:
+        if runner._resume and isinstance(checkpoint, dict):
+            self.restored = checkpoint.get('randomness')
+            if self.restored is None:
+                what = 'the checkpoint holds no state of random numbers: the run goes on, but not bit for bit'
+                print_log(what, 'current', logging.WARNING)
+
+    def before_train(self, runner: Runner) -> None:
+        loop, loader = runner.train_loop, runner.train_dataloader
+        if self.restored and self.restored['sampler'] is not None and hasattr(loader.batch_sampler, 'sampler'):
+            loader.batch_sampler.sampler.seed = self.restored['sampler']
+        self.seeded = seed_items(loader)
+        if self.restored and len(self.restored['random']) != get_world_size():
+            ran = f'{len(self.restored["random"])} processes, now {get_world_size()}'
+            print_log(f'random numbers begin anew, as the checkpoint is of {ran}', 'current', logging.WARNING)
+            self.restored = None
+        if not self.seeded:
+            return
+        if isinstance(loop, EpochBasedTrainLoop):
+            begun = loop._iter - loop._epoch * len(loader)
+            if 0 < begun < len(loader):
+                skip_batches(loader, begun)
+        elif isinstance(loop, IterBasedTrainLoop):
+            _skip_in(loop)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        loop = runner.train_loop
+        if isinstance(loop, EpochBasedTrainLoop) and not loop._iter % len(runner.train_dataloader):
+            self._restore()  # before the epoch's iterator draws a number
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        if self.restored:
+            set_random_states(self.restored['random'][get_rank()])
+            self.restored = None
+
+    def before_val(self, runner: Runner) -> None:
+        if runner._train_loop is not None:
+            self.aside = random_states()
+
+    def after_val(self, runner: Runner) -> None:
+        if self.aside is not None:
+            set_random_states(self.aside)
+            self.aside = None
+
+
+def _skip_in(loop: IterBasedTrainLoop) -> None:
+    """Let a loop's stream of batches skip at once, whatever draws them; mmengine's loads them, but for plain ones."""
+    stream: Any = loop.dataloader_iterator
+    stream = getattr(stream, 'batches', stream)  # of the loop of total batches
+    loader, sampler = loop.dataloader, loop.dataloader.batch_sampler.sampler
+
+    def skip(count: int) -> None:
+        if not hasattr(sampler, '_infinite_indices'):
+            stream._epoch, count = divmod(count, len(loader))
+            if hasattr(sampler, 'set_epoch'):
+                sampler.set_epoch(stream._epoch)
+        skip_batches(loader, count)
+        stream._iterator = None
+
+    if hasattr(stream, 'skip_iter'):
+        stream.skip_iter = skip
+    elif getattr(stream, '_iterator', None) is not None:  # before mmengine 0.10.8, where it began with the loop
+        stream._iterator = iter(loader)

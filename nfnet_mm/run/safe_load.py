@@ -1,0 +1,150 @@
+"""Read checkpoints without running anything that a file may hold.
+
+A ``.pth`` file is a pickle, which can name any function to be called while it is read. mmengine reads a file the safe
+way first, and, where that refuses, the other way. Here the refusal stands, for everything that a process loads: a run's
+checkpoint, ``load_from``, an ``init_cfg``, a file from a URL.
+"""
+
+import logging
+import os
+import pickle
+import re
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+from mmengine.runner import CheckpointLoader
+
+from nfnet_mm.engine.checkpoint_file import damage
+from nfnet_mm.errors import UserError, check_exists, short
+
+HATCH = '--trust-checkpoint loads it all the same; a checkpoint can do whatever you can, so only if you know its maker'
+
+_FORCE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
+_REFUSED = re.compile(r'GLOBAL (\S+)|unrecognized function (\S+)|unsupported class (\S+)')
+
+
+# The methods that objects in mmengine's checkpoints refer to, for which pickles ask for ``getattr``.
+_METHODS = {
+    HistoryBuffer: ('mean', 'min', 'max', 'current'),
+    OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear'),
+}
+
+
+def _method(kind: Any, name: Any) -> Any:
+    """``getattr`` for these."""
+    if not isinstance(kind, type) or name not in _METHODS.get(kind, ()):
+        raise pickle.UnpicklingError(f'GLOBAL builtins.getattr of {short(name)}')
+    return getattr(kind, name)
+
+
+def _allowed() -> dict[str, Any]:
+    """What mmengine stores beside weights, by the names that pickles call it."""
+    multiarray = sys.modules[np.ndarray.__reduce__(np.zeros(1))[0].__module__]  # numpy.core's or numpy._core's
+    known: dict[str, Any] = {
+        'builtins.getattr': _method,
+        'builtins.slice': slice,
+        'numpy.dtype': np.dtype,
+        'numpy.ndarray': np.ndarray,
+    }
+    for core in ('numpy.core', 'numpy._core'):
+        known[f'{core}.multiarray.scalar'] = multiarray.scalar  # type: ignore[attr-defined]
+        known[f'{core}.multiarray._reconstruct'] = multiarray._reconstruct  # type: ignore[attr-defined]
+    numbers = {type(np.dtype(code)) for code in '?bBhHiIlLqQefdFDUS'}
+    kinds: list[type] = [*_METHODS, set, frozenset, list, dict, tuple, int, float, str, *numbers]
+    return known | {f'{kind.__module__}.{kind.__qualname__}': kind for kind in kinds}
+
+
+class _Restricted:
+    """The ``pickle`` module of PyTorch's readers that have no allow-list (before 2.5)."""
+
+    class Unpickler(pickle.Unpickler):
+        """Finds what is allowed, and what tensors are made of."""
+
+        def find_class(self, module: str, name: str) -> Any:
+            path = f'{module}.{name}'.replace('__builtin__.', 'builtins.')
+            known = {**torch._weights_only_unpickler._get_allowed_globals(), **_allowed(), '_codecs.encode': _encode}
+            if path not in known:
+                raise pickle.UnpicklingError(f'GLOBAL {path}')
+            return known[path]
+
+    @classmethod
+    def load(cls, file: Any, **kwargs: Any) -> Any:
+        return cls.Unpickler(file, **kwargs).load()
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    return text.encode(encoding)
+
+
+def read_checkpoint(path: str | os.PathLike, map_location: Any = None) -> Any:
+    """What a checkpoint file holds, read without running anything in it.
+
+    Args:
+        path: a file that ``torch.save`` wrote.
+        map_location: as of ``torch.load``.
+
+    Raises:
+        UserError: there is no such file, it is cut off or broken, or holds what could run code; the message names it.
+    """
+    path = os.path.expanduser(os.fspath(path))
+    check_exists(path, 'checkpoint')
+    if what := damage(path):
+        raise UserError(f'checkpoint {path!r} is not whole: {what}')
+    try:
+        if not hasattr(torch.serialization, 'safe_globals'):
+            forced = os.environ.pop(_FORCE, None)  # which a pickle module of our own contradicts
+            try:
+                return torch.load(path, map_location=map_location, pickle_module=_Restricted)
+            finally:
+                os.environ.update({_FORCE: forced} if forced else {})
+        with torch.serialization.safe_globals(_marked()):
+            return torch.load(path, map_location=map_location, weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # PyTorch raises nearly any kind on a broken or hostile file
+        text = str(error)
+        refused = re.search(
+            r'GLOBAL (\S+)|unrecognized function (\S+)|Trying to instantiate unsupported class (\S+)', text
+        )
+        if refused:
+            name = short(next(filter(None, refused.groups())))
+            why = f'it asks for {name}, which could run code and which no checkpoint of mmengine needs'
+            raise UserError(f'checkpoint {path!r} is refused: {why}. {HATCH}') from None
+        reason = re.search(r'WeightsUnpickler error:\s*(.*)', text)
+        what = short(reason[1] if reason else f'{type(error).__name__}: {text}')
+        raise UserError(f'checkpoint {path!r} cannot be read: {what}') from None
+
+
+def _marked() -> list[Any]:
+    """The allow-list as PyTorch takes it: an object under its own name, or, named by another, one that calls it."""
+    return [_named(path, one) for path, one in _allowed().items()]
+
+
+def _named(path: str, one: Any) -> Any:
+    module, _, name = path.rpartition('.')
+    if isinstance(one, type):
+        return one
+
+    def call(*args: Any) -> Any:
+        return one(*args)
+
+    call.__module__, call.__name__, call.__qualname__ = module, name, name
+    return call
+
+
+def use_safe_loading(trust: bool = False) -> None:
+    """Let nothing in this process, or in its data workers, load a checkpoint that could run code.
+
+    Args:
+        trust: leave loading as mmengine does it, with a warning.
+    """
+    if trust:
+        what = 'what a checkpoint asks for is RUN when it is loaded (--trust-checkpoint)'
+        return print_log(what, 'current', logging.WARNING)
+    os.environ[_FORCE] = '1'  # of torch.load, wherever it is called
+    CheckpointLoader.register_scheme('', read_checkpoint, force=True)
+    return None

@@ -1,0 +1,121 @@
+"""A run that the machine asks to end: where it stops, with what status, and that it goes on from there."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from nfnet_mm import run
+from nfnet_mm.engine.checkpoint_file import damage
+from tests.engine.random_toy import CONFIG
+from tests.engine.test_exact_resume import EPOCHS, state, train
+
+ROOT = Path(__file__).parents[2]
+
+
+@HOOKS.register_module(force=True)
+class Ask(Hook):
+    """Sends its own process a signal, in training or in validation."""
+
+    def __init__(self, at, number=signal.SIGTERM, rank='0', during='train'):
+        self.at, self.number, self.rank, self.during = at, number, rank, during
+
+    def _ask(self, now):
+        if now == self.at and os.environ.get('RANK', '0') == self.rank:
+            os.kill(os.getpid(), self.number)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if self.during == 'train':
+            self._ask(runner.iter + 1)
+
+    def before_val_iter(self, runner, batch_idx, data_batch=None):
+        if self.during == 'val' and batch_idx == 3:
+            self._ask(runner.iter)
+
+
+def ask(at, **kwargs):
+    options = ''.join(f', {key}={value!r}' for key, value in kwargs.items())
+    return f"custom_hooks = [dict(type='Ask', at={at}{options})]\n"
+
+
+SEED = 'randomness = dict(seed=5)\n'
+IMPORTS = "custom_imports['imports'].append('tests.engine.test_signals')\n"
+# several processes' test data is read in full by each
+LONG = CONFIG + SEED + "train_cfg['max_iters'] = 12\ndefault_hooks['checkpoint'].update(interval=100)\n"
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
+def test_ends_after_the_step_and_goes_on_from_there(tmp_path, number):
+    train(LONG, tmp_path / 'whole')
+    listening = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGUSR1)]
+    with pytest.raises(SystemExit) as stop:
+        train(LONG + ask(5, number=int(number)), tmp_path / 'part')
+    assert stop.value.code == 75
+    assert damage(tmp_path / 'part/iter_5.pth') is None and not (tmp_path / 'part/iter_6.pth').exists()
+    log = next((tmp_path / 'part').rglob('*.log')).read_text()
+    said = (
+        f'{signal.Signals(number).name}: the run ends after iteration 5; {tmp_path}/part/iter_5.pth is its checkpoint'
+    )
+    assert f'{said}; --resume goes on from it (exit status 75)' in log
+    for one, handler in zip((signal.SIGTERM, signal.SIGUSR1), listening):
+        signal.signal(one, handler)  # the process would have ended
+    train(LONG, tmp_path / 'part', 'last')
+    for one in zip(state(tmp_path / 'part/iter_12.pth'), state(tmp_path / 'whole/iter_12.pth')):
+        torch.testing.assert_close(*one, rtol=0, atol=0)
+
+
+def test_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
+    config = CONFIG + EPOCHS + SEED + "default_hooks['checkpoint'].update(by_epoch=True, interval=1)\n"
+    train(config, tmp_path / 'whole')
+    with pytest.raises(SystemExit):
+        train(config + ask(21), tmp_path / 'part')
+    assert (tmp_path / 'part/last_checkpoint').read_text().endswith('/iter_21.pth')  # of two epochs of 16
+    train(config, tmp_path / 'part', 'last')
+    for one in zip(state(tmp_path / 'part/epoch_2.pth'), state(tmp_path / 'whole/epoch_2.pth')):
+        torch.testing.assert_close(*one, rtol=0, atol=0)
+    # and if that one is broken, the epoch's before it is gone on from
+    (tmp_path / 'part/last_checkpoint').write_text(str(tmp_path / 'part/iter_21.pth'))
+    (tmp_path / 'part/epoch_2.pth').unlink()
+    os.truncate(tmp_path / 'part/iter_21.pth', 999)
+    cfg = run.load_config(str(tmp_path / 'config.py'), None, str(tmp_path / 'part'))
+    run.use_resume(cfg, 'last')
+    assert cfg.load_from == str(tmp_path / 'part/epoch_1.pth')
+
+
+@pytest.mark.parametrize('interval,iterations', [(4, 3), (100, 16)])
+def test_a_validation_is_left_only_with_a_checkpoint_of_its_weights(tmp_path, interval, iterations):
+    """The moving average's weights are in the model's place then, and a checkpoint would hold them as the model's."""
+    config = LONG.replace('interval=100', f'interval={interval}') + "train_cfg['val_interval'] = 4\n"
+    config += ask(4, during='val').replace(']', ", dict(type='EMAHook')]")
+    train(config.replace('at=4', 'at=99'), tmp_path / 'whole')
+    with pytest.raises(SystemExit):
+        train(config, tmp_path / 'part')
+    log = next((tmp_path / 'part').rglob('*.log')).read_text()
+    assert (f'[{iterations + 1}/16]' not in log.replace(' ', '') and 'Iter(val) [16/16]' in log) or iterations == 3
+    train(config.replace('at=4', 'at=99'), tmp_path / 'part', 'last')
+    ends = [run.read_checkpoint(tmp_path / f'{name}/iter_12.pth') for name in ('part', 'whole')]
+    for key in ('state_dict', 'ema_state_dict', 'optimizer'):
+        torch.testing.assert_close(*(end[key] for end in ends), rtol=0, atol=0)
+
+
+@pytest.mark.slow
+def test_two_processes_end_together_though_one_was_asked(tmp_path):
+    (tmp_path / 'config.py').write_text(LONG + IMPORTS + ask(5, rank='1'))
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=0', '--nnodes=1']
+    command += ['--rdzv-backend=c10d', '--rdzv-endpoint=localhost:0', ROOT / 'tools/train.py', tmp_path / 'config.py']
+    command += ['--launcher', 'pytorch', '--work-dir', tmp_path / 'run']
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)}, timeout=300
+    )
+    ends = [line for line in done.stderr.splitlines() if 'exitcode' in line]
+    assert 'exitcode  : 75' in done.stderr and '-6' not in ''.join(ends), done.stderr[-3000:]
+    log = next((tmp_path / 'run').rglob('*.log')).read_text()
+    # asked at the fifth step, told at the sixth
+    assert 'SIGTERM: the run ends after iteration 6;' in log
+    assert damage(tmp_path / 'run/iter_6.pth') is None
