@@ -8,6 +8,7 @@ from types import TracebackType
 from mmengine import Config
 
 from nfnet_mm.errors import UserError, nearest_files
+from nfnet_mm.named_configs import bases_by_import_name
 
 
 def read_config(path: str | os.PathLike) -> Config:
@@ -20,7 +21,8 @@ def read_config(path: str | os.PathLike) -> Config:
         UserError: it does not load. The line names the file, of several the one that is wrong, and the place in it.
     """
     try:
-        return Config.fromfile(os.fspath(path))
+        with bases_by_import_name():
+            return Config.fromfile(os.fspath(path))
     except UserError:  # of a type of ours that the config builds itself
         raise
     except Exception as error:  # a config is a program: anything can go wrong in it

@@ -212,3 +212,12 @@ def test_what_is_contributed_passes_the_tests_of_its_kind(contributed):
     command = [sys.executable, '-m', 'pytest', '-q', *(f'tests/{test}' for test in tests), '-k', chosen]
     done = subprocess.run(command, cwd=contributed, capture_output=True, text=True)
     assert done.returncode == 0 and '3 passed' in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_options_of_commands_exist(page):
+    for name, words in re.findall(r'python -m nfnet_mm ([a-z-]+)(.*)', page.read_text()):
+        parser = argparse.ArgumentParser()
+        import_module(f'nfnet_mm.commands.{name.replace("-", "_")}').add_arguments(parser)
+        known = {option for action in parser._actions for option in action.option_strings}
+        assert set(re.findall(r'(?<![\w-])(--[a-z-]+)', words.partition('`')[0])) <= known, name + words

@@ -33,6 +33,7 @@ from nfnet_mm.engine.bfloat16 import keep_boxes_in_float32
 from nfnet_mm.errors import UserError, short
 from nfnet_mm.models.backbones.base import NFBackbone
 from nfnet_mm.models.backbones.stage import NFStage
+from nfnet_mm.named_configs import find_config
 from nfnet_mm.swap import config_files, swap
 from nfnet_mm.swap.tree import walk
 
@@ -206,7 +207,7 @@ def reason(error):
 def examine(framework, name, names, bfloat16):
     """Everything about one config and all backbones: the same dict again and again as it fills."""
     result, was = dict(framework=framework, config=name), []
-    old = config_files.read_config(config_files.find_config(f'{framework}::{name}').path)
+    old = config_files.read_config(find_config(f'{framework}::{name}').path)
     old.setdefault('default_scope', framework)
     try:
         model = build(old)

@@ -11,6 +11,7 @@ import re
 import sys
 import textwrap
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ try:
 except UserError as error:  # a row of a table is wrong
     sys.exit(f'error: {error}')
 from nfnet_mm.analysis.reproduce import reproduce_files  # noqa: E402
+from nfnet_mm.analysis.transfer_cost import cost_files  # noqa: E402
 from nfnet_mm.commands.command_line import one_line_errors  # noqa: E402
 from nfnet_mm.models.backbones.arch import Network, find_network  # noqa: E402
 from nfnet_mm.recipes import (  # noqa: E402
@@ -407,6 +409,10 @@ def main() -> None:
     """Write the files that are not as they should be."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     files = {**config_files(), **zoo_files(), **reproduce_files(), **result_files(ROOT)}
+    if find_spec('mmdet') and find_spec('mmseg'):  # whose models are built to be counted
+        files |= cost_files(ROOT)
+    else:
+        print('left as it is, for it needs mmdet and mmseg: docs/training_cost.md')
     old = {name: (ROOT / name).read_text() for name in files if (ROOT / name).exists()}
     changed = {name: text for name, text in files.items() if text != old.get(name)}
     for name, text in changed.items():

@@ -71,12 +71,12 @@ def _parameters(module: nn.Module) -> int:
 
 
 def _macs(module: nn.Module, x: torch.Tensor) -> tuple[int, Any]:
-    with _MacCounter() as counter, torch.no_grad():
+    with MacCounter() as counter, torch.no_grad():
         out = module(x)
     return counter.macs, out
 
 
-class _MacCounter(TorchDispatchMode):
+class MacCounter(TorchDispatchMode):
     """Counts as ``FlopCounterMode`` does, several times faster: that takes every elementwise operation apart."""
 
     def __init__(self) -> None:

@@ -16,8 +16,11 @@ from .command_line import one_line_errors
 COMMANDS = {
     'train': 'train any config of mmdet, mmseg, mmpretrain or plain mmengine',
     'test': 'evaluate a checkpoint',
+    'infer': 'predict pictures: drawn, and as JSON',
     'swap': 'put a normalizer-free backbone into a ResNet config',
     'convert': "convert public weights to our names, or back to timm's",
+    'cost': 'parameters, multiply-adds, time and memory of a training step here',
+    'doctor': 'what is installed and what this machine has, with a fix for each problem',
     'prepare-nyu': 'unpack the labelled NYU Depth v2 file',
 }
 

@@ -31,6 +31,7 @@ class _ConfigOptions(DictAction):
             raise UserError(what) from error
 
 
+CONFIG_HELP = 'config file, scope::path of an installed package, or the name of a shipped one'
 CFG_HELP = 'replace values of the config, by dotted key; a list is "[a,b]"'
 CFG_OPTIONS: dict[str, Any] = dict(nargs='+', action=_ConfigOptions, metavar='KEY=VALUE', help=CFG_HELP)
 

@@ -8,13 +8,16 @@ from pathlib import Path
 
 from nfnet_mm.converters.load import load_weights
 from nfnet_mm.models.backbones.arch import find_network
+from nfnet_mm.named_configs import find_config
 from nfnet_mm.swap import config_files, swap
 from nfnet_mm.swap.weights import absolute, check_start, choose_network, image_channels
+
+from .command_line import CONFIG_HELP
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument('config', help='config file, or mmdet::..., mmseg::..., mmpretrain::... of the installed ones')
+    parser.add_argument('config', help=CONFIG_HELP)
     parser.add_argument(
         '--backbone',
         required=True,
@@ -23,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('-o', '--out', help="file to write (default: the config's name with the backbone in it, here)")
     parser.add_argument(
         '--weights',
-        help="file to start the backbone from: DeepMind's, timm's or ours; read, and held against the backbone",
+        help="what the backbone starts from: a name such as deepmind/F0, an address, or a file of DeepMind's, timm's or "
+        'ours; read, and held against the backbone',
     )
     parser.add_argument('--clipping', type=float, default=0.01, help="AGC's; small batches bear more (default: 0.01)")
     parser.add_argument(
@@ -37,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write the new config, and say what it changes."""
     network, weights = find_network(args.backbone), None
-    source = config_files.find_config(args.config)
+    source = find_config(args.config)
     old = config_files.read_config(source.path)
     told: list[str] = []
     if args.weights:

@@ -8,7 +8,7 @@ from mmengine.fileio import dump
 from nfnet_mm import run as runs
 from nfnet_mm.converters.hub import local_file
 
-from .command_line import add_instead, add_run_options, load_config
+from .command_line import CONFIG_HELP, add_instead, add_run_options, load_config
 
 # What other test tools have, and what does it here.
 INSTEAD = {
@@ -28,7 +28,7 @@ INSTEAD = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help=CONFIG_HELP)
     parser.add_argument(
         'checkpoint',
         help="checkpoint: a file or an address; for a classifier also DeepMind's or timm's weights, by name too",

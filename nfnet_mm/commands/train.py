@@ -4,7 +4,7 @@ import argparse
 
 from nfnet_mm import run as runs
 
-from .command_line import add_instead, add_run_options, load_config, was_interrupted
+from .command_line import CONFIG_HELP, add_instead, add_run_options, load_config, was_interrupted
 
 # What other train tools have, and what does it here.
 INSTEAD = {
@@ -23,7 +23,7 @@ INSTEAD = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help=CONFIG_HELP)
     parser.add_argument(
         '--resume',
         nargs='?',

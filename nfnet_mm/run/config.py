@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from mmengine import Config
 from mmengine.device import get_device
 
-from nfnet_mm.errors import UserError, check_exists
+from nfnet_mm.errors import UserError
+from nfnet_mm.named_configs import find_config
 from nfnet_mm.read_config import read_config
 from nfnet_mm.registry import type_name
 
@@ -28,7 +28,7 @@ def load_config(
     ``weights`` for the backbone's initializer.
 
     Args:
-        path: the file.
+        path: the file, or the name of a shipped one (see :func:`nfnet_mm.named_configs.find_config`).
         options: values that replace the file's, by dotted key.
         work_dir: replaces the file's ``work_dir``; with neither, ``work_dirs/<name of the file>``.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
@@ -40,8 +40,8 @@ def load_config(
         UserError: there is no such file, it does not load, or nothing in it takes the ``weights`` or ``num_classes``
             of the options.
     """
-    check_exists(path, 'config')
-    cfg = read_config(path)
+    source = find_config(path)
+    cfg = read_config(source.path)
     _use_weights(cfg, options or {})
     cfg.merge_from_dict(options or {})
     follow_data_root(cfg)
@@ -51,7 +51,7 @@ def load_config(
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = os.path.join('work_dirs', Path(path).stem)
+        cfg.work_dir = os.path.join('work_dirs', source.path.stem)
     return cfg
 
 

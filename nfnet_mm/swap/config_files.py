@@ -1,16 +1,16 @@
-"""Read a config by path or by ``scope::path``, and write one that inherits another and states what differs."""
+"""Read a config, and write one that inherits another and states what differs."""
 
 import keyword
 import math
 import os
 import re
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from nfnet_mm import read_config as load
-from nfnet_mm.errors import UserError, check_exists
+from nfnet_mm.errors import UserError
+from nfnet_mm.named_configs import Source
 
 # The depth in a file's name, as the frameworks write it: r50, x101-32x4d, resnet50, resnetv1d101, s50, r50-caffe.
 _DEPTH = re.compile(
@@ -18,35 +18,6 @@ _DEPTH = re.compile(
     r'(?:-(?:caffe|\d+x\d+d|32x4d|64x4d))?',
     re.I,
 )
-
-
-class Source(NamedTuple):
-    """A config file: where it is, and the expression by which another config inherits it (None: by its path)."""
-
-    path: Path
-    base: str | None = None
-
-
-def find_config(name: str) -> Source:
-    """The file of ``name``, a path or ``mmdet::...``, ``mmseg::...``, ``mmpretrain::...``.
-
-    Raises:
-        UserError: there is no such package or file; near names are suggested.
-    """
-    scope, colons, inside = str(name).partition('::')
-    if not colons:
-        check_exists(name, 'config')
-        return Source(Path(name))
-    spec = find_spec(scope) if scope.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(f'config {name!r}: no package {scope!r} is installed')
-    inside = inside if inside.endswith('.py') else f'{inside}.py'
-    path = Path(spec.submodule_search_locations[0], '.mim', 'configs', inside)
-    check_exists(path, 'config')
-    if scope == 'mmseg':
-        # mmengine looks for mmseg:: by the distribution's name, which its successor does not have
-        return Source(path, f"__import__('mmseg').__path__[0] + {'/.mim/configs/' + inside!r}")
-    return Source(path, repr(f'{scope}::{inside}'))
 
 
 def read_config(path: Path) -> dict[str, Any]:

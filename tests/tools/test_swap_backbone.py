@@ -17,7 +17,8 @@ from mmengine.registry import MODELS, init_default_scope
 from nfnet_mm.converters import from_deepmind, to_timm
 from nfnet_mm.errors import UserError
 from nfnet_mm.models.backbones.arch import find_network
-from nfnet_mm.swap.config_files import default_name, find_config, read_config, write_config
+from nfnet_mm.named_configs import find_config
+from nfnet_mm.swap.config_files import default_name, read_config, write_config
 from nfnet_mm.swap.swap import is_resnet, swap_config
 from tests.converters.networks import deepmind_tree
 
@@ -319,7 +320,10 @@ def test_a_file_is_named_by_the_networks_full_name(run_tool, tmp_path, monkeypat
 @pytest.mark.parametrize(
     'args, message',
     [
-        (['mmdet::retinanet/retinanet_r50_fpn_1x_coc.py'], "did you mean 'retinanet_r50_fpn_1x_coco.py'"),
+        (
+            ['mmdet::retinanet/retinanet_r50_fpn_1x_coc.py'],
+            "did you mean 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'",
+        ),
         (
             [RETINANET, '--weights', 'own_r50.pi'],
             "weights 'own_r50.pi' does not exist; in '.': did you mean 'own_r50.py'?",
