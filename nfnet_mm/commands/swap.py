@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('-o', '--out', help="file to write (default: the config's name with the backbone in it, here)")
     parser.add_argument(
         '--weights',
-        help="what the backbone starts from: a name such as deepmind/F0, an address, or a file of DeepMind's, timm's or "
-        'ours; read, and held against the backbone',
+        help="what the backbone starts from: a name such as deepmind/F0, an address, or a file of DeepMind's, timm's "
+        'or ours; read, and held against the backbone',
     )
     parser.add_argument('--clipping', type=float, default=0.01, help="AGC's; small batches bear more (default: 0.01)")
     parser.add_argument(
