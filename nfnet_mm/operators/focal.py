@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nfnet_mm.errors import UserError
 
-from .precision import widen
+from .precision import single, widen
 
 TINY = torch.finfo(torch.float32).tiny  # logarithms are those of at least this
 
@@ -41,7 +41,7 @@ def sigmoid_focal_loss_forward(
         gamma: the exponent.
         alpha: the weight of a positive; a negative's is ``1 - alpha``.
     """
-    p = widen(input).sigmoid()
+    p, gamma, alpha = _sigmoid(widen(input)), single(gamma), single(alpha)
     positive = -alpha * (1 - p) ** gamma * p.clamp(min=TINY).log()
     negative = -(1 - alpha) * p**gamma * (1 - p).clamp(min=TINY).log()
     output.copy_(_weigh(torch.where(_hits(p, target), positive, negative), target, weight))
@@ -51,10 +51,15 @@ def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
     """The derivative of each loss by its logit, into ``grad_input`` (N, C); the rest as in the forward function."""
-    p = widen(input).sigmoid()
+    p, gamma, alpha = _sigmoid(widen(input)), single(gamma), single(alpha)
     positive = -alpha * (1 - p) ** gamma * (1 - p - gamma * p * p.clamp(min=TINY).log())
     negative = -(1 - alpha) * p**gamma * (gamma * (1 - p) * (1 - p).clamp(min=TINY).log() - p)
     grad_input.copy_(_weigh(torch.where(_hits(p, target), positive, negative), target, weight))
+
+
+def _sigmoid(x: Tensor) -> Tensor:
+    """By the kernels' formula: whether it rounds to 1 decides about the logarithm of what is left."""
+    return 1 / (1 + (-x).exp())
 
 
 def _hits(p: Tensor, target: Tensor) -> Tensor:
@@ -74,7 +79,7 @@ def softmax_focal_loss_forward(
         gamma: the exponent.
         alpha: a factor.
     """
-    p = _chosen(input, target)
+    p, gamma, alpha = _chosen(input, target), single(gamma), single(alpha)
     loss = -alpha * (1 - p) ** gamma * p.clamp(min=TINY).log()
     output.copy_(_weigh(loss.where(target >= 0, 0), target, weight))
 
@@ -86,7 +91,7 @@ def softmax_focal_loss_backward(
 
     ``buff`` (N,) receives the derivative by the logit of the target, without its last factor.
     """
-    p = _chosen(input, target)
+    p, gamma, alpha = _chosen(input, target), single(gamma), single(alpha)
     slope = alpha * (gamma * (1 - p) ** (gamma - 1) * p * p.clamp(min=TINY).log() - (1 - p) ** gamma)
     slope = _weigh(slope.where(target >= 0, 0), target, weight)
     buff.copy_(slope)

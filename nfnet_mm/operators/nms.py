@@ -9,7 +9,7 @@ import torch
 import torchvision  # noqa: F401  registers torch.ops.torchvision
 from torch import Tensor
 
-from .precision import widen
+from .precision import single, widen
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
@@ -23,7 +23,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     """
     if not len(boxes):
         return torch.empty(0, dtype=torch.long, device=boxes.device)
-    threshold = float(np.float32(iou_threshold))
+    threshold = single(iou_threshold)
     order = _best_first(scores.float())
     boxes = boxes.float()[order]
     if not offset:

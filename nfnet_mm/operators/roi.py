@@ -10,7 +10,7 @@ import torch
 import torchvision  # noqa: F401  registers torch.ops.torchvision
 from torch import Tensor
 
-from .precision import widen
+from .precision import single, widen
 
 
 def roi_align_forward(
@@ -46,7 +46,7 @@ def roi_align_forward(
     Raises:
         RuntimeError: as mmcv's CPU operator does, for a region of negative size on the CPU, if ``aligned``.
     """
-    features, boxes = widen(input), rois.to(widen(input).dtype)
+    features, boxes, spatial_scale = widen(input), rois.to(widen(input).dtype), single(spatial_scale)
     _check(boxes, spatial_scale, aligned)
     size = (aligned_height, aligned_width)
     if pool_mode == 1:
@@ -85,7 +85,7 @@ def roi_align_backward(
     aligned: bool,
 ) -> None:
     """Add to the input's gradient; arguments as in the forward function."""
-    grad, boxes = widen(grad_output), rois.to(widen(grad_output).dtype)
+    grad, boxes, spatial_scale = widen(grad_output), rois.to(widen(grad_output).dtype), single(spatial_scale)
     _check(boxes, spatial_scale, aligned)
     size, shape = (aligned_height, aligned_width), grad_input.shape
     if pool_mode == 1:
@@ -193,7 +193,7 @@ def roi_pool_forward(
         pooled_width: bins of a region from left to right.
         spatial_scale: from coordinates of the regions to those of the input.
     """
-    features, boxes = widen(input), rois.to(widen(input).dtype).cpu()
+    features, boxes, spatial_scale = widen(input), rois.to(widen(input).dtype).cpu(), single(spatial_scale)
     size, (height, width) = (pooled_height, pooled_width), input.shape[2:]
     starts = boxes[:, 1:3] * spatial_scale
     lengths = (boxes[:, 3:] + 1) * spatial_scale - starts

@@ -206,6 +206,57 @@ def modulated_deform_conv(random):
     )
 
 
+def roi_pool(random):
+    """The forward call and the backward call."""
+    input = features(random)
+    options = dict(
+        pooled_height=draw(random, 1, 7), pooled_width=draw(random, 1, 7), spatial_scale=choose(random, 1.0, 0.25, 0.3)
+    )
+    if choose(random, False, True):
+        input = input.round()  # equal pixels: the first one counts
+    rois = regions(random, input.shape, options['spatial_scale'], negative=True)
+    output = torch.zeros(len(rois), input.shape[1], options['pooled_height'], options['pooled_width'])
+    at = torch.zeros(output.shape, dtype=torch.int)
+
+    def backward(ext):
+        """Of what ``ext`` itself wrote in the forward call."""
+        best, grad = at.clone(), torch.zeros_like(input)
+        ext.roi_pool_forward(input, rois, output.clone(), best, **options)
+        ext.roi_pool_backward(gradient, rois, best, grad, **options)
+        return [grad]
+
+    gradient = normal(random, *output.shape)
+    return Case('roi_pool_forward', [input, rois, output, at], options, (2, 3)), backward
+
+
+def _focal(random, kind):
+    count, classes = draw(random, 1, 30), draw(random, 1, 9)
+    with_weight = choose(random, False, True)
+    weight = uniform(random, classes) if with_weight else torch.zeros(0)
+    none = 0 if with_weight or kind == 'softmax' else 1  # the number of classes stands for none of them
+    target = torch.randint(0, classes + none, (count,), generator=random)
+    input = normal(random, count, classes) * choose(random, 1.0, 10.0, 60.0)
+    if kind == 'softmax':
+        input = input.softmax(1)
+    options = dict(gamma=choose(random, 2.0, 1.5, 3.0, 1.0), alpha=choose(random, 0.25, 0.8))
+    loss = torch.zeros(count, classes) if kind == 'sigmoid' else torch.zeros(count)
+    grads = [torch.zeros(count)] * (kind == 'softmax') + [torch.zeros(count, classes)]
+    return (
+        Case(f'{kind}_focal_loss_forward', [input, target, weight, loss], options, (3,)),
+        Case(f'{kind}_focal_loss_backward', [input, target, weight, *grads], options, tuple(range(3, 3 + len(grads)))),
+    )
+
+
+def sigmoid_focal_loss(random):
+    """The forward call and the backward call."""
+    return _focal(random, 'sigmoid')
+
+
+def softmax_focal_loss(random):
+    """The forward call and the backward call."""
+    return _focal(random, 'softmax')
+
+
 def difference(found, known):
     """The largest difference of two lists of tensors, relative to the largest value; indices must be equal."""
     assert [t.shape for t in found] == [t.shape for t in known], (found, known)
