@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 
+using std::exp;
 using std::log;
 using std::max;
 using std::min;
