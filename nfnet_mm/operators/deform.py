@@ -16,12 +16,7 @@ Pair = tuple[int, int]  # height, width
 
 
 def _forward(
-    input: Tensor,
-    weight: Tensor,
-    offset: Tensor,
-    mask: Tensor | None,
-    bias: Tensor | None,
-    layout: Sequence[int],
+    input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None, layout: Sequence[int]
 ) -> Tensor:
     """``layout``: strides, paddings and dilations (height, width each), groups, groups of the offsets."""
     input, weight, offset = widen(input), widen(weight), widen(offset)

@@ -11,11 +11,9 @@ from typing import Any
 
 from nfnet_mm.errors import UserError, short
 
+from .remedy import HOW_TO_COMPILE
+
 NAME = 'mmcv._ext'
-HOW_TO_COMPILE = (
-    '`make ops` in a clone compiles them, elsewhere '
-    '`MMCV_WITH_OPS=1 pip install --no-build-isolation --no-cache-dir --force-reinstall --no-deps onedl-mmcv` does'
-)
 
 
 class BrokenOperators(UserError, ImportError):

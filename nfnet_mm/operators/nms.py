@@ -139,7 +139,7 @@ def bbox_overlaps(bboxes1: Tensor, bboxes2: Tensor, ious: Tensor, mode: int, ali
     first, second = widen(bboxes1), widen(bboxes2)
     if not aligned:
         first = first[:, None]
-    size = (torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2]) + offset)
+    size = torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2]) + offset
     shared = size.clamp(min=0).prod(-1)
     area, areas = ((b[..., 2] - b[..., 0] + offset) * (b[..., 3] - b[..., 1] + offset) for b in (first, second))
     union = area + areas - shared if mode == 0 else area.expand_as(shared)

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 from nfnet_mm.errors import UserError
 
 from . import attention, deform, focal, nms, roi
-from .finder import HOW_TO_COMPILE
+from .remedy import HOW_TO_COMPILE
 
 OPERATORS: dict[str, Callable[..., Any]] = {
     'nms': nms.nms,

@@ -220,7 +220,10 @@ def conv(input, weight, offset, mask=None, bias=None):
 
 def test_deformable_conv_without_offsets_is_a_conv():
     random = torch.Generator().manual_seed(0)
-    draw = lambda *shape: torch.randn(shape, generator=random, dtype=torch.float64).requires_grad_()
+
+    def draw(*shape):
+        return torch.randn(shape, generator=random, dtype=torch.float64).requires_grad_()
+
     input, weight, bias = draw(2, 4, 6, 7), draw(3, 4, 3, 3), draw(3)
     offset, mask = torch.zeros(2, 18, 6, 7, dtype=torch.float64), torch.full((2, 9, 6, 7), 0.5, dtype=torch.float64)
     known = functional.conv2d(input, 0.5 * weight, bias, padding=1)
