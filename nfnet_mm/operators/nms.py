@@ -140,7 +140,8 @@ def bbox_overlaps(bboxes1: Tensor, bboxes2: Tensor, ious: Tensor, mode: int, ali
     if not aligned:
         first = first[:, None]
     size = torch.minimum(first[..., 2:], second[..., 2:]) - torch.maximum(first[..., :2], second[..., :2]) + offset
-    shared = size.clamp(min=0).prod(-1)
+    width, height = size.clamp(min=0).unbind(-1)
+    shared = width * height
     area, areas = ((b[..., 2] - b[..., 0] + offset) * (b[..., 3] - b[..., 1] + offset) for b in (first, second))
     union = area + areas - shared if mode == 0 else area.expand_as(shared)
     if ious.is_cuda:  # as mmcv's kernel does, and its CPU code does not
