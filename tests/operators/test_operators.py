@@ -171,20 +171,20 @@ def test_sigmoid_focal_loss():
 
     logits = torch.linspace(-6, 6, 40, dtype=torch.float64).view(8, 5).requires_grad_()
     target, weight = torch.tensor([0, 1, 2, 3, 4, 0, 4, 2]), torch.tensor([1.0, 2, 0.5, 3, 0], dtype=torch.float64)
-    known = sigmoid_focal_loss(logits, functional.one_hot(target, 5).double(), alpha=0.3, gamma=1.5)
+    known = sigmoid_focal_loss(logits, functional.one_hot(target, 5).double(), alpha=0.25, gamma=1.5)
     output, grad = torch.zeros(8, 5, dtype=torch.float64), torch.zeros(8, 5, dtype=torch.float64)
     for factor, by in ((torch.ones(8, 1), torch.zeros(0)), (weight[target][:, None], weight)):
         slope = torch.autograd.grad((known * factor).sum(), logits, retain_graph=True)[0]
-        focal.sigmoid_focal_loss_forward(logits.detach(), target, by, output, gamma=1.5, alpha=0.3)
+        focal.sigmoid_focal_loss_forward(logits.detach(), target, by, output, gamma=1.5, alpha=0.25)
         torch.testing.assert_close(output, known.detach() * factor, rtol=1e-9, atol=1e-12)
-        focal.sigmoid_focal_loss_backward(logits.detach(), target, by, grad, gamma=1.5, alpha=0.3)
+        focal.sigmoid_focal_loss_backward(logits.detach(), target, by, grad, gamma=1.5, alpha=0.25)
         torch.testing.assert_close(grad, slope, rtol=1e-9, atol=1e-12)
     background = torch.full((8,), 5)
-    focal.sigmoid_focal_loss_forward(logits.detach(), background, torch.zeros(0), output, gamma=1.5, alpha=0.3)
-    none = sigmoid_focal_loss(logits.detach(), torch.zeros_like(logits), alpha=0.3, gamma=1.5)
+    focal.sigmoid_focal_loss_forward(logits.detach(), background, torch.zeros(0), output, gamma=1.5, alpha=0.25)
+    none = sigmoid_focal_loss(logits.detach(), torch.zeros_like(logits), alpha=0.25, gamma=1.5)
     torch.testing.assert_close(output, none, rtol=1e-9, atol=1e-12)
     with pytest.raises(UserError, match='target 5 of a focal loss of 5 classes: with class weights'):
-        focal.sigmoid_focal_loss_forward(logits.detach(), background, weight, output, gamma=1.5, alpha=0.3)
+        focal.sigmoid_focal_loss_forward(logits.detach(), background, weight, output, gamma=1.5, alpha=0.25)
 
 
 def test_softmax_focal_loss():
@@ -193,16 +193,16 @@ def test_softmax_focal_loss():
     target, weight = torch.tensor([0, 1, 2, 3, 3, -1]), torch.tensor([1.0, 2, 0.5, 3], dtype=torch.float64)
     log_p = logits.log_softmax(1).gather(1, target.clamp(min=0)[:, None])[:, 0]
     for factor, by in ((torch.ones(6), torch.zeros(0)), (weight[target], weight)):
-        known = -0.3 * (1 - log_p.exp()) ** 2.5 * log_p * factor * (target >= 0)
+        known = -0.25 * (1 - log_p.exp()) ** 2.5 * log_p * factor * (target >= 0)
         output, grad, buff = torch.zeros_like(known), torch.zeros_like(logits), torch.zeros_like(known)
         p = logits.detach().softmax(1)
-        focal.softmax_focal_loss_forward(p, target, by, output, gamma=2.5, alpha=0.3)
+        focal.softmax_focal_loss_forward(p, target, by, output, gamma=2.5, alpha=0.25)
         torch.testing.assert_close(output, known.detach(), rtol=1e-9, atol=1e-12)
-        focal.softmax_focal_loss_backward(p, target, by, buff, grad, gamma=2.5, alpha=0.3)
+        focal.softmax_focal_loss_backward(p, target, by, buff, grad, gamma=2.5, alpha=0.25)
         slope = torch.autograd.grad(known.sum(), logits, retain_graph=True)[0]
         torch.testing.assert_close(grad, slope, rtol=1e-9, atol=1e-12)
     with pytest.raises(UserError, match='target 4 of a focal loss of 4 classes'):
-        focal.softmax_focal_loss_forward(p, torch.full((6,), 4), weight[:0], output, gamma=2.5, alpha=0.3)
+        focal.softmax_focal_loss_forward(p, torch.full((6,), 4), weight[:0], output, gamma=2.5, alpha=0.25)
 
 
 # ---- Deformable convs and attention ---------------------------------------------------------------------------------
