@@ -32,7 +32,6 @@ _PACKAGES = {
     'mmpretrain': _Package('mmpretrain', 'onedl-mmpretrain', '1.2.0', '1.3.6', ('mmengine', 'mmcv')),
 }
 _BELOW_MMCV_2_2 = ('mmdet', 'mmseg')  # the originals assert it as they are imported
-_NEEDS_OPERATORS = ('mmdet',)
 
 
 @dataclass(frozen=True)
@@ -96,15 +95,13 @@ def _problems(names: Iterable[str], found: Mapping[str, _Found], torch: str | No
                 yield f'{name} {it.version} demands mmcv < 2.2 and mmcv is {found["mmcv"].version}'
             if name == 'mmengine' and it.original and torch and _number(torch) >= (2, 6):
                 yield f'mmengine {it.version} cannot load a checkpoint with torch {torch} (2.6 and later)'
-            if name in _NEEDS_OPERATORS and found['mmcv'].version and not found['mmcv'].operators:
-                yield f"{name} needs mmcv's compiled operators (mmcv._ext) and mmcv has none"
 
 
 def _commands(names: Iterable[str], found: Mapping[str, _Found], torch: str | None) -> str:
     """The shell command that brings ``names`` to a state that works, in one family of distributions."""
     pip = f'{sys.executable} -m pip'
     steps = []
-    if not torch or _number(torch) >= (2, 14):  # its headers refuse mmcv's C++17
+    if not torch:
         torch = '2.11.0'
         steps.append(f'{pip} install torch==2.11.0 torchvision==0.26.0')
     originals = any(it.original for it in found.values()) and not any(it.onedl for it in found.values())
@@ -117,7 +114,7 @@ def _commands(names: Iterable[str], found: Mapping[str, _Found], torch: str | No
 
     def good(name: str) -> bool:
         it = found[name]
-        if not it.version or not it.operators or set(it.distributions) & set(leave):
+        if not it.version or set(it.distributions) & set(leave):
             return False
         pin = _PACKAGES[name].onedl_pin if onedl else _PACKAGES[name].original_pin
         return _number(it.version) >= _number(pin) and (onedl or name != 'mmcv' or _number(it.version) < (2, 2))
@@ -130,11 +127,12 @@ def _commands(names: Iterable[str], found: Mapping[str, _Found], torch: str | No
     }
     if pins:
         build = '"setuptools>=80,<82"' if onedl else '"setuptools<80" "numpy<2" "opencv-python<4.11"'
-        steps.append(f'{pip} install {build} wheel ninja psutil')
+        steps.append(f'{pip} install {build} wheel')
     if 'mmcv' in pins:
-        # pip's cache may hold a wheel without operators, under the same name.
+        # Without its operators, which nfnet_mm.operators stand in for: that takes no compiler. pip's cache may hold a
+        # wheel with operators, made for another torch, under the same name.
         again = '--force-reinstall --no-deps ' if found['mmcv'].version else ''
-        steps.append(f'MMCV_WITH_OPS=1 {pip} install --no-build-isolation --no-cache-dir {again}{pins.pop("mmcv")}')
+        steps.append(f'MMCV_WITH_OPS=0 {pip} install --no-cache-dir {again}{pins.pop("mmcv")}')
     if pins:
         extra = '' if onedl else ' ftfy regex'
         steps.append(f'{pip} install --no-build-isolation {" ".join(pins.values())}{extra}')

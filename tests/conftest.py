@@ -6,6 +6,10 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 import pytest
 from mmengine.registry import DefaultScope
 
+from nfnet_mm import operators
+
+operators.install()  # before anything imports mmcv.ops
+
 
 @pytest.fixture(autouse=True)
 def default_scope():

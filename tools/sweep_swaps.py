@@ -2,7 +2,7 @@
 
 For each: does it build as shipped; and with the backbone swapped, does it convert and build, is the loss of one step on
 two small made-up pictures finite, do gradients reach the backbone, are the features of the size the ResNet's were. A
-step that fails is tried as shipped too, to tell what is missing on this machine (an operator without a CPU kernel) from
+step that fails is tried as shipped too, to tell what is missing on this machine (an operator of mmcv's) from
 what the swap broke. Pretrained weights are never loaded. Results go to a file of JSON lines, which is continued.
 """
 
@@ -29,6 +29,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
+from nfnet_mm import operators
 from nfnet_mm.engine.bfloat16 import keep_boxes_in_float32
 from nfnet_mm.errors import UserError, short
 from nfnet_mm.models.backbones.base import NFBackbone
@@ -37,6 +38,7 @@ from nfnet_mm.named_configs import find_config
 from nfnet_mm.swap import config_files, swap
 from nfnet_mm.swap.tree import walk
 
+operators.install()
 LAYOUT = ('out_indices', 'strides', 'dilations', 'num_stages', 'plugins', 'dcn', 'stage_with_dcn', 'multi_grid')
 SKIPPED = ('train_cfg', 'test_cfg', 'data_preprocessor', 'init_cfg', 'norm_cfg', 'act_cfg', 'pretrained')
 # Pixels of the pictures: the fewest that most models take, and what those that find too few positions need.

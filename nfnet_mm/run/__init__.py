@@ -3,6 +3,8 @@
 The same for every framework of the stack: the config's ``default_scope`` decides which one is loaded, by mmengine.
 """
 
+from nfnet_mm import operators
+
 from .classes import model_classes, use_data_root, use_num_classes
 from .coco_files import check_coco_file, check_coco_files
 from .config import MIXED_PRECISION, check_amp_device, load_config, use_amp
@@ -43,3 +45,6 @@ __all__ = [
     'use_safe_loading',
     'use_tta',
 ]
+
+# As this package is imported, not as a run starts, so that spawned worker processes have them too.
+operators.install()

@@ -1,7 +1,8 @@
 """The set-up, run as the user runs it, on a small stand-in for the real packages.
 
-Only the packages are small: the script, pip, the virtual environment and the kills are real. The stand-in of mmcv
-'compiles' five object files, keeps those an earlier run has made, as ninja does, and prints ninja's progress lines.
+Only the packages are small: the script, pip, the virtual environment and the kills are real. The stand-in of mmcv has
+operators if it is built where torch can be imported, as the real one; then it 'compiles' five object files, keeps those
+an earlier run has made, as ninja does, and prints ninja's progress lines.
 """
 
 import base64
@@ -63,6 +64,12 @@ def build_editable(folder, settings=None, metadata=None):
     return pack(folder, {{NAME + '.pth': os.getcwd() + chr(10)}})
 
 def build_wheel(folder, settings=None, metadata=None):
+    cuda = 'get_compiling_cuda_version = lambda: "not available"'
+    files = {{'mmcv/__init__.py': '', 'mmcv/ops.py': cuda}}
+    try:
+        import torch
+    except ImportError:
+        return pack(folder, files)
     if os.environ.get('FAIL'):
         sys.exit('nms.cpp:7: error: no such operator')
     build = pathlib.Path('build/temp')
@@ -72,8 +79,7 @@ def build_wheel(folder, settings=None, metadata=None):
         time.sleep(float(os.environ.get('SLOW', '0')))
         (build / (str(i) + '.o')).write_text('object')
         print('[%d/%d] c++ %d.cpp' % (done, len(todo), i), flush=True)
-    cuda = 'get_compiling_cuda_version = lambda: "not available"'
-    return pack(folder, {{'mmcv/__init__.py': '', 'mmcv/_ext.py': '', 'mmcv/ops.py': cuda}})
+    return pack(folder, {{**files, 'mmcv/_ext.py': ''}})
 """
 PYPROJECT = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
 
@@ -132,20 +138,22 @@ class Checkout:
         )
         self.objects = self.root / '.venv/build/onedl_mmcv-2.3.6/build/temp'
 
-    def start(self, **env):
-        command = [PYTHON, str(ROOT / 'tools/set_up'), '--root', str(self.root), '--python', PYTHON]
+    def start(self, *options, **env):
+        command = [PYTHON, str(ROOT / 'tools/set_up'), '--root', str(self.root), '--python', PYTHON, *options]
         return subprocess.Popen(
             command, env={**self.env, **env}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
 
-    def run(self, **env):
-        proc = self.start(**env)
+    def run(self, *options, **env):
+        proc = self.start(*options, **env)
         out, err = proc.communicate(timeout=120)
         return proc.returncode, out, err
 
-    def works(self):
-        code = 'import torch, tiny, mmcv._ext, json; print(json.dumps(tiny.here))'
-        return machine.ask(self.root / '.venv/bin/python', code) is True
+    def works(self, operators=True):
+        code = 'import torch, tiny, mmcv, json; print(json.dumps(tiny.here))'
+        if machine.ask(self.root / '.venv/bin/python', code) is not True:
+            return False
+        return machine.ask(self.root / '.venv/bin/python', 'import mmcv._ext; print(1)') == (1 if operators else None)
 
     def wait_for_objects(self, proc, count):
         until = time.monotonic() + 60
@@ -189,22 +197,55 @@ def checkout(bare, empty_venv):
 # ---- From nothing, again, and after damage --------------------------------------------------------------------------
 
 
-def test_from_nothing_then_at_once_then_mended_from_the_cache(bare):
-    code, out, err = bare.run(SLOW='0.3')
-    assert (code, err) == (0, '') and bare.works()
-    assert 'of 5 files' in out and out.strip().splitlines()[-1].endswith('s)')
+def test_without_a_compiler_from_nothing_then_at_once_then_mended(bare):
+    none = dict(CXX='/bin/false', FAIL='1')
+    code, out, err = bare.run(**none)
+    assert (code, err) == (0, '') and bare.works(operators=False)
+    assert 'compiling' not in out and out.strip().splitlines()[-1].endswith('s)')
 
     start = time.monotonic()
-    assert bare.run() == (0, '', '')
+    assert bare.run(**none) == (0, '', '')
     assert time.monotonic() - start < 10  # a tenth of a second where nothing else runs
 
     site = bare.root / f'.venv/lib/python{VERSION}/site-packages'
-    (site / 'mmcv' / '_ext.py').unlink()  # the operators are gone
+    (site / 'mmcv' / '__init__.py').unlink()
+    shutil.rmtree(site / 'onedl_mmcv-2.3.6.dist-info')
+    code, out, _ = bare.run(**none)
+    assert code == 0 and bare.works(operators=False)
+
+
+def test_operators_are_compiled_kept_and_mended_from_the_cache(checkout):
+    code, out, err = checkout.run('--ops', SLOW='0.3')
+    assert (code, err) == (0, '') and checkout.works()
+    assert 'of 5 files' in out
+    assert checkout.run('--ops') == (0, '', '')
+    assert checkout.run() == (0, '', '')  # an environment that has them needs nothing
+
+    site = checkout.root / f'.venv/lib/python{VERSION}/site-packages'
     (site / 'tiny-1.0.dist-info' / 'INSTALLER').unlink()  # what pip leaves when it is killed as it installs tiny
     (site / 'tiny.py').unlink()
-    code, out, _ = bare.run(FAIL='1')  # compiling would fail: it is not needed
-    assert code == 0 and bare.works()
-    assert 'removed tiny-1.0.dist-info' in out
+    (checkout.root / '.venv/ready.json').unlink()
+    code, out, err = checkout.run(CXX='/bin/false', FAIL='1')
+    assert code == 0 and checkout.works(), (out, err)  # mended, with the operators it had
+    assert 'removed tiny-1.0.dist-info' in out and 'installing mmcv' not in out
+    code, out, _ = checkout.run('--ops', FAIL='1')
+    assert code == 0 and 'compiling' not in out and 'installing mmcv' not in out
+
+    (site / 'mmcv' / '_ext.py').unlink()  # the operators are gone
+    code, out, _ = checkout.run('--ops', FAIL='1')  # compiling would fail: it is not needed
+    assert code == 0 and checkout.works()
+
+
+def test_operators_of_another_torch_are_taken_away(checkout):
+    assert checkout.run('--ops')[0] == 0
+    key = checkout.root / '.venv/mmcv_built_for.txt'
+    key.write_text(key.read_text().replace('torch2.11.0', 'torch2.10.0'))
+    (checkout.root / 'requirements' / 'base.txt').write_text('torch==2.11.0  # another file\n')
+    code, out, err = checkout.run(FAIL='1')
+    assert code == 0 and checkout.works(operators=False), err
+    assert 'without its compiled operators (it was not built for this version of torch): `make ops` compiles' in out
+    code, out, err = checkout.run('--ops', FAIL='1')  # the cache has those of this torch
+    assert code == 0 and checkout.works(), err
 
 
 def test_cached_wheel_that_does_not_load_is_built_again(checkout):
@@ -212,7 +253,7 @@ def test_cached_wheel_that_does_not_load_is_built_again(checkout):
     folder = checkout.cache / folder.relative_to(folder.parents[2])
     folder.mkdir(parents=True)
     bad = write_wheel(folder, 'onedl_mmcv', '2.3.6', {'mmcv/__init__.py': ''})  # as a build without operators
-    code, out, err = checkout.run()
+    code, out, err = checkout.run('--ops')
     assert code == 0 and checkout.works(), err
     assert str(bad) in out and 'compiling' in out
     assert 'mmcv/_ext.py' in zipfile.ZipFile(bad).namelist()  # and the bad one is replaced
@@ -222,13 +263,13 @@ def test_cached_wheel_that_does_not_load_is_built_again(checkout):
 
 
 def test_killed_compile_goes_on_where_it_stopped(checkout):
-    proc = checkout.start(SLOW='0.5')
+    proc = checkout.start('--ops', SLOW='0.5')
     checkout.wait_for_objects(proc, 2)
     kill_tree(proc)
     kept = {p.name: p.stat().st_mtime_ns for p in checkout.objects.glob('*.o')}
     assert 2 <= len(kept) < 5 and not (checkout.root / '.venv/ready.json').exists()
 
-    code, out, err = checkout.run()
+    code, out, err = checkout.run('--ops')
     assert code == 0 and checkout.works(), err
     assert f'{len(kept)} files of an interrupted run are kept' in out
     assert {name: (checkout.objects / name).stat().st_mtime_ns for name in kept} == kept
@@ -236,7 +277,7 @@ def test_killed_compile_goes_on_where_it_stopped(checkout):
 
 @pytest.mark.parametrize('sig', [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_ends_in_one_line_and_leaves_no_process(checkout, sig):
-    proc = checkout.start(SLOW='1')
+    proc = checkout.start('--ops', SLOW='1')
     checkout.wait_for_objects(proc, 1)
     children = psutil.Process(proc.pid).children(recursive=True)
     assert children
@@ -248,9 +289,9 @@ def test_interrupt_ends_in_one_line_and_leaves_no_process(checkout, sig):
 
 
 def test_two_at_once_do_the_work_once(checkout):
-    first = checkout.start(SLOW='0.5')
+    first = checkout.start('--ops', SLOW='0.5')
     checkout.wait_for_objects(first, 1)
-    code, out, err = checkout.run()
+    code, out, err = checkout.run('--ops')
     assert code == 0, err
     assert f'started by process {first.pid}' in out and 'compiling' not in out
     assert first.communicate()[1] == '' and first.returncode == 0 and checkout.works()
@@ -281,7 +322,7 @@ def test_broken_venv_is_made_again_and_the_compiled_files_stay(tmp_path, broken,
 
 
 def test_compiler_error_shows_the_log_and_ends_in_one_line(checkout):
-    code, out, err = checkout.run(FAIL='1')
+    code, out, err = checkout.run('--ops', FAIL='1')
     assert code == 1 and 'no such operator' in out
     assert re.fullmatch(
         r'set-up stopped: compiling .* failed \(.*\): read \S+mmcv.log, mend the cause and run make '
@@ -303,14 +344,14 @@ def test_no_compiler_stops_before_anything_is_made(bare, tmp_path):
     (tools / 'apt-get').write_text('#!/bin/sh\n')
     (tools / 'apt-get').chmod(0o755)
     del bare.env['CXX']
-    code, out, err = bare.run(PATH=str(tools))
+    code, out, err = bare.run('--ops', PATH=str(tools))
     assert (code, out) == (1, '')
     assert err == (
         "set-up stopped: mmcv's operators must be compiled and there is no working C++17 compiler: "
         'run `sudo apt-get install g++`.\n'
     )
     assert sorted(p.name for p in (bare.root / '.venv').rglob('*')) == ['build', 'lock']
-    code, _, err = bare.run(PATH=str(tools), CXX='no-such-compiler')
+    code, _, err = bare.run('--ops', PATH=str(tools), CXX='no-such-compiler')
     assert code == 1 and 'CXX=no-such-compiler is no working C++17 compiler' in last_line(err)
 
 
@@ -359,10 +400,10 @@ def test_missing_headers_and_disk(bare, monkeypatch):
     monkeypatch.setenv('CXX', bare.env['CXX'])
     python = dict(version='3.11', exe='/usr/bin/python3.11', headers=False, venv=True)
     with pytest.raises(machine.SetupError, match=r'python3\.11 has no headers \(Python\.h\): .*python3\.11-dev'):
-        environment.preflight(at, python, fresh=True)
+        environment.preflight(at, python, fresh=True, ops=True)
     monkeypatch.setattr(environment, 'DISK_GB', 1e6)
     with pytest.raises(machine.SetupError, match=r'has [0-9.]+ GB free and the set-up needs 1000000\.0 GB: free'):
-        environment.preflight(at, dict(python, headers=True), fresh=True)
+        environment.preflight(at, python, fresh=True, ops=False)
     assert machine.check_disk(bare.root / 'not' / 'there', 0) > 0
 
 

@@ -1,4 +1,7 @@
-"""Make .venv from nothing: the pinned packages of requirements/ and mmcv's compiled operators.
+"""Make .venv from nothing: the pinned packages of requirements/; with --ops, mmcv with its compiled operators.
+
+Without, mmcv is installed as it is without a compiler, and the package's own operators stand in for those; a .venv that
+has compiled ones keeps them.
 
 Every step first looks at what is there, so a second call returns at once and a call after a kill goes on where the
 killed one stopped. `.venv/ready.json` is written last: where it matches, all of it is there. The exit code is 0, 1
@@ -19,7 +22,7 @@ import time
 from pathlib import Path
 
 from set_up.machine import PROBE, PYTHONS, SetupError, ask, check_disk, find_compiler, find_nvcc, find_python, lacking
-from set_up.mmcv_ops import MMCV, cuda_flavour, ensure_ops, torch_facts, wheel_folder
+from set_up.mmcv_ops import MMCV, ensure_mmcv, ensure_ops, has_ops, wheel_folder
 from set_up.process import BEAT, explain, pip, say
 
 try:
@@ -58,9 +61,10 @@ class Places:
         return None
 
 
-def preflight(at, python, fresh):
+def preflight(at, python, fresh, ops):
     """Raise SetupError for what the machine lacks, before anything is downloaded. `fresh`: .venv is made anew."""
-    if (fresh or not at.built_for.exists()) and not glob.glob(str(wheel_folder(at, python['version'], '*') / '*.whl')):
+    cached = glob.glob(str(wheel_folder(at, python['version'], '*') / '*.whl'))
+    if ops and (fresh or not at.built_for.exists()) and not cached:
         find_compiler()
         if not python['headers']:
             v = python['version']
@@ -108,12 +112,15 @@ def drop_half_installed(site):
 
 
 def wanted(at):
-    """What the stamp must say for this checkout: pins, metadata, place, and whether there is a GPU to build for."""
+    """What the stamp must say for this checkout: pins, metadata, place."""
     digest = hashlib.sha256()
     for path in [at.base, at.pins, at.root / 'setup.cfg', at.root / 'pyproject.toml']:
         digest.update(path.read_bytes() if path.exists() else b'-')
-    gpu = os.path.exists('/proc/driver/nvidia/version') and os.environ.get('MMCV_OPS') != 'cpu' and find_nvcc()
-    return dict(requirements=digest.hexdigest(), root=str(at.root), gpu=bool(gpu))
+    return dict(requirements=digest.hexdigest(), root=str(at.root))
+
+
+def gpu_to_build_for():
+    return bool(os.path.exists('/proc/driver/nvidia/version') and os.environ.get('MMCV_OPS') != 'cpu' and find_nvcc())
 
 
 def contents(at):
@@ -122,14 +129,22 @@ def contents(at):
     return [ask(at.python, 'import json, sys; print(json.dumps(sys.version.split()[0]))'), *sorted(names)]
 
 
-def is_ready(at, version=None):
-    """Whether .venv is what the stamp says. `version`: the Python version asked for, if any."""
+def read_stamp(at):
     try:
         stamp = json.loads(at.stamp.read_text())
     except (OSError, ValueError):
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
+
+
+def is_ready(at, version=None, ops=False):
+    """Whether .venv is what the stamp says. `version`: the Python version asked for, if any; `ops`: with operators."""
+    stamp = read_stamp(at)
+    # 'gpu' is whether the operators were built where there was a GPU to build for, None if there are none
+    found, gpu = stamp.pop('contents', None), stamp.pop('gpu', None)
+    if stamp != wanted(at) or found != contents(at) or (version and not found[0].startswith(version + '.')):
         return False
-    found = stamp.pop('contents', None)
-    return stamp == wanted(at) and found == contents(at) and (not version or found[0].startswith(version + '.'))
+    return not ops or gpu == gpu_to_build_for()
 
 
 def take_lock(at):
@@ -151,18 +166,19 @@ def take_lock(at):
     at.lock = lock
 
 
-def set_up(at, explicit=None):
+def set_up(at, explicit=None, ops=False):
     """Bring .venv to the state that the pins describe. Raises SetupError, KeyboardInterrupt."""
     asked = find_python(explicit)['version'] if explicit else None
-    if is_ready(at, asked):
+    if is_ready(at, asked, ops):
         return
     take_lock(at)
-    if is_ready(at, asked):
+    if is_ready(at, asked, ops):
         return
     start = time.monotonic()
     problem = venv_problem(at, asked)
     python = find_python(explicit) if problem else ask(at.python, PROBE)
-    preflight(at, python, bool(problem))
+    preflight(at, python, bool(problem), ops)
+    built_with_gpu = read_stamp(at).get('gpu')
     if at.stamp.exists():
         at.stamp.unlink()
     (at.build / 'pip.log').write_bytes(b'')
@@ -176,24 +192,24 @@ def set_up(at, explicit=None):
             make_venv(at, python)
         for name in drop_half_installed(at.site()):
             say(f'  removed {name}, left half-installed by an interrupted run')
-        rest = at.build / 'rest.txt'  # all but mmcv, which is compiled below, in sight of the user
+        rest = at.build / 'rest.txt'  # all but mmcv, which is installed below
         lines = at.pins.read_text().splitlines(True)
         rest.write_text(''.join(line for line in lines if not line.startswith(('-r', MMCV + '=='))))
         install = ['install', '--no-build-isolation']  # with the build tools that the pins name
-        pip(at, 'installing torch and what mmcv is compiled with', 'install', '-r', at.base, '-c', rest)
+        pip(at, 'installing torch', 'install', '-r', at.base, '-c', rest)
         pip(at, 'installing the other packages', *install, '-r', at.base, '-r', rest)
         headless = at.pin('opencv-python-headless')
         if headless and not ask(at.python, 'import cv2; print(1)'):
             # Two of the packages bring OpenCV, and the one with windows does not load on a machine without libGL.
             again = ['install', '--no-deps', '--force-reinstall', f'opencv-python-headless=={headless}']
             pip(at, 'taking the OpenCV that needs no display', *again)
-        torch = torch_facts(at)
-        ensure_ops(at, cuda_flavour(torch), python['version'], torch['version'])
+        (ensure_ops if ops else ensure_mmcv)(at, python['version'])
         pip(at, 'installing nfnet_mm itself, editable', *install, '--no-deps', '-e', '.')
     finally:
         shutil.rmtree(temp, ignore_errors=True)
     part = at.stamp.with_suffix('.part')
-    part.write_text(json.dumps(dict(wanted(at), contents=contents(at))))
+    gpu = gpu_to_build_for() if ops else built_with_gpu if has_ops(at) else None
+    part.write_text(json.dumps(dict(wanted(at), contents=contents(at), gpu=gpu)))
     os.replace(part, at.stamp)
     say(f'- {at.venv} is ready ({time.monotonic() - start:.0f} s)')
 
@@ -201,6 +217,7 @@ def set_up(at, explicit=None):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--python', help='the interpreter to make .venv with (default: looked for)')
+    parser.add_argument('--ops', action='store_true', help="compile mmcv's operators")
     parser.add_argument('--root', default=Path(__file__).resolve().parents[2], help='the checkout (default: this one)')
     args = parser.parse_args(argv)
 
@@ -210,7 +227,7 @@ def main(argv=None):
     for sig in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(sig, stop)
     try:
-        set_up(Places(args.root), args.python or None)
+        set_up(Places(args.root), args.python or None, args.ops)
     except (SetupError, OSError) as error:
         advice = ': mend this and run make again; what is done is kept.' if isinstance(error, OSError) else ''
         print(f'set-up stopped: {error}{advice}', file=sys.stderr)

@@ -1,4 +1,7 @@
-"""mmcv's compiled operators: built once from source, in sight of the user, and kept for the user's other checkouts."""
+"""mmcv without its compiled operators, which takes no compiler; or with them.
+
+They are built once from source, in sight of the user, and kept for the user's other checkouts.
+"""
 
 import os
 import platform
@@ -120,12 +123,46 @@ def build_wheel(at, flavour):
     raise SetupError(f'mmcv was built without its operators: read {log}, mend the cause and run make again.')
 
 
-def ensure_ops(at, flavour, version, torch):
+def has_ops(at):
+    return any(at.site().glob('mmcv/_ext*'))
+
+
+def ensure_mmcv(at, version):
+    """Install mmcv without operators; one that is there stays, and so do its operators if they work.
+
+    `version` is that of Python.
+    """
+    code = f'import importlib.metadata as m, json, mmcv; print(json.dumps(m.version({MMCV!r})))'
+    problem = None if ask(at.python, code) == at.pin(MMCV) else 'another version is pinned'
+    if not problem and has_ops(at):
+        torch = torch_facts(at)
+        problem = ops_problem(at, wheel_folder(at, version, cuda_flavour(torch), torch['version']).name)
+    if not problem:
+        return
+    if has_ops(at):
+        say(f'  mmcv is installed anew, without its compiled operators ({problem}): `make ops` compiles them again.')
+    # Built where torch is not to be seen, it is built without operators. pip's cache may hold a wheel with some, made
+    # for another torch, under the same name.
+    again = ['install', '--no-deps', '--force-reinstall', '--no-cache-dir']
+    pip(at, 'installing mmcv', *again, f'{MMCV}=={at.pin(MMCV)}')
+    if at.built_for.exists():
+        at.built_for.unlink()
+    if has_ops(at):
+        raise SetupError(
+            'mmcv was installed with operators, though none were to be built: pip must build it apart from .venv; '
+            'unset PIP_NO_BUILD_ISOLATION and run make again.'
+        )
+
+
+def ensure_ops(at, version):
     """Install mmcv with working operators: from the user's cache of wheels if it is there, else compiled.
 
-    A cached wheel whose operators do not load (built elsewhere, damaged) is built anew and replaced.
+    `version` is that of Python. A cached wheel whose operators do not load (built elsewhere, damaged) is built anew and
+    replaced.
     """
-    folder = wheel_folder(at, version, flavour, torch)
+    torch = torch_facts(at)
+    flavour = cuda_flavour(torch)
+    folder = wheel_folder(at, version, flavour, torch['version'])
 
     def install(wheel):
         pip(at, f'installing mmcv ({wheel})', 'install', '--no-deps', '--force-reinstall', wheel)
