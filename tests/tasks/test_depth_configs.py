@@ -151,7 +151,7 @@ def test_train_says_how_to_get_the_raw_frames(roots, tmp_path, run_tool):
     args = ('train', CONFIGS / 'depth_bn_resnet50_nyu.py', '--work-dir', tmp_path, '--cfg-options')
     options = ('train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False')
     for root, match in (
-        (tmp_path / 'nowhere', f"data folder '{tmp_path}/nowhere' does not exist"),
+        (tmp_path / 'nowhere', f"data folder '{tmp_path}/nowhere/' does not exist"),
         (roots['labelled'], "holds 3 .jpg images, none for frames='raw'"),
     ):
         code, message = run_tool(*args, *options, f'data_root={root}')
