@@ -155,7 +155,8 @@ class SafeCheckpointHook(CheckpointHook):
         if isinstance(self.file_backend, SealedFiles):
             self.file_backend.outdated = outdated
         self.failures += 1
-        kept = f'the last good one is {self.last_ckpt!r}' if self.last_ckpt else 'there is none yet'
+        last = self.last_ckpt or (runner._load_from if runner._resume else None)
+        kept = f'the last good one is {last!r}' if last else 'there is none yet'
         what = f'NO CHECKPOINT was saved at iteration {runner.iter + 1}: {failure[0]}; {kept}'
         if self.failures >= self.max_failures:
             end = f'{self.failures} in a row failed (CheckpointHook max_failures={self.max_failures})'
