@@ -81,6 +81,7 @@ def build_runner(cfg: Config) -> 'Runner':
     """
     from mmengine.runner import Runner
 
+    from nfnet_mm.engine.broken_pictures import BrokenPicturesHook
     from nfnet_mm.engine.exact_resume import ExactResumeHook
     from nfnet_mm.engine.random_start import RandomStartHook
     from nfnet_mm.engine.signals import StopOnSignalHook
@@ -94,6 +95,8 @@ def build_runner(cfg: Config) -> 'Runner':
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     for added in (RandomStartHook(), StopOnSignalHook(), ExactResumeHook()):  # in this order
         runner.register_hook(added)
+    if not any(isinstance(hook, BrokenPicturesHook) for hook in runner.hooks):
+        runner.register_hook(BrokenPicturesHook())
     return runner
 
 
