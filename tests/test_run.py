@@ -287,6 +287,28 @@ def test_resuming_passes_over_what_is_not_whole(tmp_path, capsys):
     assert resumed() == 'iter_2.pth'
 
 
+def test_names_of_one_s_own_are_found_and_published_files_are_not_resumed(tmp_path):
+    for name in ('model-010.pt', 'model-020.pt', 'best_score_model-030.pt', 'epoch_3-abcdef12.pth', 'epoch_4.old.pth'):
+        torch.save({}, tmp_path / name)
+    cfg = Config(dict(work_dir=str(tmp_path), default_hooks=dict(checkpoint=dict(filename_tmpl='model-{:03d}.pt'))))
+    for last in (None, 'model-020.pt'):
+        if last:
+            (tmp_path / 'last_checkpoint').write_text(str(tmp_path / last))
+        run.use_resume(cfg, 'last')
+        assert cfg.load_from == str(tmp_path / 'model-020.pt')
+    os.truncate(tmp_path / 'model-020.pt', 100)
+    run.use_resume(cfg, 'last')
+    assert cfg.load_from == str(tmp_path / 'model-010.pt')
+    # and where the template is the config's no more, last_checkpoint still names one
+    cfg = Config(dict(work_dir=str(tmp_path)))
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'model-010.pt'))
+    run.use_resume(cfg, 'last')
+    assert cfg.load_from == str(tmp_path / 'model-010.pt')
+    (tmp_path / 'model-010.pt').unlink()
+    with pytest.raises(UserError, match='nothing to resume'):
+        run.use_resume(cfg, 'last')
+
+
 def test_resume_and_tta_and_dump_name_what_is_missing(tmp_path):
     cfg = Config(dict(model=dict(type='M'), load_from='old'))
     run.use_resume(cfg, None)

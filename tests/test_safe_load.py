@@ -1,17 +1,25 @@
 """Checkpoints that would run code, through everything that loads one; and what mmengine stores, which must load."""
 
+import argparse
 import collections
+import datetime
+import functools
+import http.server
+import pathlib
 import re
 import sys
+import threading
 import zipfile
 
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.runner import CheckpointLoader
 
 from nfnet_mm.errors import UserError
-from nfnet_mm.run import read_checkpoint
+from nfnet_mm.run import read_checkpoint, use_safe_loading
 from tests import toy
 from tests.converters import hostile
 
@@ -144,6 +152,48 @@ def test_what_mmengine_stores_is_read(tmp_path):
     state = loaded['meta'].pop('generator')
     assert all(np.array_equal(one, two) for one, two in zip(state, meta.pop('generator')))
     assert loaded['meta'] == meta
+
+
+def test_what_training_codes_store_is_read(tmp_path):
+    """Nested options of a data set's metainfo, the arguments of a script, paths, times, a version."""
+    meta = dict(
+        metainfo=Config(dict(metainfo=dict(groups=dict(thing=('a', 'b'))))).metainfo,
+        args=argparse.Namespace(lr=1e-4, sizes=[1, 2]),
+        time=datetime.datetime(2024, 2, 29, 1, 2),
+        version=torch.torch_version.TorchVersion('2.1.0'),
+        path=pathlib.PurePosixPath('/data/a'),
+        found=collections.defaultdict(list, a=[1]),
+        last=collections.deque([1, 2], maxlen=2),
+        shape=torch.Size([1, 2]),
+    )
+    torch.save(dict(state_dict={}, meta=meta), tmp_path / 'a.pth')
+    loaded = read_checkpoint(tmp_path / 'a.pth')['meta']
+    assert loaded == meta | dict(path='/data/a', found=dict(a=[1]), last=[1, 2])
+    assert loaded['args'].lr == 1e-4
+
+
+@pytest.fixture
+def address(tmp_path, monkeypatch):
+    """Of a server on this machine that serves a folder."""
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'home'))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    monkeypatch.setattr(handler.func, 'log_message', lambda *args: None)
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{server.server_port}'
+        server.shutdown()
+
+
+def test_a_checkpoint_from_an_address(tmp_path, address, canary):
+    use_safe_loading()
+    hub = MessageHub.get_instance('test_a_checkpoint_from_an_address')
+    hub.update_scalar('loss', 0.5)
+    torch.save(dict(state_dict={'a': torch.ones(1)}, message_hub=hub.state_dict()), tmp_path / 'good.pth')
+    loaded = CheckpointLoader.load_checkpoint(f'{address}/good.pth')
+    assert loaded['message_hub']['log_scalars']['loss'].current() == 0.5
+    archive(tmp_path / 'bad.pth', RUNNING['getattr of a global'])
+    with pytest.raises(UserError, match='bad.pth.* is refused: it asks for'):
+        CheckpointLoader.load_checkpoint(f'{address}/bad.pth')
 
 
 def test_a_cut_checkpoint_is_one_line(run_tool, tmp_path):

@@ -78,8 +78,10 @@ class SafeCheckpointHook(CheckpointHook):
             self.backend_args: dict | None = dict(backend='nfnet_mm.sealed')
         super().before_train(runner)
         if is_main_process() and isinstance(self.file_backend, SealedFiles):
-            for left in Path(self.out_dir).glob('.*.pth.*.tmp'):  # by a kill while one was written
-                left.unlink(missing_ok=True)
+            ends = {'.pth', Path(self.filename_tmpl).suffix or '.pth'}
+            left = [path for end in ends for path in Path(self.out_dir).glob(f'.*{end}.*.tmp')]
+            for path in [*left, *Path(runner.work_dir).glob('.last_checkpoint.*.tmp')]:
+                path.unlink(missing_ok=True)  # of a kill while it was written
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         self._all_or_nothing(runner, lambda: self._write(runner, step, meta))
@@ -132,6 +134,7 @@ class SafeCheckpointHook(CheckpointHook):
     def _all_or_nothing(self, runner: Runner, save: Callable[[], None]) -> None:
         """Save, then remove what is outdated; if it fails, on the one process that writes, be as before on all."""
         info = runner.message_hub.runtime_info
+        failures = self.failures
         before, own = dict(info), {name: copy.copy(vars(self)[name]) for name in _STATE & vars(self).keys()}
         outdated = list(getattr(self.file_backend, 'outdated', ()))
         failure: list[str | None] = [None]
@@ -141,7 +144,8 @@ class SafeCheckpointHook(CheckpointHook):
             failure = [str(error)]
         broadcast_object_list(failure)
         if failure[0] is None:
-            self.failures = 0
+            if self.failures == failures:  # the last one, saved once more after the best, may have failed
+                self.failures = 0
             if isinstance(self.file_backend, SealedFiles):
                 self.file_backend.remove_outdated()
             return
@@ -151,7 +155,8 @@ class SafeCheckpointHook(CheckpointHook):
         if isinstance(self.file_backend, SealedFiles):
             self.file_backend.outdated = outdated
         self.failures += 1
-        kept = f'the last good one is {self.last_ckpt!r}' if self.last_ckpt else 'there is none yet'
+        last = self.last_ckpt or (runner._load_from if runner._resume else None)
+        kept = f'the last good one is {last!r}' if last else 'there is none yet'
         what = f'NO CHECKPOINT was saved at iteration {runner.iter + 1}: {failure[0]}; {kept}'
         if self.failures >= self.max_failures:
             end = f'{self.failures} in a row failed (CheckpointHook max_failures={self.max_failures})'

@@ -22,10 +22,11 @@ class ExactResumeHook(Hook):
     of the data goes on to the batch, in the middle of an epoch too, without loading what was seen; mmengine, where no
     seed is configured, goes on in another order.
 
-    On another number of processes the run goes on from the same weights with other random numbers, and says so.
+    A validation that was due after the step of the checkpoint, and which the run did not come to the end of, is done
+    first. On another number of processes the run goes on from the same weights with other random numbers, and says so.
     """
 
-    priority = 'VERY_LOW'
+    priority = 'LOWEST'  # after whatever saves a checkpoint in a validation
 
     def __init__(self) -> None:
         self.saved: dict[str, Any] | None = None  # what the next checkpoint holds
@@ -37,7 +38,8 @@ class ExactResumeHook(Hook):
         """Collect what the next checkpoint holds, on all processes together."""
         states = all_gather_object(self.aside or random_states())
         batches = runner.train_dataloader.batch_sampler
-        self.saved = dict(random=states, sampler=getattr(getattr(batches, 'sampler', None), 'seed', None))
+        seed = getattr(getattr(batches, 'sampler', None), 'seed', None)
+        self.saved = dict(random=states, sampler=seed, validated=self.aside is not None)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         if self.saved is not None:
@@ -55,31 +57,25 @@ class ExactResumeHook(Hook):
         if self.restored and self.restored['sampler'] is not None and hasattr(loader.batch_sampler, 'sampler'):
             loader.batch_sampler.sampler.seed = self.restored['sampler']
         self.seeded = seed_items(loader)
+        owed = self.restored is not None and not self.restored.get('validated', True) and _validation_is_due(runner)
         if self.restored and len(self.restored['random']) != get_world_size():
             ran = f'{len(self.restored["random"])} processes, now {get_world_size()}'
             print_log(f'random numbers begin anew, as the checkpoint is of {ran}', 'current', logging.WARNING)
             self.restored = None
-        if not self.seeded:
-            return
-        if isinstance(loop, EpochBasedTrainLoop):
+        if not self.seeded and runner._resume:
+            what = 'the data of this loader has no seeds or no places: the run goes on, but not bit for bit'
+            print_log(what, 'current', logging.WARNING)
+        elif self.seeded and isinstance(loop, EpochBasedTrainLoop):
             begun = loop._iter - loop._epoch * len(loader)
-            if 0 < begun < len(loader):
+            if 0 < begun <= len(loader):  # all of it, if a checkpoint came before the epoch's end was told
                 skip_batches(loader, begun)
-        elif isinstance(loop, IterBasedTrainLoop):
+        elif self.seeded and isinstance(loop, IterBasedTrainLoop):
             _skip_in(loop)
-
-    def before_train_epoch(self, runner: Runner) -> None:
-        loop = runner.train_loop
-        if isinstance(loop, EpochBasedTrainLoop) and not loop._iter % len(runner.train_dataloader):
-            self._restore()  # before the epoch's iterator draws a number
-
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
         if self.restored:
             set_random_states(self.restored['random'][get_rank()])
             self.restored = None
+        if owed:
+            runner.val_loop.run()
 
     def before_val(self, runner: Runner) -> None:
         if runner._train_loop is not None:
@@ -89,6 +85,21 @@ class ExactResumeHook(Hook):
         if self.aside is not None:
             set_random_states(self.aside)
             self.aside = None
+
+
+def _validation_is_due(runner: Runner) -> bool:
+    """Whether one comes after the step that a run has just done, as mmengine's loops say."""
+    loop = runner.train_loop
+    if runner.val_loop is None or not isinstance(loop, (EpochBasedTrainLoop, IterBasedTrainLoop)):
+        return False
+    loop._decide_current_val_interval()
+    if isinstance(loop, IterBasedTrainLoop):
+        done, last = loop._iter, loop._max_iters
+    else:
+        done, last = loop._epoch, loop._max_epochs
+        if loop._iter != done * len(runner.train_dataloader):  # in the middle of one
+            return False
+    return done >= max(loop.val_begin, 1) and (done % loop.val_interval == 0 or done == last)
 
 
 def _skip_in(loop: IterBasedTrainLoop) -> None:

@@ -18,10 +18,34 @@ from mmengine.dist import get_rank
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 
-class _Item(int):
-    """An index of a dataset, and the seed to load it from."""
+class _Number(int):
+    """An index of a dataset, and its place in the training."""
 
-    seed: int
+    place: str
+
+
+class _Pair(tuple):
+    """The same for samplers of videos, whose indices are (video, frame)."""
+
+    place: str
+
+
+_PLACED = (_Number, _Pair)
+
+
+def _plain(index: Any) -> Any:
+    return int(index) if isinstance(index, _Number) else tuple(index) if isinstance(index, _Pair) else index
+
+
+def _placed(index: Any, place: str) -> Any:
+    if type(index) is tuple:
+        index = _Pair(index)
+    elif hasattr(index, '__index__'):
+        index = _Number(index)
+    else:  # a key of some other kind has no seed of its own
+        return index
+    index.place = place
+    return index
 
 
 def random_states() -> dict[str, Any]:
@@ -45,31 +69,40 @@ def set_random_states(states: dict[str, Any]) -> None:
 
 
 def _seeded_dataset(kind: Any) -> dict[str, Any]:
-    def __getitem__(self: Any, index: Any) -> Any:
-        if not isinstance(index, _Item):
-            return kind.__getitem__(self, index)
+    def load(method: Any, self: Any, place: str, index: Any) -> Any:
         before = random_states() if get_worker_info() is None else None
-        random.seed(index.seed)
-        np.random.seed(index.seed % 2**32)
-        torch.default_generator.manual_seed(index.seed)
-        item = kind.__getitem__(self, int(index))
+        # here, in the data worker, and not where the indices are drawn, which a resumed run draws anew
+        seed = int.from_bytes(hashlib.blake2b(place.encode(), digest_size=7).digest(), 'big')
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed)
+        item = method(self, index)
         if before is not None:  # the process that trains draws numbers of its own
             set_random_states(before)
         return item
 
-    return dict(__getitem__=__getitem__)
+    def __getitem__(self: Any, index: Any) -> Any:
+        if not isinstance(index, _PLACED):
+            return kind.__getitem__(self, index)
+        return load(kind.__getitem__, self, index.place, _plain(index))
+
+    def __getitems__(self: Any, indices: Any) -> Any:  # a batch at once
+        places = [index.place for index in indices if isinstance(index, _PLACED)]
+        plain = [_plain(index) for index in indices]
+        return load(kind.__getitems__, self, places[0], plain) if places else kind.__getitems__(self, plain)
+
+    at_once = dict(__getitems__=__getitems__) if getattr(kind, '__getitems__', None) else {}
+    return dict(__getitem__=__getitem__, **at_once)
 
 
 def _seeding_sampler(kind: Any) -> dict[str, Any]:
-    def __iter__(self: Any) -> Iterator[_Item]:
+    def __iter__(self: Any) -> Iterator[Any]:
         # mmengine's endless sampler, and those derived from it, go on where they were
         begin = self.next_item if hasattr(self, '_infinite_indices') else 0
         place = f'{self.seed}/{get_rank()}/{getattr(self, "epoch", 0)}'
         for number, index in enumerate(kind.__iter__(self), begin):
-            item = _Item(index)
-            item.seed = int.from_bytes(hashlib.blake2b(f'{place}/{number}'.encode(), digest_size=7).digest(), 'big')
             self.next_item = number + 1
-            yield item
+            yield _placed(index, f'{place}/{number}')
 
     return dict(__iter__=__iter__, next_item=0)
 
@@ -85,34 +118,42 @@ def _skipping_batches(kind: Any) -> dict[str, Any]:
 
 @functools.cache
 def _derived(methods: Any, kind: Any) -> Any:
-    def __reduce_ex__(self: Any, protocol: Any) -> tuple:  # the class is in no module
-        return _remake, (methods, kind, self.__dict__)
+    def __reduce_ex__(self: Any, protocol: Any) -> Any:  # the class is in no module
+        how = kind.__reduce_ex__(self, protocol)
+        if isinstance(how, str):
+            return how
+        make, args, *rest = how
+        return _remake, (methods, make, tuple(kind if one is type(self) else one for one in args)), *rest
 
     own = dict(__module__=kind.__module__, __doc__=kind.__doc__, __reduce_ex__=__reduce_ex__, derived=methods)
     return type(kind.__name__, (kind,), {**own, **methods(kind)})
 
 
-def _remake(methods: Any, kind: Any, state: dict[str, Any]) -> Any:
-    one = kind.__new__(kind)
-    one.__dict__.update(state)
-    one.__class__ = _derived(methods, kind)
+def _remake(methods: Any, make: Any, args: tuple) -> Any:
+    one = make(*args)
+    one.__class__ = _derived(methods, type(one))  # type: ignore[arg-type]
     return one
 
 
 def seed_items(loader: DataLoader) -> bool:
     """Give the items of a data loader seeds of their own; its objects stay of the types that they are.
 
-    Returns: whether that could be done: a stream without indices has no places, and a sampler of another library's no
-    seed.
+    Returns: whether that could be done: a stream without indices has no places, a sampler of another library's no seed,
+    and an object of a built-in type, or with ``__slots__``, takes no methods.
     """
     batches = loader.batch_sampler
     sampler = getattr(batches, 'sampler', None)
     if isinstance(loader.dataset, IterableDataset) or not hasattr(sampler, 'seed'):
         return False
     parts: dict[Any, Any] = {_seeded_dataset: loader.dataset, _seeding_sampler: sampler, _skipping_batches: batches}
-    for methods, one in parts.items():
-        if getattr(type(one), 'derived', None) is not methods:
-            one.__class__ = _derived(methods, type(one))  # type: ignore[arg-type]
+    try:
+        for methods, one in parts.items():
+            if getattr(type(one), 'derived', None) is not methods:
+                one.__class__ = _derived(methods, type(one))  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    if loader.generator is None:  # or each pass would draw a number of the process that trains
+        loader.generator = torch.Generator()
     return True
 
 

@@ -1,6 +1,8 @@
 """End a run between two steps, with a checkpoint, when the machine asks for it."""
 
+import functools
 import logging
+import os
 import signal
 import threading
 from types import FrameType
@@ -29,7 +31,7 @@ class StopOnSignalHook(Hook):
     These are what a cluster sends before it takes the machine away. It is enough if one process gets the signal: each
     step the others are asked, without waiting for the answer, which is looked at a step later. A validation is left at
     once if there is a checkpoint of the step before it, and otherwise finished. A second signal ends the process at
-    once.
+    once. Data workers, to which a launcher or Slurm sends them too, work on until their process ends them.
     """
 
     priority = 'LOWEST'  # after the checkpoint hook
@@ -46,6 +48,10 @@ class StopOnSignalHook(Hook):
             self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
         if get_world_size() > 1:
             self.group = distributed.new_group(backend='gloo')  # on the host, beside the devices' own
+        for loop in (runner.train_loop, runner.val_loop):
+            if loop is not None and self.before:
+                begin = loop.dataloader.worker_init_fn
+                loop.dataloader.worker_init_fn = functools.partial(_keep_working, begin, os.getpid())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
@@ -91,6 +97,22 @@ class StopOnSignalHook(Hook):
         what = f'{signal.Signals(number).name}: the run ends after iteration {done}; {saved}'
         print_log(f'{what}; --resume goes on from it (exit status {EXIT_STATUS})', 'current', logging.WARNING)
         raise SystemExit(EXIT_STATUS)
+
+
+def _keep_working(begin: Any, owner: int, worker: int) -> None:
+    """In a data worker: let only the process that it works for end it."""
+    if begin is not None:
+        begin(worker)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    # PyTorch's own handler ends a worker whoever asks, and with it the run. Who does, only a blocked signal tells.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != owner:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _checkpoint_hooks(runner: Runner) -> list[SafeCheckpointHook]:

@@ -1,24 +1,28 @@
 """Find the checkpoint that a run goes on from: the newest that is whole."""
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from nfnet_mm.engine.checkpoint_file import damage
 
-_NAME = re.compile(r'(?!best_)(.*?)_?(\d+)\.pth')
+# Of mmengine's templates, and of what a signal saves.
+_TEMPLATES = ('iter_{}.pth', 'epoch_{}.pth')
 
 
-def newest_checkpoint(work_dir: str, out_dir: str | None = None) -> tuple[str | None, list[str]]:
+def newest_checkpoint(
+    work_dir: str, out_dir: str | None = None, template: str | None = None
+) -> tuple[str | None, list[str]]:
     """The newest whole checkpoint of a run, and what was passed over, a line each.
 
     Args:
         work_dir: its folder.
         out_dir: where its ``CheckpointHook`` writes, if not there.
+        template: its ``filename_tmpl``, if it has one. Files of other names, such as the best and the published ones,
+            lack what a run needs to go on.
     """
     passed: list[str] = []
-    for path in _newest_first(work_dir, out_dir):
+    for path in _newest_first(work_dir, out_dir, template):
         if '://' in path:
             return path, passed
         what = damage(path) if os.path.isfile(path) else 'it does not exist'
@@ -28,31 +32,47 @@ def newest_checkpoint(work_dir: str, out_dir: str | None = None) -> tuple[str | 
     return None, passed
 
 
-def _newest_first(work_dir: str, out_dir: str | None) -> Iterator[str]:
+def _told(name: str, template: str | None) -> tuple[str, int] | None:
+    """(template, number) of a checkpoint's name; None if it is none of a run's own."""
+    for one in (*_TEMPLATES, *([template] if template else [])):
+        before, _, after = one.partition('{')
+        after = after.partition('}')[2]
+        number = name.removeprefix(before).removesuffix(after)
+        if name == f'{before}{number}{after}' and number.isdecimal():
+            return one, int(number)
+    return None
+
+
+def _newest_first(work_dir: str, out_dir: str | None, template: str | None) -> Iterator[str]:
     pointer = Path(work_dir, 'last_checkpoint')
     last = pointer.read_text(encoding='utf-8', errors='replace').strip() if pointer.is_file() else ''
     if '://' in last:
         yield last
         return
     folders = [Path(work_dir), *([Path(out_dir, os.path.basename(os.path.normpath(work_dir)))] if out_dir else [])]
-    numbered = {}  # by (kind, number): 'iter', 40
+    numbered = {}  # by (template, number)
     for folder in folders:
-        for path in folder.glob('*.pth'):
-            if found := _NAME.fullmatch(path.name):
-                numbered[found[1], int(found[2])] = path
-    named = _NAME.fullmatch(os.path.basename(last))
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if told := _told(path.name, template):
+                numbered[told] = path
+    named = _told(os.path.basename(last), template)
     if named:
-        kind, number = named[1], int(named[2])
+        kind, number = named
         # One of a higher number is of this run only if a kill came before last_checkpoint named it; otherwise of a run
         # in this folder that was gone back on.
         written = _time(pointer)
         for own, n in sorted(numbered, key=lambda key: -key[1]):
             if own == kind and n > number and _time(numbered[own, n]) >= written:
                 yield str(numbered[own, n])
-        here = numbered.get((kind, number))
+        found = numbered.get(named)
         # the folder may have been moved or copied since; a hook's own folder stays where it is
-        yield str(here or (last if _elsewhere(last) else Path(work_dir, os.path.basename(last))))
-    elif numbered:
+        yield str(found or (last if _elsewhere(last) else Path(work_dir, os.path.basename(last))))
+    elif numbered or last:
+        if last:  # of a template that the config no longer has
+            here = os.path.join(work_dir, os.path.basename(last))
+            yield here if os.path.isfile(here) else last
+        if not numbered:
+            return
         kind, number = max(numbered, key=lambda key: (_time(numbered[key]), key[1]))[0], None
     else:
         return

@@ -32,7 +32,7 @@ def use_resume(cfg: Config, resume: str | None) -> None:
     """
     if resume in ('last', 'auto'):
         folder = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-        path, passed = newest_checkpoint(cfg.work_dir, folder.get('out_dir'))
+        path, passed = newest_checkpoint(cfg.work_dir, folder.get('out_dir'), folder.get('filename_tmpl'))
         for line in passed:
             print(f'not resumed from {line}', flush=True)
         cfg.resume = path is not None
@@ -81,6 +81,7 @@ def build_runner(cfg: Config) -> 'Runner':
     """
     from mmengine.runner import Runner
 
+    from nfnet_mm.engine.broken_pictures import BrokenPicturesHook
     from nfnet_mm.engine.exact_resume import ExactResumeHook
     from nfnet_mm.engine.random_start import RandomStartHook
     from nfnet_mm.engine.signals import StopOnSignalHook
@@ -92,8 +93,10 @@ def build_runner(cfg: Config) -> 'Runner':
         if isinstance(hook, dict) and hook.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):
             hook['type'] = 'nfnet_mm.SafeCheckpointHook'
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    for added in (ExactResumeHook(), RandomStartHook(), StopOnSignalHook()):
+    for added in (RandomStartHook(), StopOnSignalHook(), ExactResumeHook()):  # in this order
         runner.register_hook(added)
+    if not any(isinstance(hook, BrokenPicturesHook) for hook in runner.hooks):
+        runner.register_hook(BrokenPicturesHook())
     return runner
 
 

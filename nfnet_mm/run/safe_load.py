@@ -5,19 +5,24 @@ way first, and, where that refuses, the other way. Here the refusal stands, for 
 checkpoint, ``load_from``, an ``init_cfg``, a file from a URL.
 """
 
+import argparse
+import datetime
 import logging
 import os
 import pickle
 import re
 import sys
+import types
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader
 
+from nfnet_mm.converters.hub import local_file
 from nfnet_mm.engine.checkpoint_file import damage
 from nfnet_mm.errors import UserError, check_exists, short
 
@@ -34,6 +39,26 @@ _METHODS = {
 }
 
 
+_VALUES: tuple[type, ...] = (
+    *(set, frozenset, list, dict, tuple, int, float, str, range),
+    *(argparse.Namespace, types.SimpleNamespace, ConfigDict),
+    *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone),
+    torch.torch_version.TorchVersion,
+)
+
+
+def _path(*parts: Any) -> str:
+    return '/'.join(map(str, parts)).replace('//', '/')
+
+
+def _dict(*args: Any) -> dict:
+    return {}
+
+
+def _list(items: Any = (), *args: Any) -> list:
+    return list(items)
+
+
 def _method(kind: Any, name: Any) -> Any:
     """``getattr`` for these."""
     if not isinstance(kind, type) or name not in _METHODS.get(kind, ()):
@@ -42,7 +67,11 @@ def _method(kind: Any, name: Any) -> Any:
 
 
 def _allowed() -> dict[str, Any]:
-    """What mmengine stores beside weights, by the names that pickles call it."""
+    """What mmengine and other training codes store beside weights, by the names that pickles call it.
+
+    These are containers and values, whose making runs nothing else. Paths, which are of other classes on another
+    system, are read as their texts, and a few containers as plain ones.
+    """
     multiarray = sys.modules[np.ndarray.__reduce__(np.zeros(1))[0].__module__]  # numpy.core's or numpy._core's
     known: dict[str, Any] = {
         'builtins.getattr': _method,
@@ -54,7 +83,10 @@ def _allowed() -> dict[str, Any]:
         known[f'{core}.multiarray.scalar'] = multiarray.scalar  # type: ignore[attr-defined]
         known[f'{core}.multiarray._reconstruct'] = multiarray._reconstruct  # type: ignore[attr-defined]
     numbers = {type(np.dtype(code)) for code in '?bBhHiIlLqQefdFDUS'}
-    kinds: list[type] = [*_METHODS, set, frozenset, list, dict, tuple, int, float, str, *numbers]
+    kinds: list[type] = [*_METHODS, *_VALUES, *numbers]
+    known |= {'collections.defaultdict': _dict, 'collections.deque': _list}  # which PyTorch's reader would not fill
+    for name in ('PosixPath', 'WindowsPath', 'PurePosixPath', 'PureWindowsPath'):
+        known[f'pathlib.{name}'] = known[f'pathlib._local.{name}'] = _path
     return known | {f'{kind.__module__}.{kind.__qualname__}': kind for kind in kinds}
 
 
@@ -147,4 +179,9 @@ def use_safe_loading(trust: bool = False) -> None:
         return print_log(what, 'current', logging.WARNING)
     os.environ[_FORCE] = '1'  # of torch.load, wherever it is called
     CheckpointLoader.register_scheme('', read_checkpoint, force=True)
+    CheckpointLoader.register_scheme(('http://', 'https://'), _read_address, force=True)
     return None
+
+
+def _read_address(url: str, map_location: Any = None) -> Any:
+    return read_checkpoint(local_file(url, 'checkpoint'), map_location)

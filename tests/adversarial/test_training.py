@@ -38,6 +38,7 @@ EARLY_ENDS = [
     dict(type='nfnet_mm.SafeCheckpointHook', by_epoch=False, interval=1, max_keep_ckpts=1),
     dict(type='nfnet_mm.ExactResumeHook'),
     dict(type='nfnet_mm.StopOnSignalHook'),
+    dict(type='nfnet_mm.BrokenPicturesHook', limit=0),
 ]
 # feature: (optimizer wrapper, hooks, what training by hand is told)
 FEATURES = {

@@ -1,18 +1,22 @@
 """A run that the machine asks to end: where it stops, with what status, and that it goes on from there."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from torch.utils.data import DataLoader
 
 from nfnet_mm import run
 from nfnet_mm.engine.checkpoint_file import damage
+from nfnet_mm.engine.signals import _keep_working
 from tests.engine.random_toy import CONFIG
 from tests.engine.test_exact_resume import EPOCHS, state, train
 
@@ -102,6 +106,31 @@ def test_a_validation_is_left_only_with_a_checkpoint_of_its_weights(tmp_path, in
     ends = [run.read_checkpoint(tmp_path / f'{name}/iter_12.pth') for name in ('part', 'whole')]
     for key in ('state_dict', 'ema_state_dict', 'optimizer'):
         torch.testing.assert_close(*(end[key] for end in ends), rtol=0, atol=0)
+
+
+@HOOKS.register_module(force=True)
+class AskWorkers(Hook):
+    """Asks the data workers, as a launcher does that signals whatever a rank has started."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == 2:
+            workers = [str(one.pid) for one in multiprocessing.active_children()]
+            assert len(workers) == 2
+            for number in ('-TERM', '-USR1', '-TERM', '-USR1'):
+                subprocess.run(['kill', number, *workers], check=True)
+
+
+def test_data_workers_work_on_until_their_process_ends_them(tmp_path):
+    config = LONG.replace('num_workers=0', 'num_workers=2') + "custom_hooks = [dict(type='AskWorkers')]\n"
+    train(config, tmp_path / 'run')
+    assert damage(tmp_path / 'run/iter_12.pth') is None
+    loader = DataLoader(range(9), num_workers=1, worker_init_fn=partial(_keep_working, None, os.getpid()))
+    batches = iter(loader)
+    next(batches)
+    worker = batches._workers[0]
+    worker.terminate()
+    worker.join(9)
+    assert worker.exitcode == 0
 
 
 @pytest.mark.slow

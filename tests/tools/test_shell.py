@@ -1,11 +1,15 @@
 """The shell scripts of tools/: arguments that are missing or swapped are told before anything is started."""
 
+import argparse
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from nfnet_mm.commands import train
 
 ROOT = Path(__file__).parents[2]
 CONFIG = 'configs/mask_rcnn_nfnet_f0_fpn.py'
@@ -73,3 +77,21 @@ def test_slurm_s_numbers_and_a_machine_without_it(tmp_path):
         (tmp_path / tool).symlink_to(shutil.which(tool))
     code, _, errors = script(*args, PATH=str(tmp_path))
     assert code == 2 and errors.startswith('error: there is no srun on this machine')
+
+
+@pytest.mark.parametrize('status', [0, 1, 75])
+def test_the_documented_job_queues_itself_again(tmp_path, status):
+    """With a ``srun`` that ends as a run would, and a ``scontrol`` that notes what it is asked."""
+    page = (ROOT / 'docs/checkpoints.md').read_text()
+    (tmp_path / 'job').write_text(re.search(r'```bash\n(#!/bin/bash\n.*?)```', page, re.DOTALL)[1])
+    for name, does in (('srun', f'echo "$@" >> asked; exit {status}'), ('scontrol', 'echo "$@" >> asked')):
+        (tmp_path / name).write_text(f'#!/bin/sh\n{does}\n')
+        (tmp_path / name).chmod(0o755)
+    env = {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'SLURM_JOB_ID': '17'}
+    done = subprocess.run(['bash', 'job'], cwd=tmp_path, env={**os.environ, **env}, check=False)
+    asked = (tmp_path / 'asked').read_text().splitlines()
+    assert done.returncode == status and asked[1:] == ['requeue 17'] * (status == 75)
+    options = asked[0][asked[0].index('tools/train.py') :].split()[1:]
+    parser = argparse.ArgumentParser()
+    train.add_arguments(parser)
+    assert parser.parse_args(options).resume == 'auto'
