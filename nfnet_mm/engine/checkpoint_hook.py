@@ -44,7 +44,7 @@ class SealedFiles(LocalBackend):
 
 
 # What a failed save is undone in, of the hook.
-_STATE = {'saved_at', 'last_ckpt', 'keep_ckpt_ids', 'best_ckpt_path', 'best_ckpt_path_dict'}
+_STATE = {'saved_at', 'between', 'last_ckpt', 'keep_ckpt_ids', 'best_ckpt_path', 'best_ckpt_path_dict'}
 register_backend('nfnet_mm.sealed', SealedFiles, force=True)
 
 
@@ -70,6 +70,7 @@ class SafeCheckpointHook(CheckpointHook):
         self.max_failures = check_positive('max_failures', max_failures)
         self.failures = 0
         self.saved_at: int | None = None  # after so many iterations
+        self.between: str | None = None  # the file of a run that a signal ended, until the next one is saved
 
     def before_train(self, runner: Runner) -> None:
         # a storage of the user's own (a cluster's) writes as it does
@@ -77,11 +78,15 @@ class SafeCheckpointHook(CheckpointHook):
         if self.backend_args is None and self.file_client_args is None and '://' not in folder:
             self.backend_args: dict | None = dict(backend='nfnet_mm.sealed')
         super().before_train(runner)
+        info = runner.message_hub.runtime_info  # of the checkpoint that is resumed
+        self.between, outdated = info.pop('ckpt_between', None), info.pop('outdated_ckpts', ())
         if is_main_process() and isinstance(self.file_backend, SealedFiles):
             ends = {'.pth', Path(self.filename_tmpl).suffix or '.pth'}
             left = [path for end in ends for path in Path(self.out_dir).glob(f'.*{end}.*.tmp')]
             for path in [*left, *Path(runner.work_dir).glob('.last_checkpoint.*.tmp')]:
                 path.unlink(missing_ok=True)  # of a kill while it was written
+            for name in outdated:  # of one after that
+                Path(self.out_dir, name).unlink(missing_ok=True)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         self._all_or_nothing(runner, lambda: self._write(runner, step, meta))
@@ -93,15 +98,19 @@ class SafeCheckpointHook(CheckpointHook):
     def save_now(self, runner: Runner, done: int) -> None:
         """Save a checkpoint after ``done`` iterations, in the middle of an epoch too, unless that one is saved."""
         if done != self.saved_at:
-            meta = dict(epoch=runner.epoch, iter=done)
-            self._all_or_nothing(runner, lambda: self._write_file(runner, f'iter_{done}.pth', meta))
+            name, meta = f'iter_{done}.pth', dict(epoch=runner.epoch, iter=done)
+            runner.message_hub.update_info('ckpt_between', name)
+            self._all_or_nothing(runner, lambda: self._write_file(runner, name, meta))
 
     def _write(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         """Write a checkpoint as mmengine does, but for ``last_checkpoint``, which it empties before it writes it."""
         if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
-            oldest = self._path(self.keep_ckpt_ids[0]) if len(self.keep_ckpt_ids) == self.max_keep_ckpts else None
-            if oldest and is_main_process() and self.file_backend.isfile(oldest):
-                self.file_backend.remove(oldest)
+            old = [self._path(self.keep_ckpt_ids[0])] if len(self.keep_ckpt_ids) == self.max_keep_ckpts else []
+            old += [self.file_backend.join_path(self.out_dir, self.between)] if self.between else []
+            for path in old if is_main_process() else ():
+                if self.file_backend.isfile(path):
+                    self.file_backend.remove(path)
+            self.between = None
             self.keep_ckpt_ids.append(step)  # a deque of that length
             runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
         self._write_file(runner, self.filename_tmpl.format(step), meta)
@@ -113,6 +122,9 @@ class SafeCheckpointHook(CheckpointHook):
                 hook.gather(runner)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        # for the run that goes on from this checkpoint, if a kill comes before they are removed
+        outdated = [os.path.basename(path) for path in getattr(self.file_backend, 'outdated', ())]
+        runner.message_hub.update_info('outdated_ckpts', outdated)
         runner.save_checkpoint(
             self.out_dir,
             name,
