@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -147,6 +149,49 @@ def test_data_root_in_one_place(tmp_path):
         assert cfg.train_dataloader.dataset.data_root == 'other/'
         assert cfg.test_evaluator.ann_file == 'other/annotations/instances_val2017.json'
     assert load(CONFIGS / 'mask_rcnn_nfnet_f0_fpn.py').train_dataloader.dataset.data_root == 'data/coco/'
+
+
+FINE_TUNED = f"_base_ = '{CONFIGS}/finetune_nfnet_f0.py'\n"
+
+
+@pytest.mark.parametrize(
+    'text, setting, value',
+    [
+        (
+            'val_dataloader = test_dataloader = train_dataloader = dict(dataset=dict(data_root="mine"))',
+            'data_root',
+            'mine',
+        ),
+        ('model = dict(head=dict(num_classes=5, loss=dict(num_classes=5)))', 'num_classes', 5),
+        ("weights = 'a.pth'\n;model = dict(backbone=dict(init_cfg=dict(checkpoint='b.pth')))", 'weights', 'b.pth'),
+    ],
+)
+def test_a_place_that_is_stated_later_is_kept(text, setting, value, tmp_path, capsys):
+    """In a config that inherits the setting, as an option, and in a dump of such a config."""
+
+    def held(cfg):
+        if setting == 'weights':
+            return cfg.model.backbone.init_cfg.checkpoint
+        return cfg.train_dataloader.dataset.data_root if setting == 'data_root' else cfg.model.head.num_classes
+
+    base, child, dump = (tmp_path / f'{name}.py' for name in ('base', 'child', 'dump'))
+    before, _, after = text.rpartition(';')
+    base.write_text(FINE_TUNED + before)
+    child.write_text(f"_base_ = 'base.py'\n{after}\n")
+    Config.fromfile(child).dump(dump)
+    (tmp_path / 'last.py').write_text("_base_ = 'child.py'\n")
+    for path in (child, dump, tmp_path / 'last.py'):
+        assert held(load(path)) == value
+        assert f'at the top level of the config is not followed: {value!r} is stated' in capsys.readouterr().out
+    # and a setting that is made after it is followed
+    (tmp_path / 'last.py').write_text(f"_base_ = 'child.py'\n{setting} = {3 if value == 5 else 'other'!r}\n")
+    assert held(load(tmp_path / 'last.py')) in (3, 'other', 'other/')
+
+
+def test_an_option_for_one_place_is_kept(tmp_path):
+    (tmp_path / 'a.py').write_text(f'{FINE_TUNED}num_classes = 7\n')
+    assert load(tmp_path / 'a.py', **{'model.head.num_classes': 5}).model.head.num_classes == 5
+    assert load(tmp_path / 'a.py').model.head.num_classes == 7
 
 
 # classification
@@ -444,6 +489,47 @@ def test_a_label_beyond_the_classes_names_its_image():
     samples[1].set_gt_label(3)
     with pytest.raises(UserError, match="'2.png' holds the label 3: with num_classes=3 labels are 0 to 2$"):
         preprocessor(batch, training=True)
+
+
+def test_maps_of_two_classes_for_a_head_of_one_channel():
+    """mmseg's head for a foreground by a sigmoid: 0 and 1 are labels of it; a head of two classes also may have it."""
+    pytest.importorskip('mmseg')
+    from mmseg.models import FCNHead
+
+    for number, options in ((2, {}), (2, dict(out_channels=1)), (1, {})):
+        head = FCNHead(in_channels=4, channels=4, num_classes=number, num_convs=0, concat_input=False, **options)
+        assert run.labels._classes(head) == 2
+
+
+def test_the_gallery_of_a_retrieval_is_no_list_of_classes():
+    """Its labels are places in the gallery, of which there are more than classes."""
+    pytest.importorskip('mmpretrain')
+    from mmpretrain.models import ImageToImageRetriever
+
+    model = ImageToImageRetriever(
+        image_encoder=dict(type='mmpretrain.ResNet', depth=18),
+        head=dict(type='mmpretrain.ArcFaceClsHead', num_classes=3, in_channels=512),
+        prototype=torch.zeros(5, 512),
+        data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor'),
+    )
+    assert run.labels.main_head(model).num_classes == 3
+    run.labels._LabelHook().before_run(SimpleNamespace(model=model))
+    assert not model.data_preprocessor._forward_pre_hooks
+
+
+def test_a_map_with_ignored_pixels_is_looked_through_quickly():
+    """Most maps have some; sorting their values, as ``torch.unique`` does, took 40 times as long as the bounds."""
+    maps = torch.randint(0, 19, (1, 1024, 2048), generator=torch.Generator().manual_seed(0))
+    maps[0, 0, 0] = 255
+    check = run.labels._LabelCheck(classes=19, ignore=255)
+    took = {}
+    for what in (lambda: check._check(maps, (255,), 'a.png'), lambda: torch.unique(maps)):
+        start = time.perf_counter()
+        for _ in range(3):
+            what()
+        took[what] = time.perf_counter() - start
+    checked, sorted_out = took.values()
+    assert checked < sorted_out / 2
 
 
 def test_an_error_of_a_loader_s_worker_is_one_line():

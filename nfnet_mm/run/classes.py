@@ -84,16 +84,21 @@ def use_data_root(cfg: Config, root: str) -> None:
     cfg.data_root = root
 
 
-def follow_data_root(cfg: Config) -> None:
-    """Let the config's ``data_root`` hold for its datasets, where they all have one other folder, as inherited ones."""
+def data_root(cfg: Mapping[str, Any]) -> str | None:
+    """The data folder of a config's datasets; None if they have none or several."""
     roots = {
         str(dataset['data_root'])
         for split in SPLITS
         for dataset in datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {})
         if dataset.get('data_root')
     }
-    root = cfg.get('data_root')
-    if isinstance(root, str) and len(roots) == 1 and os.path.join(root, '') != os.path.join(min(roots), ''):
+    return min(roots) if len(roots) == 1 else None
+
+
+def follow_data_root(cfg: Config) -> None:
+    """Let the config's ``data_root`` hold for its datasets, where they all have one other folder, as inherited ones."""
+    root, old = cfg.get('data_root'), data_root(cfg)
+    if isinstance(root, str) and old is not None and os.path.join(root, '') != os.path.join(old, ''):
         use_data_root(cfg, root)
 
 
