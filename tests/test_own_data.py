@@ -214,6 +214,28 @@ def test_class_folders_without_meta_files(classes):
     assert dataset.get_gt_labels().tolist() == [0, 1, 2]
 
 
+def test_a_dataset_that_finds_its_labels_itself_is_left_alone(classes, tmp_path):
+    """One of the user's own, on top of mmpretrain's: there is no folder of each class."""
+    mmpretrain = pytest.importorskip('mmpretrain')
+    shutil.rmtree(classes / 'train/ant')
+    cfg = classifier(classes, 3)
+    with pytest.raises(UserError, match='holds 2 class folders'):
+        run.check_data(cfg, ('train',))
+
+    class ByName(mmpretrain.datasets.CustomDataset):
+        def load_data_list(self):
+            return []
+
+    cfg.train_dataloader.dataset.type = ByName
+    run.check_data(cfg, ('train',))
+
+
+def test_the_names_of_an_argument_stay(classes):
+    """mmpretrain's ``classes``, beside which ``metainfo`` would win."""
+    cfg = classifier(classes, 3, **{'train_dataloader.dataset.classes': ['A', 'B', 'C']})
+    assert 'metainfo' not in cfg.train_dataloader.dataset
+
+
 def test_lists_of_images_keep_working(classes):
     pytest.importorskip('mmpretrain')
     from mmengine.registry import DATASETS
@@ -364,6 +386,35 @@ def test_a_file_of_which_mmdet_would_leave_nothing(coco, changes, message):
         run.check_data(detector(coco, num_classes=3), ('train',))
 
 
+@pytest.mark.parametrize(
+    'changes', [dict(ignore=1, category_id=0), dict(area=0), dict(bbox=[0, 0, 0.5, 4]), dict(bbox=[0, 0, 4, 0])]
+)
+def test_an_annotation_that_mmdet_passes_over_may_be_anything(coco, changes):
+    path = coco / 'annotations/train.json'
+    content = json.loads(path.read_text())
+    content['annotations'].append({**content['annotations'][0], 'id': 2, 'segmentation': [], **changes})
+    path.write_text(json.dumps(content))
+    run.check_data(detector(coco, num_classes=3), ('train',))
+    del content['annotations'][0]['area']
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="annotation 1 of '.*train.json' has no area: mmdet needs"):
+        run.check_data(detector(coco, num_classes=3), ('train',))
+
+
+def test_class_names_in_a_file(coco):
+    """As mmengine takes them."""
+    names = coco / 'names.txt'
+    names.write_text('cat\ndog\nhen\n')
+    run.check_data(
+        detector(coco, num_classes=3, **{'train_dataloader.dataset.metainfo': dict(classes=str(names))}), ('train',)
+    )
+    names.write_text('cat\ncow\nhen\n')
+    with pytest.raises(UserError, match='names 1 classes that are none .cow.'):
+        run.check_data(
+            detector(coco, num_classes=3, **{'train_dataloader.dataset.metainfo': dict(classes=str(names))}), ('train',)
+        )
+
+
 def test_categories_of_a_file_too_large_to_parse(coco, monkeypatch):
     monkeypatch.setattr(run.coco_files, 'PARSE_LIMIT', 10)
     assert run.coco_files.coco_categories(str(coco / 'annotations/train.json')) == ['cat', 'dog', 'hen']
@@ -419,6 +470,18 @@ def test_label_maps_that_do_not_fit(maps, break_it, options, message):
     break_it(maps)
     with pytest.raises(UserError, match=message):
         run.check_data(segmentor(maps, **options), ('train',))
+
+
+def test_links_and_hidden_files_are_taken_as_mmengine_does(maps, tmp_path):
+    """A folder of images elsewhere, and what a file manager leaves behind."""
+    (maps / 'images/train').rename(maps / 'elsewhere')
+    (maps / 'images/train').mkdir()
+    (maps / 'images/train/day').symlink_to(maps / 'elsewhere')
+    (maps / 'annotations/train').rename(maps / 'maps')
+    (maps / 'annotations/train').mkdir()
+    (maps / 'annotations/train/day').symlink_to(maps / 'maps')
+    picture(maps / 'elsewhere/._a.jpg')
+    run.check_data(segmentor(maps), ('train',))
 
 
 @pytest.mark.parametrize('name', ['fcn_nf_resnet50_voc', 'depth_nf_resnet50_nyu', 'mask_rcnn_nfnet_f0_fpn'])

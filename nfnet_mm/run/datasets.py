@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from mmengine.registry import DATASETS
@@ -37,8 +38,12 @@ def base_names(dataset: Mapping[str, Any]) -> list[str]:
 
 def names_classes(dataset: Mapping[str, Any]) -> tuple[str, ...]:
     """The classes that a dataset's config names; none if it leaves them to the dataset's type."""
-    classes = (dataset.get('metainfo') or {}).get('classes') or ()
-    return (classes,) if isinstance(classes, str) else tuple(classes)
+    # mmpretrain's have an argument for them, too
+    classes = (dataset.get('metainfo') or {}).get('classes') or dataset.get('classes') or ()
+    if isinstance(classes, str):  # a file of names, one a line
+        file = os.path.expanduser(classes)
+        return tuple(Path(file).read_text(encoding='utf-8').splitlines()) if os.path.isfile(file) else (classes,)
+    return tuple(classes)
 
 
 def is_local(dataset: Mapping[str, Any]) -> bool:
