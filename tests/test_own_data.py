@@ -123,6 +123,29 @@ def test_heads_of_other_tasks_and_class_weights(tmp_path):
         load(config, num_classes=3)
 
 
+def test_k_of_boxes_stays(tmp_path):
+    """PAA's candidates of an object have nothing to do with classes."""
+    config = tmp_path / 'a.py'
+    config.write_text("model = dict(bbox_head=dict(type='PAAHead', num_classes=80, topk=9))\n")
+    assert load(config, num_classes=3).model.bbox_head == dict(type='PAAHead', num_classes=3, topk=9)
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        "val_dataloader = [dict(dataset=dict(type='A', data_root='a')), dict(dataset=dict(type='B', data_root='b'))]",
+        'train_dataloader = dict(dataset=None)\nval_evaluator = [None]',
+        "val_evaluator = dict(type='Evaluator', metrics=[dict(type='CocoMetric')])",
+    ],
+)
+def test_loaders_and_evaluators_of_other_loops_are_left_alone(text, tmp_path):
+    config = tmp_path / 'a.py'
+    config.write_text(f'model = dict(head=dict(num_classes=4))\ndata_root = "c"\n{text}\n')
+    cfg = load(config, num_classes=3)
+    run.check_data(cfg, ('train', 'val', 'test'))
+    assert cfg.model.head.num_classes == 3
+
+
 MMDET = (
     'faster_rcnn/faster-rcnn_r50_fpn_1x_coco',
     'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco',

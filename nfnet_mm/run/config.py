@@ -94,8 +94,14 @@ def _passed_over(
 
 def _checkpoint(cfg: Mapping[str, Any]) -> str | None:
     """What the backbone starts from, empty for random weights; None if it takes none."""
-    start = ((cfg.get('model') or {}).get('backbone') or {}).get('init_cfg') or {}
+    start = _backbone(cfg).get('init_cfg')
     return start.get('checkpoint') or '' if isinstance(start, dict) and type_name(start) == 'NFPretrained' else None
+
+
+def _backbone(cfg: Mapping[str, Any]) -> Mapping[str, Any]:
+    model = cfg.get('model')
+    backbone = model.get('backbone') if isinstance(model, Mapping) else None
+    return backbone if isinstance(backbone, Mapping) else {}
 
 
 def _use_weights(cfg: Config, options: Mapping[str, Any]) -> None:
@@ -104,8 +110,7 @@ def _use_weights(cfg: Config, options: Mapping[str, Any]) -> None:
     So it is with a config that states ``weights`` itself and inherits the backbone.
     """
     weights = options.get('weights', cfg.get('weights'))
-    backbone = (cfg.get('model') or {}).get('backbone') or {}
-    start = backbone.get('init_cfg') or {}
+    start = _backbone(cfg).get('init_cfg')
     if isinstance(start, dict) and type_name(start) == 'NFPretrained' and weights is not None:
         start['checkpoint'] = weights
     elif 'weights' in options and 'weights' not in cfg:

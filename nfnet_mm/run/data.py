@@ -16,12 +16,12 @@ from .datasets import (
     base_names,
     class_folders,
     class_of,
-    datasets,
     image_folder,
     is_local,
     joined,
     list_file,
     names_classes,
+    split_datasets,
 )
 
 _IMAGES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
@@ -51,7 +51,7 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     used = []
     for split in splits:
-        data = [one for one in datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}) if is_local(one)]
+        data = [one for one in split_datasets(cfg, split) if is_local(one)]
         kinds = [(one, base_names(one)) for one in data]
         used += [(split, one, bases) for one, bases in kinds]
         for one, bases in kinds:
