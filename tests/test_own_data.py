@@ -368,6 +368,15 @@ def test_names_that_are_not_the_file_s(coco, names, message):
         run.check_data(cfg, ('train',))
 
 
+@pytest.mark.parametrize('split', ['val', 'test'])
+def test_files_that_order_their_categories_otherwise(coco, split):
+    """mmdet numbers the classes of each file in its own order: a dog would be scored as a cat."""
+    write_coco(coco, 'val', dict(dog=1, cat=3, hen=7))
+    message = "val.json' has 'dog' as class 0, and the data of train_dataloader has 'cat': mmdet numbers classes in"
+    with pytest.raises(UserError, match=message):
+        run.check_data(detector(coco, num_classes=3), (split,))
+
+
 def test_a_choice_of_categories_is_said(coco, capsys):
     pytest.importorskip('mmdet')
     cfg = detector(coco, **{'num_classes': 2, 'train_dataloader.dataset.metainfo': dict(classes=('cat', 'hen'))})

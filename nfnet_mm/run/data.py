@@ -70,6 +70,7 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
                 _check_class_folders(dataset, split, classes, folders)
         elif 'CocoDataset' in bases and dataset.get('ann_file') and _reads_as_coco(dataset):
             _check_categories(dataset, split, classes)
+            _check_order(dataset, cfg)
         elif type_name(dataset) == 'BaseSegDataset' and not dataset.get('ann_file'):
             _check_maps(dataset, split)
 
@@ -214,6 +215,17 @@ def _check_categories(dataset: Mapping[str, Any], split: str, classes: int | Non
             raise UserError(f'{what}: {how} ({_PAGES["CocoDataset"]})')
     if unnamed:
         print(f'{path}: the annotations of {len(unnamed)} categories are left out: {some(unnamed)}', flush=True)
+
+
+def _check_order(dataset: Mapping[str, Any], cfg: Config) -> None:
+    """Raise if a split has the classes of the training data in another order: labels would not mean the same."""
+    names = names_classes(dataset)
+    for trained in map(names_classes, split_datasets(cfg, 'train')):
+        if trained != names and sorted(trained) == sorted(names):
+            i = next(i for i, (one, other) in enumerate(zip(trained, names)) if one != other)
+            what = f'{joined(dataset, dataset["ann_file"])!r} has {names[i]!r} as class {i}'
+            how = 'mmdet numbers classes in the order of a file, so list the categories of both files in one order'
+            raise UserError(f'{what}, and the data of train_dataloader has {trained[i]!r}: {how}')
 
 
 def _has_area(annotation: Mapping[str, Any]) -> bool:
