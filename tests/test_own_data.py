@@ -211,6 +211,18 @@ def test_a_place_that_is_stated_later_is_kept(text, setting, value, tmp_path, ca
     assert held(load(tmp_path / 'last.py')) in (3, 'other', 'other/')
 
 
+def test_a_base_that_is_named_by_a_variable(tmp_path, monkeypatch):
+    """Of mmengine's: the folder of the file, of the environment, and what a base holds."""
+    monkeypatch.setenv('BASE', 'base')
+    (tmp_path / 'base.py').write_text(f'{FINE_TUNED}number = 5\n')
+    (tmp_path / 'a.py').write_text(
+        "_base_ = '{{ fileDirname }}/{{$BASE:other}}.py'\nmodel = dict(head=dict(num_classes={{_base_.number}}))\n"
+    )
+    assert load(tmp_path / 'a.py').model.head.num_classes == 5
+    (tmp_path / 'b.py').write_text("_base_ = '{{ fileDirname }}/{{$BASE:other}}.py'\nnum_classes = {{_base_.number}}\n")
+    assert load(tmp_path / 'b.py').model.head.num_classes == 5
+
+
 def test_an_option_for_one_place_is_kept(tmp_path):
     (tmp_path / 'a.py').write_text(f'{FINE_TUNED}num_classes = 7\n')
     assert load(tmp_path / 'a.py', **{'model.head.num_classes': 5}).model.head.num_classes == 5

@@ -1,6 +1,8 @@
 """Which comes last in a chain of configs: a setting that holds for many places, or the places' own values."""
 
 import ast
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,12 @@ def is_last(path: Path, cfg: Config, name: str, value_of_places: Callable[[Confi
         return False
     if Config._is_lazy_import(str(path)):
         return _assigns(path, name)
-    with bases_by_import_name(quiet=True):
-        names = Config._get_base_files(str(path))
-        bases = [Path(Config._get_cfg_path(base, str(path))[0]) for base in names]
+    with bases_by_import_name(quiet=True), tempfile.TemporaryDirectory() as folder:
+        filled = os.path.join(folder, path.name)  # as mmengine reads it
+        Config._substitute_predefined_vars(str(path), filled)
+        Config._substitute_env_variables(filled, filled)
+        Config._pre_substitute_base_vars(filled, filled)
+        bases = [Path(Config._get_cfg_path(base, str(path))[0]) for base in Config._get_base_files(filled)]
         inherited = [Config.fromfile(base) for base in bases]
     if not bases:
         return False
