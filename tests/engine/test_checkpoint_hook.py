@@ -158,13 +158,10 @@ def test_the_best_checkpoint_stays_until_a_better_one_is_written(tmp_path, quiet
     assert score <= runner.message_hub.get_scalar('val/error').current() + 1e-9
 
 
-ITERS = 24
-
-
-def train_on(folder, number):
+def train_on(folder, number, iters):
     """Of a process that may be killed at any moment."""
     logging.disable(logging.CRITICAL)
-    runner_of(folder, number, ', max_keep_ckpts=2', ITERS, workers=1, interval=2).train()
+    runner_of(folder, number, ', max_keep_ckpts=2', iters, workers=1, interval=2).train()
 
 
 def last_of(folder):
@@ -172,8 +169,8 @@ def last_of(folder):
     return int(pointer.read_text().rpartition('_')[2].removesuffix('.pth')) if pointer.exists() else 0
 
 
-@pytest.mark.parametrize('kills', [5, pytest.param(50, marks=pytest.mark.slow)])
-def test_killed_at_random_moments(tmp_path, kills):
+@pytest.mark.parametrize('kills,iters', [(5, 24), pytest.param(50, 400, marks=pytest.mark.slow)])
+def test_killed_at_random_moments(tmp_path, kills, iters):
     """Every resumed run finds a whole checkpoint, and the weights in the end are those of a run in one piece.
 
     Every other kill comes while a checkpoint is being written.
@@ -183,16 +180,16 @@ def test_killed_at_random_moments(tmp_path, kills):
     whole, part = tmp_path / 'whole', tmp_path / 'part'
     for folder in (whole, part):
         folder.mkdir()
-    process = server.Process(target=train_on, args=(whole, 0))
+    process = server.Process(target=train_on, args=(whole, 0, iters))
     process.start()
     process.join()
     assert process.exitcode == 0
     generator, inside = random.Random(0), 0
     for number in range(kills + 1):
-        process = server.Process(target=train_on, args=(part, number))
+        process = server.Process(target=train_on, args=(part, number, iters))
         process.start()
-        target = last_of(part) + generator.randint(1, max(ITERS // kills - 1, 1))
-        while number < kills and process.is_alive() and last_of(part) < min(target, ITERS - 3):
+        target = last_of(part) + generator.randint(1, max(iters // kills - 1, 1))
+        while number < kills and process.is_alive() and last_of(part) < min(target, iters - 3):
             pass
         if number < kills:
             writing = []
@@ -207,7 +204,7 @@ def test_killed_at_random_moments(tmp_path, kills):
         assert process.exitcode == (-signal.SIGKILL if number < kills else 0)
         assert [damage(path) for path in (part / 'run').glob('*.pth')] in ([None], [None] * 2, [None] * 3)
     assert inside >= kills // 5
-    states = [run.read_checkpoint(folder / f'run/iter_{ITERS}.pth') for folder in (whole, part)]
+    states = [run.read_checkpoint(folder / f'run/iter_{iters}.pth') for folder in (whole, part)]
     for key in ('state_dict', 'optimizer'):
         torch.testing.assert_close(states[1][key], states[0][key], rtol=0, atol=0)
     assert not list((part / 'run').glob('.*.tmp'))  # what kills left is tidied up
