@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from mmengine import Config
+from mmengine.dataset import Compose, default_collate
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 
@@ -96,6 +97,8 @@ class Predictor:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # that weights are missing, which are loaded next
             self.inferencer = kind(_without_initial_weights(cfg), device=device or get_device(), **options)
+        # mmpretrain's reads every picture in colour, whatever the config's pipeline says
+        self.load = Compose(cfg.test_dataloader.dataset.pipeline) if scope == 'mmpretrain' else None
         model = self.inferencer.model
         wrong, left_over, _ = mismatches(model, content)
         if wrong or left_over:
@@ -120,7 +123,10 @@ class Predictor:
             what JSON can hold; and {suffix of a file's name: array to write as PNG}, in OpenCV's order of channels.
         """
         inferencer = self.inferencer
-        (data,) = inferencer.preprocess([str(path)], batch_size=1)
+        if self.load is not None:
+            data = default_collate([self.load(dict(img_path=str(path)))])
+        else:
+            (data,) = inferencer.preprocess([str(path)], batch_size=1)
         if self.scope == 'mmdet':
             data = data[1]  # beside the picture as it was
         (sample,) = inferencer.forward(data)
@@ -159,12 +165,13 @@ class Predictor:
 
     def _segmented(self, sample: Any, picture: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         labels = sample.pred_sem_seg.data[0].cpu().numpy()
+        kind = np.uint8 if labels.max() < 256 else np.uint16
         values, counts = np.unique(labels, return_counts=True)
         shares = [
             dict(label=int(one), name=self._name(int(one)), share=float(count / labels.size))
             for one, count in zip(values, counts)
         ]
-        return dict(classes=shares), {'': picture[..., ::-1], '_labels': labels.astype(np.uint8)}
+        return dict(classes=shares), {'': picture[..., ::-1], '_labels': labels.astype(kind)}
 
     def _depth(self, sample: Any, picture: np.ndarray) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         metres = sample.pred_depth_map.data[0].cpu().numpy()
@@ -205,17 +212,17 @@ def predict(predictor: Predictor, images: Sequence[Path], folder: Path) -> Itera
     """
     import cv2
 
-    used: set[str] = set()
+    used = {path.resolve() for path in images}  # a picture is not written over, in a folder that holds both
     for path in images:
         if cv2.imread(str(path)) is None:
             yield path, None
             continue
+        told, arrays = predictor(path)
         name, count = path.stem, 1
-        while name in used:  # of another folder, or with another suffix
+        while not used.isdisjoint(targets := _targets(folder, name, arrays)):  # of another folder, or suffix
             count += 1
             name = f'{path.stem}_{count}'
-        used.add(name)
-        told, arrays = predictor(path)
+        used |= targets
         files = {}
         for suffix, array in arrays.items():
             target = folder / f'{name}{suffix}.png'
@@ -226,6 +233,11 @@ def predict(predictor: Predictor, images: Sequence[Path], folder: Path) -> Itera
         target = folder / f'{name}.json'
         write_atomically(target, partial(_write, content=text))
         yield path, target
+
+
+def _targets(folder: Path, name: str, suffixes: Iterable[str]) -> set[Path]:
+    """The files to write of a picture."""
+    return {(folder / file).resolve() for file in (f'{name}.json', *(f'{name}{suffix}.png' for suffix in suffixes))}
 
 
 def _write(file: BinaryIO, content: bytes) -> None:

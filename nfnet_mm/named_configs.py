@@ -118,11 +118,11 @@ def base_expression(scope: str, inside: str) -> str:
 
 
 @contextmanager
-def bases_by_import_name() -> Iterator[None]:
+def bases_by_import_name(quiet: bool = False) -> Iterator[None]:
     """Let mmengine find every ``scope::path`` in ``_base_`` of the config it reads here as :func:`find_config` does.
 
-    One line is printed for a base that other tools, which have mmengine alone, would not find. One that is not there is
-    a :class:`UserError`.
+    Unless ``quiet``, one line is printed for a base that other tools, which have mmengine alone, would not find. One
+    that is not there is a :class:`UserError`.
     """
     theirs, said = Config._get_cfg_path, set()
 
@@ -132,7 +132,7 @@ def bases_by_import_name() -> Iterator[None]:
         scope = name.partition('::')[0]
         path, base = find_config(name)
         distribution = MODULE2PACKAGE.get(scope)
-        if name not in said and base and not (distribution and is_installed(distribution)):
+        if not quiet and name not in said and base and not (distribution and is_installed(distribution)):
             said.add(name)
             # Not by installing that distribution, which would overwrite the one that is there.
             print(f'{filename}: _base_ {name!r} works in this package only; in every tool works _base_ = {base}')

@@ -110,6 +110,50 @@ def test_segmentor(model, photos, tmp_path):
         assert one['share'] == pytest.approx((labels == one['label']).mean()) and one['name'] == f'c{one["label"]}'
 
 
+def test_no_picture_is_written_over_by_another(model, photos, tmp_path):
+    """Neither one that was predicted, in its own folder, nor a map by the picture of a like name."""
+    config, checkpoint, _ = model('mmseg')
+    content = (photos / 'a.png').read_bytes()
+    for name in ('a.png', 'a_labels.png'):
+        (tmp_path / name).write_bytes(content)
+    assert infer(config, checkpoint, tmp_path / 'a.png', tmp_path / 'a_labels.png', '--out', tmp_path) == 0
+    assert (tmp_path / 'a.png').read_bytes() == (tmp_path / 'a_labels.png').read_bytes() == content
+    told = [json.loads(path.read_text()) for path in sorted(tmp_path.glob('*.json'))]
+    assert len(told) == 2 and len({name for one in told for name in one['files'].values()}) == 4
+    (tmp_path / 'out').mkdir()
+    infer(config, checkpoint, tmp_path / 'a.png', tmp_path / 'a_labels.png', '--out', tmp_path / 'out')
+    assert len(list((tmp_path / 'out').glob('*.png'))) == 4
+
+
+def test_a_map_of_more_labels_than_a_byte_holds():
+    from types import SimpleNamespace
+
+    sample = SimpleNamespace(pred_sem_seg=SimpleNamespace(data=torch.tensor([[[3, 300]]])))
+    predictor = inference.Predictor.__new__(inference.Predictor)
+    predictor.classes = ()
+    _, arrays = predictor._segmented(sample, np.zeros((1, 2, 3), np.uint8))
+    assert arrays['_labels'].tolist() == [[3, 300]]
+
+
+def test_a_classifier_of_grey_pictures_reads_them_as_its_config_says(model, photos, tmp_path):
+    config, checkpoint, _ = model('mmpretrain')
+    mine = tmp_path / 'grey.py'
+    mine.write_text(
+        f"_base_ = '{config}'\n"
+        'model = dict(backbone=dict(in_channels=1), data_preprocessor=dict(mean=[0], std=[1], to_rgb=False))\n'
+        "pipeline = [dict(type='LoadImageFromFile', color_type='grayscale'), dict(type='PackInputs')]\n"
+        'test_dataloader = dict(dataset=dict(pipeline=pipeline))\n'
+    )
+    built = MODELS.build(Config.fromfile(mine).model)
+    torch.save(dict(state_dict=built.state_dict(), meta={}), checkpoint)
+    assert infer(mine, checkpoint, photos / 'a.png', '--out', tmp_path / 'out') == 0
+    grey = torch.tensor(cv2.imread(str(photos / 'a.png'), cv2.IMREAD_GRAYSCALE))[None, None].float()
+    with torch.no_grad():
+        scores = built.eval().head(built.extract_feat(grey)).softmax(-1)
+    top = json.loads((tmp_path / 'out/a.json').read_text())['top'][0]
+    assert top['score'] == pytest.approx(float(scores.max()), rel=1e-4)
+
+
 def test_depth(model, photos, tmp_path):
     config, checkpoint, built = model('depth')
     with torch.no_grad():

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -121,6 +123,29 @@ def test_heads_of_other_tasks_and_class_weights(tmp_path):
         load(config, num_classes=3)
 
 
+def test_k_of_boxes_stays(tmp_path):
+    """PAA's candidates of an object have nothing to do with classes."""
+    config = tmp_path / 'a.py'
+    config.write_text("model = dict(bbox_head=dict(type='PAAHead', num_classes=80, topk=9))\n")
+    assert load(config, num_classes=3).model.bbox_head == dict(type='PAAHead', num_classes=3, topk=9)
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        "val_dataloader = [dict(dataset=dict(type='A', data_root='a')), dict(dataset=dict(type='B', data_root='b'))]",
+        'train_dataloader = dict(dataset=None)\nval_evaluator = [None]',
+        "val_evaluator = dict(type='Evaluator', metrics=[dict(type='CocoMetric')])",
+    ],
+)
+def test_loaders_and_evaluators_of_other_loops_are_left_alone(text, tmp_path):
+    config = tmp_path / 'a.py'
+    config.write_text(f'model = dict(head=dict(num_classes=4))\ndata_root = "c"\n{text}\n')
+    cfg = load(config, num_classes=3)
+    run.check_data(cfg, ('train', 'val', 'test'))
+    assert cfg.model.head.num_classes == 3
+
+
 MMDET = (
     'faster_rcnn/faster-rcnn_r50_fpn_1x_coco',
     'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco',
@@ -149,6 +174,61 @@ def test_data_root_in_one_place(tmp_path):
     assert load(CONFIGS / 'mask_rcnn_nfnet_f0_fpn.py').train_dataloader.dataset.data_root == 'data/coco/'
 
 
+FINE_TUNED = f"_base_ = '{CONFIGS}/finetune_nfnet_f0.py'\n"
+
+
+@pytest.mark.parametrize(
+    'text, setting, value',
+    [
+        (
+            'val_dataloader = test_dataloader = train_dataloader = dict(dataset=dict(data_root="mine"))',
+            'data_root',
+            'mine',
+        ),
+        ('model = dict(head=dict(num_classes=5, loss=dict(num_classes=5)))', 'num_classes', 5),
+        ("weights = 'a.pth'\n;model = dict(backbone=dict(init_cfg=dict(checkpoint='b.pth')))", 'weights', 'b.pth'),
+    ],
+)
+def test_a_place_that_is_stated_later_is_kept(text, setting, value, tmp_path, capsys):
+    """In a config that inherits the setting, as an option, and in a dump of such a config."""
+
+    def held(cfg):
+        if setting == 'weights':
+            return cfg.model.backbone.init_cfg.checkpoint
+        return cfg.train_dataloader.dataset.data_root if setting == 'data_root' else cfg.model.head.num_classes
+
+    base, child, dump = (tmp_path / f'{name}.py' for name in ('base', 'child', 'dump'))
+    before, _, after = text.rpartition(';')
+    base.write_text(FINE_TUNED + before)
+    child.write_text(f"_base_ = 'base.py'\n{after}\n")
+    Config.fromfile(child).dump(dump)
+    (tmp_path / 'last.py').write_text("_base_ = 'child.py'\n")
+    for path in (child, dump, tmp_path / 'last.py'):
+        assert held(load(path)) == value
+        assert f'at the top level of the config is not followed: {value!r} is stated' in capsys.readouterr().out
+    # and a setting that is made after it is followed
+    (tmp_path / 'last.py').write_text(f"_base_ = 'child.py'\n{setting} = {3 if value == 5 else 'other'!r}\n")
+    assert held(load(tmp_path / 'last.py')) in (3, 'other', 'other/')
+
+
+def test_a_base_that_is_named_by_a_variable(tmp_path, monkeypatch):
+    """Of mmengine's: the folder of the file, of the environment, and what a base holds."""
+    monkeypatch.setenv('BASE', 'base')
+    (tmp_path / 'base.py').write_text(f'{FINE_TUNED}number = 5\n')
+    (tmp_path / 'a.py').write_text(
+        "_base_ = '{{ fileDirname }}/{{$BASE:other}}.py'\nmodel = dict(head=dict(num_classes={{_base_.number}}))\n"
+    )
+    assert load(tmp_path / 'a.py').model.head.num_classes == 5
+    (tmp_path / 'b.py').write_text("_base_ = '{{ fileDirname }}/{{$BASE:other}}.py'\nnum_classes = {{_base_.number}}\n")
+    assert load(tmp_path / 'b.py').model.head.num_classes == 5
+
+
+def test_an_option_for_one_place_is_kept(tmp_path):
+    (tmp_path / 'a.py').write_text(f'{FINE_TUNED}num_classes = 7\n')
+    assert load(tmp_path / 'a.py', **{'model.head.num_classes': 5}).model.head.num_classes == 5
+    assert load(tmp_path / 'a.py').model.head.num_classes == 7
+
+
 # classification
 
 
@@ -167,6 +247,28 @@ def test_class_folders_without_meta_files(classes):
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     assert dataset.metainfo['classes'] == ('ant', 'bee', 'cow') and len(dataset) == 3
     assert dataset.get_gt_labels().tolist() == [0, 1, 2]
+
+
+def test_a_dataset_that_finds_its_labels_itself_is_left_alone(classes, tmp_path):
+    """One of the user's own, on top of mmpretrain's: there is no folder of each class."""
+    mmpretrain = pytest.importorskip('mmpretrain')
+    shutil.rmtree(classes / 'train/ant')
+    cfg = classifier(classes, 3)
+    with pytest.raises(UserError, match='holds 2 class folders'):
+        run.check_data(cfg, ('train',))
+
+    class ByName(mmpretrain.datasets.CustomDataset):
+        def load_data_list(self):
+            return []
+
+    cfg.train_dataloader.dataset.type = ByName
+    run.check_data(cfg, ('train',))
+
+
+def test_the_names_of_an_argument_stay(classes):
+    """mmpretrain's ``classes``, beside which ``metainfo`` would win."""
+    cfg = classifier(classes, 3, **{'train_dataloader.dataset.classes': ['A', 'B', 'C']})
+    assert 'metainfo' not in cfg.train_dataloader.dataset
 
 
 def test_lists_of_images_keep_working(classes):
@@ -278,6 +380,15 @@ def test_names_that_are_not_the_file_s(coco, names, message):
         run.check_data(cfg, ('train',))
 
 
+@pytest.mark.parametrize('split', ['val', 'test'])
+def test_files_that_order_their_categories_otherwise(coco, split):
+    """mmdet numbers the classes of each file in its own order: a dog would be scored as a cat."""
+    write_coco(coco, 'val', dict(dog=1, cat=3, hen=7))
+    message = "val.json' has 'dog' as class 0, and the data of train_dataloader has 'cat': mmdet numbers classes in"
+    with pytest.raises(UserError, match=message):
+        run.check_data(detector(coco, num_classes=3), (split,))
+
+
 def test_a_choice_of_categories_is_said(coco, capsys):
     pytest.importorskip('mmdet')
     cfg = detector(coco, **{'num_classes': 2, 'train_dataloader.dataset.metainfo': dict(classes=('cat', 'hen'))})
@@ -317,6 +428,35 @@ def test_a_file_of_which_mmdet_would_leave_nothing(coco, changes, message):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     with pytest.raises(UserError, match=f"train.json' leaves nothing to train on: .*{message}"):
         run.check_data(detector(coco, num_classes=3), ('train',))
+
+
+@pytest.mark.parametrize(
+    'changes', [dict(ignore=1, category_id=0), dict(area=0), dict(bbox=[0, 0, 0.5, 4]), dict(bbox=[0, 0, 4, 0])]
+)
+def test_an_annotation_that_mmdet_passes_over_may_be_anything(coco, changes):
+    path = coco / 'annotations/train.json'
+    content = json.loads(path.read_text())
+    content['annotations'].append({**content['annotations'][0], 'id': 2, 'segmentation': [], **changes})
+    path.write_text(json.dumps(content))
+    run.check_data(detector(coco, num_classes=3), ('train',))
+    del content['annotations'][0]['area']
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="annotation 1 of '.*train.json' has no area: mmdet needs"):
+        run.check_data(detector(coco, num_classes=3), ('train',))
+
+
+def test_class_names_in_a_file(coco):
+    """As mmengine takes them."""
+    names = coco / 'names.txt'
+    names.write_text('cat\ndog\nhen\n')
+    run.check_data(
+        detector(coco, num_classes=3, **{'train_dataloader.dataset.metainfo': dict(classes=str(names))}), ('train',)
+    )
+    names.write_text('cat\ncow\nhen\n')
+    with pytest.raises(UserError, match='names 1 classes that are none .cow.'):
+        run.check_data(
+            detector(coco, num_classes=3, **{'train_dataloader.dataset.metainfo': dict(classes=str(names))}), ('train',)
+        )
 
 
 def test_categories_of_a_file_too_large_to_parse(coco, monkeypatch):
@@ -374,6 +514,18 @@ def test_label_maps_that_do_not_fit(maps, break_it, options, message):
     break_it(maps)
     with pytest.raises(UserError, match=message):
         run.check_data(segmentor(maps, **options), ('train',))
+
+
+def test_links_and_hidden_files_are_taken_as_mmengine_does(maps, tmp_path):
+    """A folder of images elsewhere, and what a file manager leaves behind."""
+    (maps / 'images/train').rename(maps / 'elsewhere')
+    (maps / 'images/train').mkdir()
+    (maps / 'images/train/day').symlink_to(maps / 'elsewhere')
+    (maps / 'annotations/train').rename(maps / 'maps')
+    (maps / 'annotations/train').mkdir()
+    (maps / 'annotations/train/day').symlink_to(maps / 'maps')
+    picture(maps / 'elsewhere/._a.jpg')
+    run.check_data(segmentor(maps), ('train',))
 
 
 @pytest.mark.parametrize('name', ['fcn_nf_resnet50_voc', 'depth_nf_resnet50_nyu', 'mask_rcnn_nfnet_f0_fpn'])
@@ -444,6 +596,47 @@ def test_a_label_beyond_the_classes_names_its_image():
     samples[1].set_gt_label(3)
     with pytest.raises(UserError, match="'2.png' holds the label 3: with num_classes=3 labels are 0 to 2$"):
         preprocessor(batch, training=True)
+
+
+def test_maps_of_two_classes_for_a_head_of_one_channel():
+    """mmseg's head for a foreground by a sigmoid: 0 and 1 are labels of it; a head of two classes also may have it."""
+    pytest.importorskip('mmseg')
+    from mmseg.models import FCNHead
+
+    for number, options in ((2, {}), (2, dict(out_channels=1)), (1, {})):
+        head = FCNHead(in_channels=4, channels=4, num_classes=number, num_convs=0, concat_input=False, **options)
+        assert run.labels._classes(head) == 2
+
+
+def test_the_gallery_of_a_retrieval_is_no_list_of_classes():
+    """Its labels are places in the gallery, of which there are more than classes."""
+    pytest.importorskip('mmpretrain')
+    from mmpretrain.models import ImageToImageRetriever
+
+    model = ImageToImageRetriever(
+        image_encoder=dict(type='mmpretrain.ResNet', depth=18),
+        head=dict(type='mmpretrain.ArcFaceClsHead', num_classes=3, in_channels=512),
+        prototype=torch.zeros(5, 512),
+        data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor'),
+    )
+    assert run.labels.main_head(model).num_classes == 3
+    run.labels._LabelHook().before_run(SimpleNamespace(model=model))
+    assert not model.data_preprocessor._forward_pre_hooks
+
+
+def test_a_map_with_ignored_pixels_is_looked_through_quickly():
+    """Most maps have some; sorting their values, as ``torch.unique`` does, took 40 times as long as the bounds."""
+    maps = torch.randint(0, 19, (1, 1024, 2048), generator=torch.Generator().manual_seed(0))
+    maps[0, 0, 0] = 255
+    check = run.labels._LabelCheck(classes=19, ignore=255)
+    took = {}
+    for what in (lambda: check._check(maps, (255,), 'a.png'), lambda: torch.unique(maps)):
+        start = time.perf_counter()
+        for _ in range(3):
+            what()
+        took[what] = time.perf_counter() - start
+    checked, sorted_out = took.values()
+    assert checked < sorted_out / 2
 
 
 def test_an_error_of_a_loader_s_worker_is_one_line():

@@ -10,7 +10,7 @@ from nfnet_mm.errors import UserError, check_positive
 from nfnet_mm.registry import type_name
 
 from .coco_files import coco_categories
-from .datasets import SPLITS, class_folders, datasets, joined, list_file, names_classes
+from .datasets import SPLITS, class_folders, joined, list_file, loader, metrics, names_classes, split_datasets
 
 _MAIN = ('head', 'decode_head', 'bbox_head')  # whose number of classes is the model's
 _PAIRED = 80  # colours that mmdet has for COCO's classes
@@ -53,15 +53,14 @@ def use_num_classes(cfg: Config, options: Mapping[str, Any]) -> str | None:
     places = [place for place in _heads(cfg.model, 'model') if place[1]['num_classes'] in (old, number)]
     places += [(key, cfg[key]) for key in ('data_preprocessor',) if 'num_classes' in (cfg.get(key) or {})]
     for split in SPLITS:
-        collate = (cfg.get(f'{split}_dataloader') or {}).get('collate_fn') or {}
-        places += [(f'{split}_dataloader.collate_fn', collate)] if 'num_classes' in collate else []
-        metrics = cfg.get(f'{split}_evaluator') or []
-        for metric in metrics if isinstance(metrics, (list, tuple)) else [metrics]:
-            places.append((f'{split}_evaluator', metric))
+        collate = loader(cfg, split).get('collate_fn')
+        if isinstance(collate, dict) and 'num_classes' in collate:
+            places.append((f'{split}_dataloader.collate_fn', collate))
+        places += [(f'{split}_evaluator', metric) for metric in metrics(cfg, split)]
     for path, place in places:
         changed += _set(place, path, old, number)
     for split in SPLITS:
-        for dataset in datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}):
+        for dataset in split_datasets(cfg, split):
             if names := _name_classes(dataset, split, number):
                 changed.append(f'classes of {split}_dataloader ({some_names(names)})')
     return f'num_classes={number} (was {old}): {", ".join(dict.fromkeys(changed))}' if changed else None
@@ -74,26 +73,30 @@ def use_data_root(cfg: Config, root: str) -> None:
     """
     root = os.path.join(root, '')
     for split in SPLITS:
-        for dataset in datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}):
+        for dataset in split_datasets(cfg, split):
             old = os.path.join(dataset.get('data_root') or '', '')
             dataset['data_root'] = root
-            metrics = cfg.get(f'{split}_evaluator') or []
-            for metric in metrics if isinstance(metrics, (list, tuple)) else [metrics]:
+            for metric in metrics(cfg, split):
                 if old and str(metric.get('ann_file')).startswith(old):
                     metric['ann_file'] = root + metric['ann_file'][len(old) :]
     cfg.data_root = root
 
 
-def follow_data_root(cfg: Config) -> None:
-    """Let the config's ``data_root`` hold for its datasets, where they all have one other folder, as inherited ones."""
+def data_root(cfg: Mapping[str, Any]) -> str | None:
+    """The data folder of a config's datasets; None if they have none or several."""
     roots = {
         str(dataset['data_root'])
         for split in SPLITS
-        for dataset in datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {})
+        for dataset in split_datasets(cfg, split)
         if dataset.get('data_root')
     }
-    root = cfg.get('data_root')
-    if isinstance(root, str) and len(roots) == 1 and os.path.join(root, '') != os.path.join(min(roots), ''):
+    return min(roots) if len(roots) == 1 else None
+
+
+def follow_data_root(cfg: Config) -> None:
+    """Let the config's ``data_root`` hold for its datasets, where they all have one other folder, as inherited ones."""
+    root, old = cfg.get('data_root'), data_root(cfg)
+    if isinstance(root, str) and old is not None and os.path.join(root, '') != os.path.join(old, ''):
         use_data_root(cfg, root)
 
 
@@ -131,7 +134,7 @@ def _set(place: dict[str, Any], path: str, old: int, number: int) -> list[str]:
     if isinstance(place.get('num_classes'), int) and place['num_classes'] != number:
         place['num_classes'] = number
         changed.append(path)
-    ks = place.get('topk')
+    ks = place.get('topk') if path.endswith('_evaluator') or path == 'model.head' else None  # others are of boxes
     if ks is not None and any(k > number for k in ([ks] if isinstance(ks, int) else ks)):
         place['topk'] = tuple(k for k in ([ks] if isinstance(ks, int) else ks) if k <= number) or (1,)
         changed.append(f'{path}.topk={place["topk"]}')

@@ -14,7 +14,7 @@ from mmengine.registry import init_default_scope
 from nfnet_mm.errors import UserError, nearest_files
 from nfnet_mm.registry import type_name
 
-from .datasets import base_names, datasets
+from .datasets import base_names, metrics, split_datasets
 
 COCO_KEYS = ('images', 'annotations', 'categories')
 COCO_IMAGES = ('images', 'categories')  # without answers
@@ -71,14 +71,12 @@ def check_coco_file(path: str, needed: Sequence[str] = COCO_KEYS, used_by: str =
 
 def _coco_files(cfg: Config, split: str) -> Iterator[tuple[str, tuple[str, ...], str]]:
     """(path, keys that are needed in it, key of the config) of each local file of a split's COCO data and metrics."""
-    evaluators = cfg.get(f'{split}_evaluator') or []
-    evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
+    evaluators = metrics(cfg, split)
     # A test set without public answers is COCO without annotations, and can only be predicted on.
     needed = COCO_IMAGES if any(e.get('format_only') for e in evaluators) else COCO_KEYS
-    loader = cfg.get(f'{split}_dataloader') or {}
     users = [
         (dataset, COCO_IMAGES if _unlabelled(dataset) else needed, f'{split}_dataloader')
-        for dataset in (datasets(loader['dataset']) if 'dataset' in loader else ())
+        for dataset in split_datasets(cfg, split)
         if not dataset.get('backend_args') and 'CocoDataset' in base_names(dataset)
     ]
     users += [

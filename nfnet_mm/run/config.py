@@ -1,7 +1,8 @@
 """Read a config, and make the changes to it that a command's options ask for."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from mmengine import Config
@@ -12,7 +13,8 @@ from nfnet_mm.named_configs import find_config
 from nfnet_mm.read_config import read_config
 from nfnet_mm.registry import type_name
 
-from .classes import follow_data_root, use_num_classes
+from .classes import data_root, follow_data_root, model_classes, use_num_classes
+from .inherited import is_last
 
 # Optimizer wrapper: the one that does the same in mixed precision.
 MIXED_PRECISION = {'OptimWrapper': 'AmpOptimWrapper', 'nfnet_mm.AGCOptimWrapper': 'nfnet_mm.AmpAGCOptimWrapper'}
@@ -25,7 +27,7 @@ def load_config(
 
     Three settings at its top level, or among the options, hold for all that depends on them: ``data_root`` for every
     dataset, ``num_classes`` for heads, losses, mixing, top-k and class names (see :func:`use_num_classes`), and
-    ``weights`` for the backbone's initializer.
+    ``weights`` for the backbone's initializer. A setting that is inherited gives way to a place that is stated later.
 
     Args:
         path: the file, or the name of a shipped one (see :func:`nfnet_mm.named_configs.find_config`).
@@ -41,12 +43,21 @@ def load_config(
             of the options.
     """
     source = find_config(path)
+    options = options or {}
     cfg = read_config(source.path)
-    _use_weights(cfg, options or {})
-    cfg.merge_from_dict(options or {})
-    follow_data_root(cfg)
-    if (said := use_num_classes(cfg, options or {})) and os.environ.get('RANK', '0') == '0':
-        print(said, flush=True)
+    said = [_passed_over(source.path, cfg, 'weights', options, _checkpoint, _checkpoint(cfg))]
+    if said[0] is None:
+        _use_weights(cfg, options)
+    root, classes = data_root(cfg), model_classes(cfg)
+    cfg.merge_from_dict(options)
+    said.append(_passed_over(source.path, cfg, 'data_root', options, data_root, root))
+    if said[1] is None:
+        follow_data_root(cfg)
+    said.append(_passed_over(source.path, cfg, 'num_classes', options, model_classes, classes))
+    if said[2] is None:
+        said.append(use_num_classes(cfg, options))
+    if os.environ.get('RANK', '0') == '0':
+        print(*(f'{line}\n' for line in said if line), sep='', end='', flush=True)
     cfg.launcher = launcher
     if work_dir is not None:
         cfg.work_dir = work_dir
@@ -55,14 +66,51 @@ def load_config(
     return cfg
 
 
+def _passed_over(
+    path: Path,
+    cfg: Config,
+    name: str,
+    options: Mapping[str, Any],
+    value_of_places: Callable[[Config], Any],
+    before: Any,
+) -> str | None:
+    """A line on a setting that is not followed, since the config or an option states its places later; else None.
+
+    Args:
+        path: the config's file.
+        cfg: the config, with the options.
+        name: of the setting.
+        options: values that replace the file's, by dotted key.
+        value_of_places: the value that the places have in a config.
+        before: that value without the options.
+    """
+    setting, value = cfg.get(name), value_of_places(cfg)
+    if setting is None or value is None or name in options or str(setting).rstrip('/') == str(value).rstrip('/'):
+        return None
+    if value == before and is_last(path, cfg, name, value_of_places):
+        return None
+    return f'{name}={setting!r} at the top level of the config is not followed: {value!r} is stated where it is used'
+
+
+def _checkpoint(cfg: Mapping[str, Any]) -> str | None:
+    """What the backbone starts from, empty for random weights; None if it takes none."""
+    start = _backbone(cfg).get('init_cfg')
+    return start.get('checkpoint') or '' if isinstance(start, dict) and type_name(start) == 'NFPretrained' else None
+
+
+def _backbone(cfg: Mapping[str, Any]) -> Mapping[str, Any]:
+    model = cfg.get('model')
+    backbone = model.get('backbone') if isinstance(model, Mapping) else None
+    return backbone if isinstance(backbone, Mapping) else {}
+
+
 def _use_weights(cfg: Config, options: Mapping[str, Any]) -> None:
     """Give ``weights`` of the options to the backbone's initializer, which a config reads them into once, as it loads.
 
     So it is with a config that states ``weights`` itself and inherits the backbone.
     """
     weights = options.get('weights', cfg.get('weights'))
-    backbone = (cfg.get('model') or {}).get('backbone') or {}
-    start = backbone.get('init_cfg') or {}
+    start = _backbone(cfg).get('init_cfg')
     if isinstance(start, dict) and type_name(start) == 'NFPretrained' and weights is not None:
         start['checkpoint'] = weights
     elif 'weights' in options and 'weights' not in cfg:

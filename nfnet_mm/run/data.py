@@ -16,12 +16,12 @@ from .datasets import (
     base_names,
     class_folders,
     class_of,
-    datasets,
     image_folder,
     is_local,
     joined,
     list_file,
     names_classes,
+    split_datasets,
 )
 
 _IMAGES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
@@ -51,7 +51,7 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     used = []
     for split in splits:
-        data = [one for one in datasets((cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}) if is_local(one)]
+        data = [one for one in split_datasets(cfg, split) if is_local(one)]
         kinds = [(one, base_names(one)) for one in data]
         used += [(split, one, bases) for one, bases in kinds]
         for one, bases in kinds:
@@ -62,7 +62,7 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
     classes = model_classes(cfg)
     folders: dict[str, list[str]] = {}
     for split, dataset, bases in used:
-        if 'CustomDataset' in bases and dataset.get('with_label', True) and dataset.get('split') != 'test':
+        if _reads_class_folders(dataset, bases) and dataset.get('with_label', True) and dataset.get('split') != 'test':
             listed = list_file(dataset)
             if listed:
                 _check_list(listed, classes)
@@ -70,6 +70,7 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
                 _check_class_folders(dataset, split, classes, folders)
         elif 'CocoDataset' in bases and dataset.get('ann_file') and _reads_as_coco(dataset):
             _check_categories(dataset, split, classes)
+            _check_order(dataset, cfg)
         elif type_name(dataset) == 'BaseSegDataset' and not dataset.get('ann_file'):
             _check_maps(dataset, split)
 
@@ -120,8 +121,10 @@ def _check_class_folders(
     if not found:
         raise UserError(f'{folder!r} holds no class folders, and no ann_file lists its images and labels: see {page}')
     for name in found if split == 'train' else ():
-        files = (file for _, _, files in os.walk(os.path.join(folder, name)) for file in files)
-        if not any(file.lower().endswith(tuple(dataset.get('extensions') or _IMAGES)) for file in files):
+        if not any(
+            file.lower().endswith(tuple(dataset.get('extensions') or _IMAGES))
+            for file in _files(os.path.join(folder, name))
+        ):
             what = f'class folder {os.path.join(folder, name)!r} holds no image ({", ".join(_IMAGES)})'
             raise UserError(f'{what}: put some in, or remove the folder, which would be a class')
     if classes is not None and len(found) != classes:
@@ -148,6 +151,15 @@ def _check_list(path: str, classes: int | None) -> None:
                 many = '' if classes is None else f' from 0 to {classes - 1}, as num_classes={classes}'
                 what = f'line {number} of {path!r}, {line.strip()!r}, ends in the label {label!r}'
                 raise UserError(f'{what}: a line is the path of an image, a space and its label{many}')
+
+
+def _reads_class_folders(dataset: Mapping[str, Any], bases: Sequence[str]) -> bool:
+    """Whether a dataset finds images and labels as mmpretrain's ``CustomDataset`` does, not by a method of its own."""
+    own = class_of(dataset).__mro__[: bases.index('CustomDataset')] if 'CustomDataset' in bases else None  # type: ignore
+    return own is not None and all(
+        base.__module__.startswith('mmpretrain.') or not {'load_data_list', '_find_samples'} & vars(base).keys()
+        for base in own
+    )
 
 
 def _reads_as_coco(dataset: Mapping[str, Any]) -> bool:
@@ -186,17 +198,40 @@ def _check_categories(dataset: Mapping[str, Any], split: str, classes: int | Non
     content = coco_content(path) if os.path.getsize(path) <= PARSE_LIMIT else None
     if content and split == 'train' and 'LoadEmptyAnnotations' not in map(type_name, dataset.get('pipeline') or ()):
         _check_any_left(dataset, path, content)
-    known_ids = {category.get('id') for category in (content or {}).get('categories') or ()}
+    categories = {category.get('id'): category.get('name') for category in (content or {}).get('categories') or ()}
+    known_ids = set(categories)
     for annotation in (content or {}).get('annotations') or ():
+        if annotation.get('ignore') or categories.get(annotation.get('category_id'), names[0]) not in names:
+            continue  # as mmdet does
+        if lacking := [key for key in ('bbox', 'area') if key not in annotation]:
+            what = f'annotation {annotation.get("id")} of {path!r} has no {" and no ".join(lacking)}'
+            raise UserError(f'{what}: mmdet needs bbox=[x, y, width, height] and area of each, in pixels')
         if annotation.get('category_id') not in known_ids:
             what = f'annotation {annotation.get("id")} of {path!r} has category_id={annotation.get("category_id")!r}'
             raise UserError(f'{what}, which is none of its categories ({some(map(str, known_ids))})')
-        if _wants_masks(dataset) and not annotation.get('segmentation'):
+        if _wants_masks(dataset) and not annotation.get('segmentation') and _has_area(annotation):
             what = f'annotation {annotation.get("id")} of {path!r} has no segmentation, which masks are learnt from'
             how = 'with boxes alone set with_mask=False in the pipelines and model.roi_head.mask_head=None'
             raise UserError(f'{what}: {how} ({_PAGES["CocoDataset"]})')
     if unnamed:
         print(f'{path}: the annotations of {len(unnamed)} categories are left out: {some(unnamed)}', flush=True)
+
+
+def _check_order(dataset: Mapping[str, Any], cfg: Config) -> None:
+    """Raise if a split has the classes of the training data in another order: labels would not mean the same."""
+    names = names_classes(dataset)
+    for trained in map(names_classes, split_datasets(cfg, 'train')):
+        if trained != names and sorted(trained) == sorted(names):
+            i = next(i for i, (one, other) in enumerate(zip(trained, names)) if one != other)
+            what = f'{joined(dataset, dataset["ann_file"])!r} has {names[i]!r} as class {i}'
+            how = 'mmdet numbers classes in the order of a file, so list the categories of both files in one order'
+            raise UserError(f'{what}, and the data of train_dataloader has {trained[i]!r}: {how}')
+
+
+def _has_area(annotation: Mapping[str, Any]) -> bool:
+    """Whether mmdet takes an annotation for more than nothing."""
+    _, _, width, height = annotation.get('bbox') or (0, 0, 0, 0)
+    return annotation.get('area', 1) > 0 and width >= 1 and height >= 1
 
 
 def _check_any_left(dataset: Mapping[str, Any], path: str, content: Mapping[str, Any]) -> None:
@@ -238,5 +273,10 @@ def _check_maps(dataset: Mapping[str, Any], split: str) -> None:
 
 
 def _files(folder: str) -> list[str]:
-    """The files below a folder, by their paths from there."""
-    return [os.path.relpath(os.path.join(place, name), folder) for place, _, names in os.walk(folder) for name in names]
+    """The files below a folder that mmengine lists there, by their paths from it."""
+    return [
+        os.path.relpath(os.path.join(place, name), folder)
+        for place, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if not name.startswith('.')
+    ]

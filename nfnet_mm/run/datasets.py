@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from mmengine.registry import DATASETS
@@ -15,10 +16,30 @@ def datasets(cfg: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Every innermost dataset config below a dataset config (RepeatDataset, ConcatDataset and the like hold more)."""
     inner = cfg.get('datasets') or ([cfg['dataset']] if 'dataset' in cfg else None)
     if inner is not None:
-        for dataset in inner:
-            yield from datasets(dataset)
+        for dataset in inner if isinstance(inner, (list, tuple)) else ():
+            yield from datasets(dataset) if isinstance(dataset, dict) else ()
     elif cfg:
         yield cfg
+
+
+def split_datasets(cfg: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
+    """Every innermost dataset config of a split; none where its loader is no dict, as a loop of the user's may want."""
+    dataset = loader(cfg, split).get('dataset')
+    return list(datasets(dataset)) if isinstance(dataset, dict) else []
+
+
+def loader(cfg: Mapping[str, Any], split: str) -> dict[str, Any]:
+    """The config of a split's data loader; empty if there is none."""
+    found = cfg.get(f'{split}_dataloader')
+    return found if isinstance(found, dict) else {}
+
+
+def metrics(cfg: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
+    """The configs of a split's metrics, of one, of a list or of an evaluator that holds a list."""
+    found = cfg.get(f'{split}_evaluator')
+    if isinstance(found, dict):
+        found = found.get('metrics', found)
+    return [one for one in (found if isinstance(found, (list, tuple)) else [found]) if isinstance(one, dict)]
 
 
 def class_of(dataset: Mapping[str, Any]) -> type | None:
@@ -37,8 +58,12 @@ def base_names(dataset: Mapping[str, Any]) -> list[str]:
 
 def names_classes(dataset: Mapping[str, Any]) -> tuple[str, ...]:
     """The classes that a dataset's config names; none if it leaves them to the dataset's type."""
-    classes = (dataset.get('metainfo') or {}).get('classes') or ()
-    return (classes,) if isinstance(classes, str) else tuple(classes)
+    # mmpretrain's have an argument for them, too
+    classes = (dataset.get('metainfo') or {}).get('classes') or dataset.get('classes') or ()
+    if isinstance(classes, str):  # a file of names, one a line
+        file = os.path.expanduser(classes)
+        return tuple(Path(file).read_text(encoding='utf-8').splitlines()) if os.path.isfile(file) else (classes,)
+    return tuple(classes)
 
 
 def is_local(dataset: Mapping[str, Any]) -> bool:

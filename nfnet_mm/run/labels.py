@@ -30,6 +30,8 @@ class _LabelHook(Hook):
         model: Any = runner.model
         while is_model_wrapper(model):
             model = model.module
+        if hasattr(model, 'prototype'):  # of a retrieval, where labels of the test data are places in a gallery
+            return
         head = main_head(model)
         if head is None:
             return
@@ -37,10 +39,10 @@ class _LabelHook(Hook):
         for split in ('train', 'val', 'test'):
             loop = getattr(runner, f'_{split}_loop')
             loader = getattr(loop, 'dataloader', None)
-            check_dataset_classes(getattr(loader, 'dataset', None), split, head.num_classes, model)
+            check_dataset_classes(getattr(loader, 'dataset', None), split, _classes(head), model)
         preprocessor = getattr(model, 'data_preprocessor', None)
         if isinstance(preprocessor, nn.Module):
-            preprocessor.register_forward_pre_hook(_LabelCheck(head.num_classes, getattr(head, 'ignore_index', 255)))
+            preprocessor.register_forward_pre_hook(_LabelCheck(_classes(head), getattr(head, 'ignore_index', 255)))
 
 
 def main_head(model: nn.Module) -> Any:
@@ -56,6 +58,11 @@ def main_head(model: nn.Module) -> Any:
         if isinstance(getattr(head, 'num_classes', None), int):
             return head
     return None
+
+
+def _classes(head: Any) -> int:
+    """How many classes a head tells apart; a segmentation head of one channel has the background besides."""
+    return 2 if head.num_classes == 1 and getattr(head, 'out_channels', None) == 1 else head.num_classes
 
 
 def check_dataset_classes(dataset: Any, split: str, classes: int, model: nn.Module) -> None:
@@ -92,12 +99,15 @@ class _LabelCheck:
     def _check(self, labels: Any, ignored: Iterable[int], path: str | None) -> None:
         if not isinstance(labels, Tensor) or labels.device.type != 'cpu' or not labels.numel():
             return
-        low, high = (int(value) for value in torch.aminmax(labels))
-        if low >= 0 and high < self.classes:
-            return  # nearly always
-        values = [int(value) for value in torch.unique(labels)]
-        if wrong := [v for v in values if not 0 <= v < self.classes and v not in ignored]:
+        if labels.is_floating_point():  # shares of classes
+            return
+        # within bounds nearly always; on maps, sorting out the values would take far longer than this
+        wrong = (labels.long() < 0) | (labels.long() >= self.classes)
+        for value in ignored if wrong.any() else ():
+            wrong &= labels != value
+        if wrong.any():
+            values = [int(value) for value in torch.unique(labels[wrong])]
             but = ''.join(f', or {value}, which is ignored' for value in ignored)
-            named = ', '.join(map(str, wrong[:6]))
-            what = f'{short(path)!r} holds the label{"s" * (len(wrong) > 1)} {named}'
+            named = ', '.join(map(str, values[:6]))
+            what = f'{short(path)!r} holds the label{"s" * (len(values) > 1)} {named}'
             raise UserError(f'{what}: with num_classes={self.classes} labels are 0 to {self.classes - 1}{but}')

@@ -100,6 +100,8 @@ class PredictionPictures(Hook):
         given = dict(self.drawing, name=name, step=self.seen)
         if self.directory:
             given['out_file'] = os.path.join(self.directory, name)
+            if os.path.realpath(given['out_file']) == os.path.realpath(sample.get('img_path') or ''):
+                raise UserError(f'--show-dir {self.directory!r} is where the pictures of the data are: name another')
         if hasattr(visualizer, 'visualize_cls'):
             small = min(image.shape[:2]) < _SHORT_SIDE
             visualizer.visualize_cls(image, sample, resize=_SHORT_SIDE if small else None, **given)

@@ -113,6 +113,28 @@ def test_paths(tmp_path, monkeypatch):
             local_file(missing)
 
 
+def test_addresses_that_are_written_alike_are_two_files(web, cache):
+    """What a name of a file cannot have is replaced, and must not make it that of another."""
+    for number, path in enumerate(('/a b.pth', '/a_b.pth', '/d/a_b.pth', '/d_a_b.pth')):
+        web.serve(path.replace(' ', '%20'), file(pth(number)))
+    paths = ('/a%20b.pth', '/a_b.pth', '/d/a_b.pth', '/d_a_b.pth')
+    found = [torch.load(local_file(web.url + path))['w'].item() for path in (*paths, *paths)]
+    assert found == [0, 1, 2, 3] * 2 and len(web.requests) == 4
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated(cache):
+    with pytest.raises(ReadError) as caught:
+        local_file('https://me:secret@example.org/a.pth')
+    assert 'secret' not in str(caught.value) and 'download it by hand' in str(caught.value)
+
+
+def pth(number):
+    """A file that torch writes."""
+    made = io.BytesIO()
+    torch.save(dict(w=torch.tensor(number)), made)
+    return made.getvalue()
+
+
 @pytest.mark.parametrize('source', [5, None, ['deepmind/F0'], b'deepmind/F0'])
 def test_what_is_no_path_at_all(source):
     with pytest.raises(ReadError, match=re.escape(f'weights={source!r} must be a file, an address or a name')):

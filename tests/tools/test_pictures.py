@@ -97,3 +97,17 @@ def test_what_cannot_be_shown_is_refused(tmp_path, monkeypatch, given, changed, 
     with pytest.raises(UserError) as error:
         run.show_predictions(runner, **given)
     assert str(error.value).startswith(message)
+
+
+def test_pictures_of_the_data_are_not_drawn_over(tmp_path):
+    from mmengine.structures import BaseDataElement
+
+    path = tmp_path / 'a.png'
+    Image.new('RGB', (8, 8)).save(path)
+    before = path.read_bytes()
+    hook = run.pictures.PredictionPictures(str(tmp_path), 1, {}, {})
+    hook.root = str(tmp_path)
+    runner = Runner()
+    with pytest.raises(UserError, match="--show-dir '.*' is where the pictures of the data are: name another"):
+        hook.after_test_iter(runner, 0, outputs=[BaseDataElement(metainfo=dict(img_path=str(path)))])
+    assert path.read_bytes() == before

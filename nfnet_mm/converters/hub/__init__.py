@@ -112,14 +112,18 @@ def _place_of_address(url: str) -> _Place:
         raise ReadError(f'{short(url)!r} is no address: {short(error)}') from None
     if parts.scheme not in ('http', 'https'):
         raise ReadError(f'{short(url)!r}: downloads are by http:// or https://, not {parts.scheme}://')
-    names = [re.sub(r'[^\w.+=-]', '_', unquote(name)) for name in parts.path.split('/')]
+    if '@' in parts.netloc:  # not repeated here
+        raise ReadError(f'an address on {short(host)!r} with a name or password of a user: download it by hand')
+    names = [re.sub(r'[^\w.+=-]', '_', unquote(name))[-150:] for name in parts.path.split('/')]
     names = [name for name in names if name not in ('', '.', '..')]
     if not names or parts.path.endswith('/'):
         raise ReadError(f'{short(url)!r} is no address of a file')
-    if parts.query:  # which may say what file it is
-        names.insert(-1, hashlib.sha256(parts.query.encode()).hexdigest()[:8])
+    # a query may say what file it is, and names that are written otherwise here may be those of another
+    as_written = '/' + '/'.join(names) == unquote(parts.path)
+    if more := parts.query if as_written else f'{parts.path}?{parts.query}':
+        names.insert(-1, hashlib.sha256(more.encode()).hexdigest()[:8])
     release = _TIMMS_RELEASE.fullmatch(parts.path[parts.path.find('/pytorch-image-models/') :])
-    path = cache_folder().joinpath(re.sub(r'[^\w.-]', '_', host) or '_', *(name[-150:] for name in names))
+    path = cache_folder().joinpath(re.sub(r'[^\w.-]', '_', host) or '_', *names)
     return _Place(url, url, path, f'sha256:{release[1]}' if release else None)
 
 
