@@ -11,6 +11,7 @@ from mmengine.registry import METRICS, RUNNERS
 
 from nfnet_mm.errors import UserError, check_exists
 
+from .channels import check_channels
 from .latest import newest_checkpoint
 from .type_names import check_types
 
@@ -77,7 +78,7 @@ def build_runner(cfg: Config) -> 'Runner':
     config has to name.
 
     Raises:
-        UserError: a type of this package is misspelt.
+        UserError: a type of this package is misspelt, or a neck or head reads other channels than the backbone gives.
     """
     from mmengine.runner import Runner
 
@@ -92,6 +93,7 @@ def build_runner(cfg: Config) -> 'Runner':
         if isinstance(hook, dict) and hook.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):
             hook['type'] = 'nfnet_mm.SafeCheckpointHook'
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    check_channels(runner)
     for added in (ExactResumeHook(), RandomStartHook(), StopOnSignalHook()):
         runner.register_hook(added)
     return runner
