@@ -5,6 +5,7 @@ import doctest
 import os
 import pkgutil
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -66,6 +67,17 @@ def test_options_exist(page):
         assert set(options) <= known, command
         if 'slurm_train' in tool:  # PARTITION JOB CONFIG WORK_DIR
             assert len(command.split('#')[0].split()) == 5, command
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_commands_of_the_package_are_read(page):
+    """Each ``python -m nfnet_mm COMMAND ...`` of a page has what the command asks for, and options that it takes."""
+    start = r'^(?:python|torchrun --nproc_per_node=\d+) -m nfnet_mm (.*)$'
+    for line in re.findall(start, page.read_text(), re.M):
+        name, *words = shlex.split(line, comments=True)
+        parser = argparse.ArgumentParser(exit_on_error=False)
+        import_module(f'nfnet_mm.commands.{name.replace("-", "_")}').add_arguments(parser)
+        parser.parse_args(words)
 
 
 def test_every_config_is_documented():

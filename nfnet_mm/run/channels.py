@@ -34,10 +34,9 @@ def check_channels(runner: 'Runner') -> None:
         return
     given, neck = list(backbone.out_channels), cfg.get('neck')
     network = f'{type(backbone).__name__} {cfg["backbone"].get("arch", cfg["backbone"].get("depth"))}'
-    kind = type_name(neck) if isinstance(neck, Mapping) else None
-    if kind in _PYRAMIDS:
+    if isinstance(neck, Mapping) and type_name(neck) in _PYRAMIDS:
         _compare('neck.in_channels', neck.get('in_channels'), given, network)
-    elif not neck or kind == 'GlobalAveragePooling':
+    elif not neck or (isinstance(neck, Mapping) and type_name(neck) == 'GlobalAveragePooling'):
         for name in ('head', 'decode_head'):
             head = cfg.get(name)
             if isinstance(head, Mapping) and isinstance(head.get('in_channels'), int):
