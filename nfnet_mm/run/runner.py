@@ -112,11 +112,18 @@ def require_whole(runner: 'Runner', allow_missing: bool = False) -> None:
 def how_to_go_on(runner: 'Runner') -> str:
     """The line that an interrupted training ends with: how far it came, and how to go on."""
     came = f'training interrupted after {runner.iter} of {runner.max_iters} iterations'
-    last = Path(runner.work_dir, 'last_checkpoint')
-    if not last.is_file():
-        return f'{came}; {runner.work_dir!r} holds no checkpoint yet, to start again begins anew'
-    name = os.path.basename(last.read_text().strip())
-    return f'{came}; to go on from {name}, run the same again with --work-dir {runner.work_dir} --resume'
+    folder = Path(runner.work_dir)
+    last = folder / 'last_checkpoint'
+    if last.is_file():
+        name = os.path.basename(last.read_text().strip())
+        return f'{came}; to go on from {name}, run the same again with --work-dir {runner.work_dir} --resume'
+    if best := sorted(folder.glob('best_*.pth'), key=os.path.getmtime):  # mmengine's last_checkpoint names no such
+        return f'{came}; no other checkpoint was due yet: run the same again with --resume {best[-1]}'
+    hook = (runner.cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    due = (
+        f' (the first is due after {hook["interval"]}: default_hooks.checkpoint.interval)' if 'interval' in hook else ''
+    )
+    return f'{came}; {runner.work_dir!r} holds no checkpoint yet{due}, to start again begins anew'
 
 
 def check_out(path: str | None, item: str | None) -> None:
