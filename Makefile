@@ -43,10 +43,10 @@ demo-all: env ## all four, one after another; ends with their figures
 test test-all: export OMP_NUM_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
 
 test: env ## the tests that a change must pass
-	@$(RUN) -m pytest -q --durations=10
+	@$(RUN) -m pytest -q -n 2 --durations=10
 
 test-all: ops ## all tests, the slow ones too, some of which need the compiled operators
-	@$(RUN) -m pytest -q --durations=10 -m ""
+	@$(RUN) -m pytest -q -n 2 --durations=10 -m ""
 
 lint: env ## what every change must be free of: lint, unformatted code, wrong types
 	@.venv/bin/ruff check

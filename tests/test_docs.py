@@ -22,6 +22,7 @@ from nfnet_mm.analysis.model_zoo import result_files
 from nfnet_mm.engine import AGCOptimWrapper
 from nfnet_mm.engine.total_batch import plan_accumulation
 from nfnet_mm.recipes.transfer import COCO, NYU, VOC
+from nfnet_mm.run import load_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
@@ -113,11 +114,15 @@ def test_test_commands_name_the_last_checkpoint():
         assert cfg.train_cfg.max_iters == int(last) and int(last) % cfg.default_hooks.checkpoint.interval == 0
 
 
-def test_examples_of_the_readme():
+def test_examples_of_the_readme(tmp_path):
     """The detector with its optimizer wrapper, and the classifier, build and fit together."""
     pytest.importorskip('mmdet')
     pytest.importorskip('mmpretrain')
-    detector, classifier, wrapper = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.S)
+    own, detector, classifier, wrapper = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.S)
+    (tmp_path / 'own.py').write_text(own)
+    mine = load_config(str(tmp_path / 'own.py'))
+    assert (mine.model.head.num_classes, mine.model.backbone.init_cfg.checkpoint) == (5, 'deepmind/F0')
+    assert mine.train_dataloader.dataset.data_root == 'data/flowers/'
     cfg, classifier = Config.fromstring(detector + wrapper, '.py'), Config.fromstring(classifier, '.py')
     with torch.device('meta'):
         init_default_scope('mmdet')

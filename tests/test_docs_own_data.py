@@ -148,7 +148,7 @@ def test_the_grayscale_config_of_a_page_trains(task, folder, run_tool):
     config = written(folder, task, blocks(task)[0][-1])
     assert "in_channels='mean'" in config.read_text()
     work = trained(run_tool, config, task)
-    state = torch.load(work / (work / 'last_checkpoint').read_text().rpartition('/')[2], weights_only=False)
+    state = run.read_checkpoint(work / (work / 'last_checkpoint').read_text().rpartition('/')[2])
     assert state['state_dict']['backbone.stem.conv0.weight'].shape[1] == 1
 
 

@@ -1,6 +1,7 @@
 """Checkpoints that would run code, through everything that loads one; and what mmengine stores, which must load."""
 
 import collections
+import re
 import sys
 import zipfile
 
@@ -156,5 +157,5 @@ def test_a_cut_checkpoint_is_one_line(run_tool, tmp_path):
             code, errors = run_tool(
                 *args, '--work-dir', tmp_path / f'{part}', '--cfg-options', f'experiment_name={part}{args[0]}'
             )
-            assert code == 2 and errors.startswith(f"error: checkpoint '{tmp_path}/cut.pth' is not whole: "), errors
+            assert code == 2 and re.match(rf"error: .*'{tmp_path}/cut.pth'.*(cut off|changed|empty)", errors), errors
             assert errors.count('\n') == 1

@@ -44,7 +44,9 @@ class _LabelHook(Hook):
 
 
 def main_head(model: nn.Module) -> Any:
-    """The head whose ``num_classes`` are the model's; None if there is none."""
+    """The head whose ``num_classes`` are the model's; None if there is none, as in a model of depths."""
+    if any(kind.__name__ == 'DepthEstimator' for kind in type(model).__mro__):  # mmseg's, whose one class is the depth
+        return None
     for name in ('head', 'decode_head', 'bbox_head', 'roi_head.bbox_head'):
         head: Any = model
         for part in name.split('.'):

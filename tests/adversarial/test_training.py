@@ -33,10 +33,17 @@ def sam(fraction):
     return dict(type='nfnet_mm.SAMHook', rho=by_hand.RHO, fraction=fraction)
 
 
+# what every command adds to a run
+EARLY_ENDS = [
+    dict(type='nfnet_mm.SafeCheckpointHook', by_epoch=False, interval=1, max_keep_ckpts=1),
+    dict(type='nfnet_mm.ExactResumeHook'),
+    dict(type='nfnet_mm.StopOnSignalHook'),
+]
 # feature: (optimizer wrapper, hooks, what training by hand is told)
 FEATURES = {
     'plain': (PLAIN, [dict(type='nfnet_mm.StrictLoadHook')], dict()),
     'agc': (AGC, [], dict(agc=True)),
+    'runs that end early': (AGC, EARLY_ENDS, dict(agc=True)),
     'agc_bfloat16': (BFLOAT16, [], dict(agc=True, dtype=torch.bfloat16)),
     'agc_scaled': (SCALED, [], dict(agc=True, dtype=torch.bfloat16)),
     'ema': (AGC, [EMA], dict(agc=True, ema=True)),

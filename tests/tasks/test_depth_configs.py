@@ -151,13 +151,13 @@ def test_train_says_how_to_get_the_raw_frames(roots, tmp_path, run_tool):
     args = ('train', CONFIGS / 'depth_bn_resnet50_nyu.py', '--work-dir', tmp_path, '--cfg-options')
     options = ('train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False')
     for root, match in (
-        (tmp_path / 'nowhere', f"no folder '{tmp_path}/nowhere/images/train' for frames='raw'"),
+        (tmp_path / 'nowhere', f"data folder '{tmp_path}/nowhere/' does not exist"),
         (roots['labelled'], "holds 3 .jpg images, none for frames='raw'"),
     ):
-        code, message = run_tool(*args, *options, f'train_dataloader.dataset.data_root={root}')
+        code, message = run_tool(*args, *options, f'data_root={root}')
         error = message.splitlines()[-1]
-        assert code == 2 and error.startswith('error: ') and match in error
-        assert 'docs/depth.md' in error and error.endswith('train_dataloader.dataset.frames=labelled')
+        assert code == 2 and error.startswith('error: ') and match in error and 'docs/depth.md' in error
+    assert error.endswith('train_dataloader.dataset.frames=labelled')
 
 
 @pytest.mark.parametrize(

@@ -224,9 +224,9 @@ def test_files_that_are_no_weights(score, tmp_path):
 
 
 def test_a_run_s_own_checkpoint_is_mmengine_s(score, tmp_path):
-    """With what only mmengine unpickles in it, and held against the model as before."""
+    """With what mmengine stores in it, and held against the model as before."""
     state = random_weights('nano')
-    torch.save(dict(state_dict=state, meta=dict(time=np.float64(1), note=argparse.Namespace())), tmp_path / 'run.pth')
+    torch.save(dict(state_dict=state, meta=dict(time=np.float64(1))), tmp_path / 'run.pth')
     torch.save(to_timm(state), tmp_path / 'timm.pth')
     want = score(tmp_path / 'timm.pth', **NANO)
     torch.testing.assert_close(score(tmp_path / 'run.pth', **NANO), want, rtol=0, atol=0)
