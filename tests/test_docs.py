@@ -196,6 +196,11 @@ def test_the_config_by_inheritance_builds(inherited):
     }
 
 
+def its_own(copy):
+    """The environment in which a copy of the tree imports itself, whatever PYTHONPATH says."""
+    return dict(os.environ, PYTHONPATH=str(copy))
+
+
 @pytest.fixture(scope='module')
 def contributed(tmp_path_factory):
     """A copy of the tree after what CONTRIBUTING.md tells one to do."""
@@ -208,7 +213,7 @@ def contributed(tmp_path_factory):
     command = ['git', 'apply', '-C1', '-']  # one line of the tree on either side is enough
     done = subprocess.run(command, input=''.join(diffs), text=True, cwd=copy, capture_output=True)
     assert done.returncode == 0, f'update the diffs of CONTRIBUTING.md: {done.stderr}'
-    subprocess.run([sys.executable, 'tools/write_configs.py'], cwd=copy, check=True)
+    subprocess.run([sys.executable, 'tools/write_configs.py'], cwd=copy, check=True, env=its_own(copy))
     return copy
 
 
@@ -219,7 +224,14 @@ def test_a_contributed_recipe_is_a_config_that_builds(contributed):
     assert cfg.train_dataloader.dataset.pipeline[1].scale == 128
     assert '[nfnet_tiny](' in (contributed / 'docs/model_zoo.md').read_text()
     build = 'from nfnet_mm.models import NFNet; print(NFNet("tiny").out_channels, NFNet("tiny").out_strides)'
-    done = subprocess.run([sys.executable, '-c', build], cwd=contributed, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, '-c', build],
+        cwd=contributed,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=its_own(contributed),
+    )
     assert done.stdout == '(64, 128, 256, 256) (4, 8, 16, 32)\n'
 
 
@@ -227,7 +239,7 @@ def test_what_is_contributed_passes_the_tests_of_its_kind(contributed):
     tests = ('converters/test_recognise.py', 'tools/test_write_configs.py', 'tasks/test_classification_configs.py')
     chosen = '(tiny and keep) or up_to_date or the_table_has'
     command = [sys.executable, '-m', 'pytest', '-q', *(f'tests/{test}' for test in tests), '-k', chosen]
-    done = subprocess.run(command, cwd=contributed, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=contributed, capture_output=True, text=True, env=its_own(contributed))
     assert done.returncode == 0 and '3 passed' in done.stdout, done.stdout
 
 
