@@ -107,8 +107,10 @@ class Predictor:
         self.classes: tuple[str, ...] = tuple((told or {}).get('classes') or _classes_of(cfg))
         if self.classes or told:
             meta = {**(getattr(model, 'dataset_meta', None) or {}), **(told or {}), 'classes': self.classes}
-            if len(meta.get('palette') or ()) != len(self.classes) and scope == 'mmseg':
-                meta['palette'] = np.random.default_rng(0).integers(0, 256, (len(self.classes), 3)).tolist()
+            if scope == 'mmseg':  # its visualizer takes nothing else, such as the label_map of its data sets
+                meta = {key: meta.get(key) for key in ('classes', 'palette')}
+                if len(meta['palette'] or ()) != len(self.classes):
+                    meta['palette'] = np.random.default_rng(0).integers(0, 256, (len(self.classes), 3)).tolist()
             if scope == 'mmpretrain':
                 self.inferencer.classes = self.classes or None
             else:

@@ -20,6 +20,8 @@ def read_config(path: str | os.PathLike) -> Config:
     Raises:
         UserError: it does not load. The line names the file, of several the one that is wrong, and the place in it.
     """
+    if os.fspath(path).endswith(('.pth', '.npz', '.safetensors')):
+        raise UserError(f'config {os.fspath(path)!r} is a file of weights: the config comes first, then the checkpoint')
     try:
         with bases_by_import_name():
             return Config.fromfile(os.fspath(path))

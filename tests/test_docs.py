@@ -5,6 +5,7 @@ import doctest
 import os
 import pkgutil
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -67,6 +68,17 @@ def test_options_exist(page):
         assert set(options) <= known, command
         if 'slurm_train' in tool:  # PARTITION JOB CONFIG WORK_DIR
             assert len(command.split('#')[0].split()) == 5, command
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_commands_of_the_package_are_read(page):
+    """Each ``python -m nfnet_mm COMMAND ...`` of a page has what the command asks for, and options that it takes."""
+    start = r'^(?:python|torchrun --nproc_per_node=\d+) -m nfnet_mm (.*)$'
+    for line in re.findall(start, page.read_text(), re.M):
+        name, *words = shlex.split(line, comments=True)
+        parser = argparse.ArgumentParser(exit_on_error=False)
+        import_module(f'nfnet_mm.commands.{name.replace("-", "_")}').add_arguments(parser)
+        parser.parse_args(words)
 
 
 def test_every_config_is_documented():
@@ -184,6 +196,11 @@ def test_the_config_by_inheritance_builds(inherited):
     }
 
 
+def its_own(copy):
+    """The environment in which a copy of the tree imports itself, whatever PYTHONPATH says."""
+    return dict(os.environ, PYTHONPATH=str(copy))
+
+
 @pytest.fixture(scope='module')
 def contributed(tmp_path_factory):
     """A copy of the tree after what CONTRIBUTING.md tells one to do."""
@@ -196,7 +213,7 @@ def contributed(tmp_path_factory):
     command = ['git', 'apply', '-C1', '-']  # one line of the tree on either side is enough
     done = subprocess.run(command, input=''.join(diffs), text=True, cwd=copy, capture_output=True)
     assert done.returncode == 0, f'update the diffs of CONTRIBUTING.md: {done.stderr}'
-    subprocess.run([sys.executable, 'tools/write_configs.py'], cwd=copy, check=True)
+    subprocess.run([sys.executable, 'tools/write_configs.py'], cwd=copy, check=True, env=its_own(copy))
     return copy
 
 
@@ -207,7 +224,14 @@ def test_a_contributed_recipe_is_a_config_that_builds(contributed):
     assert cfg.train_dataloader.dataset.pipeline[1].scale == 128
     assert '[nfnet_tiny](' in (contributed / 'docs/model_zoo.md').read_text()
     build = 'from nfnet_mm.models import NFNet; print(NFNet("tiny").out_channels, NFNet("tiny").out_strides)'
-    done = subprocess.run([sys.executable, '-c', build], cwd=contributed, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, '-c', build],
+        cwd=contributed,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=its_own(contributed),
+    )
     assert done.stdout == '(64, 128, 256, 256) (4, 8, 16, 32)\n'
 
 
@@ -215,7 +239,7 @@ def test_what_is_contributed_passes_the_tests_of_its_kind(contributed):
     tests = ('converters/test_recognise.py', 'tools/test_write_configs.py', 'tasks/test_classification_configs.py')
     chosen = '(tiny and keep) or up_to_date or the_table_has'
     command = [sys.executable, '-m', 'pytest', '-q', *(f'tests/{test}' for test in tests), '-k', chosen]
-    done = subprocess.run(command, cwd=contributed, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=contributed, capture_output=True, text=True, env=its_own(contributed))
     assert done.returncode == 0 and '3 passed' in done.stdout, done.stdout
 
 

@@ -101,7 +101,8 @@ def test_classifier(model, photos, tmp_path):
 
 
 def test_segmentor(model, photos, tmp_path):
-    config, checkpoint, _ = model('mmseg', dataset_meta=dict(classes=[f'c{i}' for i in range(11)]))
+    told_by_mmseg = dict(label_map=None, reduce_zero_label=False)  # in a checkpoint of a BaseSegDataset's training
+    config, checkpoint, _ = model('mmseg', dataset_meta=dict(classes=[f'c{i}' for i in range(11)], **told_by_mmseg))
     assert infer(config, checkpoint, photos / 'b.jpg', '--out', tmp_path) == 0
     told = json.loads((tmp_path / 'b.json').read_text())
     labels = cv2.imread(str(tmp_path / told['files']['labels']), cv2.IMREAD_UNCHANGED)

@@ -536,6 +536,20 @@ def test_a_missing_data_folder_names_the_key_and_the_page(name):
         run.check_data(load(CONFIGS / f'{name}.py'), ('train',))
 
 
+def test_a_missing_data_folder_is_shown_from_where_it_was_looked_for(classes, monkeypatch):
+    pytest.importorskip('mmpretrain')
+    monkeypatch.chdir(classes)
+    config = CONFIGS / 'finetune_nfnet_f0.py'
+    for root, there in (('train', 'ant, bee, cow'), ('nowhere', 'train, val')):
+        missing = 'train/train' if root == 'train' else f'{root}/'
+        folder = classes / 'train' if root == 'train' else classes
+        with pytest.raises(UserError) as error:
+            run.check_data(load(config, data_root=root, num_classes=3), ('train',))
+        start = f"data folder '{missing}' does not exist, seen from '{classes}' (in '{folder}' there is {there}): set"
+        assert str(error.value).startswith(start)
+        assert str(error.value).endswith('how to lay out your own (train/CLASS/*.jpg, val/CLASS/*.jpg)')
+
+
 # labels as they pass
 
 

@@ -50,6 +50,12 @@ def test_what_is_wrong_and_where(folder, text, reason, read):
     assert reason.format(folder=folder) in line, line
 
 
+def test_a_checkpoint_in_place_of_the_config(folder):
+    (folder / 'model.pth').write_bytes(b'')
+    with pytest.raises(UserError, match=r"model.pth' is a file of weights: the config comes first, then the check"):
+        load_config(str(folder / 'model.pth'))
+
+
 def test_other_formats(folder):
     for name, text, reason in [
         ('a.yml', 'a: [1\n', "expected ',' or ']'"),

@@ -26,6 +26,20 @@ def test_config_gets_work_dir_options_and_launcher(tmp_path):
     assert run.load_config(str(file), work_dir='cli', launcher='pytorch').work_dir == 'cli'
 
 
+@pytest.mark.parametrize(
+    'key, near', [('num_clases', 'num_classes'), ('weight', 'weights'), ('trian_cfg.max_iters', 'train_cfg')]
+)
+def test_a_misspelt_option_is_not_a_new_value(tmp_path, key, near):
+    config = tmp_path / 'a.py'
+    config.write_text("train_cfg = dict(max_iters=1)\ntest_evaluator = dict(type='ToyError')\n")
+    with pytest.raises(UserError) as error:
+        run.load_config(str(config), {key: 3})
+    first = key.partition('.')[0]
+    assert str(error.value) == f'--cfg-options {key}=3: the config has no {first!r}. Did you mean {near!r}?'
+    new = {'val_evaluator': 1, 'tta_pipeline': 2, 'anything': 3}  # near test_evaluator, but read by mmengine
+    assert {name: run.load_config(str(config), new)[name] for name in new} == new
+
+
 def test_missing_config_suggests_near_names(tmp_path):
     (tmp_path / 'mask_rcnn_nfnet_f0_fpn.py').write_text('')
     (tmp_path / 'other.py').write_text('')

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
@@ -93,7 +94,9 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
         save = super()._save_best_checkpoint
-        self._all_or_nothing(runner, lambda: save(runner, metrics))
+        # mmseg's scores are NumPy's, which the state in the file would hold, and torch does not read as weights alone
+        plain = {name: one.item() if isinstance(one, np.generic) else one for name, one in metrics.items()}
+        self._all_or_nothing(runner, lambda: save(runner, plain))
 
     def save_now(self, runner: Runner, done: int) -> None:
         """Save a checkpoint after ``done`` iterations, in the middle of an epoch too, unless that one is saved."""

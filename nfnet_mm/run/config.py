@@ -1,5 +1,6 @@
 """Read a config, and make the changes to it that a command's options ask for."""
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 from mmengine import Config
 from mmengine.device import get_device
 
-from nfnet_mm.errors import UserError
+from nfnet_mm.errors import UserError, did_you_mean
 from nfnet_mm.named_configs import find_config
 from nfnet_mm.read_config import read_config
 from nfnet_mm.registry import type_name
@@ -18,6 +19,18 @@ from .inherited import is_last
 
 # Optimizer wrapper: the one that does the same in mixed precision.
 MIXED_PRECISION = {'OptimWrapper': 'AmpOptimWrapper', 'nfnet_mm.AGCOptimWrapper': 'nfnet_mm.AmpAGCOptimWrapper'}
+
+# What holds for all that depends on it, and what else than the runner's arguments is read from a config's top level.
+_SETTINGS = ('data_root', 'num_classes', 'weights')
+_READ_LATER = (
+    'auto_scale_lr',
+    'custom_imports',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'runner_type',
+    'tta_model',
+    'tta_pipeline',
+)
 
 
 def load_config(
@@ -39,12 +52,13 @@ def load_config(
         the config, ready for :func:`build_runner`.
 
     Raises:
-        UserError: there is no such file, it does not load, or nothing in it takes the ``weights`` or ``num_classes``
-            of the options.
+        UserError: there is no such file, it does not load, an option's key is misspelt, or nothing in the file takes
+            the ``weights`` or ``num_classes`` of the options.
     """
     source = find_config(path)
     options = options or {}
     cfg = read_config(source.path)
+    _check_keys(cfg, options)
     said = [_passed_over(source.path, cfg, 'weights', options, _checkpoint, _checkpoint(cfg))]
     if said[0] is None:
         _use_weights(cfg, options)
@@ -102,6 +116,18 @@ def _backbone(cfg: Mapping[str, Any]) -> Mapping[str, Any]:
     model = cfg.get('model')
     backbone = model.get('backbone') if isinstance(model, Mapping) else None
     return backbone if isinstance(backbone, Mapping) else {}
+
+
+def _check_keys(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Raise a :class:`UserError` if the first part of an option's key is misspelt: it would be a new value unread."""
+    from mmengine.runner import Runner
+
+    known = {*inspect.signature(Runner.__init__).parameters, *_READ_LATER}
+    for key in options:
+        first = key.partition('.')[0]
+        hint = did_you_mean(first, [*_SETTINGS, *cfg, *known], cutoff=0.8)
+        if first not in cfg and first not in known and first not in _SETTINGS and hint:
+            raise UserError(f'--cfg-options {key}={options[key]}: the config has no {first!r}.{hint}')
 
 
 def _use_weights(cfg: Config, options: Mapping[str, Any]) -> None:

@@ -32,6 +32,12 @@ _PAGES = {
     'NYUDataset': 'docs/depth.md',
     'BaseSegDataset': 'docs/own_data_segmentation.md',
 }
+# An installed package has no pages.
+_LAYOUTS = {
+    'docs/own_data_classification.md': 'train/CLASS/*.jpg, val/CLASS/*.jpg',
+    'docs/own_data_detection.md': 'annotations/train.json and val.json, train/*.jpg, val/*.jpg',
+    'docs/own_data_segmentation.md': 'images/train/*.jpg, annotations/train/*.png, the same for val',
+}
 
 
 def check_data(cfg: Config, splits: Sequence[str]) -> None:
@@ -106,10 +112,16 @@ def _begins_names(path: str) -> bool:
 
 
 def _missing(what: str, path: str, key: str, page: str) -> None:
-    folder, names = nearest_files(os.path.abspath(path))
-    near = f' (in {str(folder)!r} there is {some(names)})' if names else ''
+    whole = os.path.abspath(path)
+    folder, names = nearest_files(whole)
+    there = sorted(name for name in os.listdir(folder) if (folder / name).is_dir() and not name.startswith('.'))
+    near = some(there if len(there) <= 6 or not names else names) or 'no folder'
+    near = f' (in {str(folder)!r} there is {near})' if os.path.dirname(whole) == str(folder) or names else ''
+    start = '' if os.path.isabs(path) else f', seen from {os.getcwd()!r}'
     root = ', or the whole folder by data_root=FOLDER' if key.startswith(('train', 'val', 'test')) else ''
-    raise UserError(f'{what} {path!r} does not exist{near}: set {key}{root}; {page} tells how to lay it out')
+    layout = f' ({_LAYOUTS[page]})' if page in _LAYOUTS else ''
+    end = f'{page} tells how to lay out your own{layout}'
+    raise UserError(f'{what} {path!r} does not exist{start}{near}: set {key}{root}; {end}')
 
 
 def _check_class_folders(

@@ -11,6 +11,7 @@ from mmengine.registry import METRICS, RUNNERS
 
 from nfnet_mm.errors import UserError, check_exists
 
+from .channels import check_channels
 from .latest import newest_checkpoint
 from .type_names import check_types
 
@@ -77,7 +78,7 @@ def build_runner(cfg: Config) -> 'Runner':
     config has to name.
 
     Raises:
-        UserError: a type of this package is misspelt.
+        UserError: a type of this package is misspelt, or a neck or head reads other channels than the backbone gives.
     """
     from mmengine.runner import Runner
 
@@ -93,6 +94,7 @@ def build_runner(cfg: Config) -> 'Runner':
         if isinstance(hook, dict) and hook.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):
             hook['type'] = 'nfnet_mm.SafeCheckpointHook'
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    check_channels(runner)
     for added in (RandomStartHook(), StopOnSignalHook(), ExactResumeHook()):  # in this order
         runner.register_hook(added)
     if not any(isinstance(hook, BrokenPicturesHook) for hook in runner.hooks):
@@ -113,11 +115,18 @@ def require_whole(runner: 'Runner', allow_missing: bool = False) -> None:
 def how_to_go_on(runner: 'Runner') -> str:
     """The line that an interrupted training ends with: how far it came, and how to go on."""
     came = f'training interrupted after {runner.iter} of {runner.max_iters} iterations'
-    last = Path(runner.work_dir, 'last_checkpoint')
-    if not last.is_file():
-        return f'{came}; {runner.work_dir!r} holds no checkpoint yet, to start again begins anew'
-    name = os.path.basename(last.read_text().strip())
-    return f'{came}; to go on from {name}, run the same again with --work-dir {runner.work_dir} --resume'
+    folder = Path(runner.work_dir)
+    last = folder / 'last_checkpoint'
+    if last.is_file():
+        name = os.path.basename(last.read_text().strip())
+        return f'{came}; to go on from {name}, run the same again with --work-dir {runner.work_dir} --resume'
+    if best := sorted(folder.glob('best_*.pth'), key=os.path.getmtime):  # mmengine's last_checkpoint names no such
+        return f'{came}; no other checkpoint was due yet: run the same again with --resume {best[-1]}'
+    hook = (runner.cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    due = (
+        f' (the first is due after {hook["interval"]}: default_hooks.checkpoint.interval)' if 'interval' in hook else ''
+    )
+    return f'{came}; {runner.work_dir!r} holds no checkpoint yet{due}, to start again begins anew'
 
 
 def check_out(path: str | None, item: str | None) -> None:

@@ -105,6 +105,7 @@ def test_paths(tmp_path, monkeypatch):
     for missing, words in {
         'nf_resnet5.pth': "weights 'nf_resnet5.pth' does not exist; in '.': did you mean 'nf_resnet50.pth'?",
         'timm/nf_resnet50.pth': "weights 'timm/nf_resnet50.pth' does not exist; in '.': nothing there has a like name",
+        'mine.npz': 'nothing there has a like name. Weights are a file, an address or a name such as deepmind/F0',
         'F0': "nothing there has a like name. Did you mean 'deepmind/F0'?",
         'nfnet_f3': "nothing there has a like name. Did you mean 'deepmind/F3' or 'deepmind/nfnet_f3_im21k'?",
         'dm_nfnet_f0': "nothing there has a like name. Did you mean 'timm/dm_nfnet_f0.dm_in1k'?",

@@ -24,6 +24,15 @@ PICKLES = sorted((Path(__file__).parents[1] / 'data' / 'pickles').glob('*.pkl'))
 HOSTILE = list(hostile.everything())
 
 
+def test_a_folder_is_told_with_the_weights_in_it(tmp_path):
+    (tmp_path / 'notes.txt').write_text('')
+    with pytest.raises(ReadError, match='a folder, and no Orbax checkpoint; files of weights in it: none$'):
+        read_weights(tmp_path)
+    (tmp_path / 'iter_9.pth').write_bytes(b'')
+    with pytest.raises(ReadError, match='files of weights in it: iter_9.pth$'):
+        read_weights(tmp_path)
+
+
 @pytest.fixture
 def canary(tmp_path, monkeypatch):
     """A file that must not come to be, by whatever is run, or by the import of a module that lies on the path."""

@@ -9,12 +9,14 @@ import resource
 import signal
 import time
 
+import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
 
 from nfnet_mm import run
 from nfnet_mm.engine.checkpoint_file import damage, write_sealed
+from nfnet_mm.engine.checkpoint_hook import SafeCheckpointHook
 from nfnet_mm.errors import UserError
 from tests.engine.random_toy import CONFIG
 
@@ -156,6 +158,15 @@ def test_the_best_checkpoint_stays_until_a_better_one_is_written(tmp_path, quiet
     score = float(runner.message_hub.get_info('best_score'))
     assert runner.message_hub.get_info('best_ckpt') == str(next((tmp_path / 'run').glob('best*.pth')))
     assert score <= runner.message_hub.get_scalar('val/error').current() + 1e-9
+
+
+def test_a_best_score_of_numpy_is_kept_as_a_plain_number(tmp_path, quiet):
+    """As mmseg's, of the type that ``torch.load(weights_only=True)`` refuses."""
+    runner = runner_of(tmp_path, 'numpy', ", save_best='error', rule='less'")
+    runner.train()
+    hook = next(hook for hook in runner.hooks if isinstance(hook, SafeCheckpointHook))
+    hook._save_best_checkpoint(runner, dict(error=np.float32(-0.5)))
+    assert repr(runner.message_hub.get_info('best_score')) == '-0.5'
 
 
 def train_on(folder, number, iters):

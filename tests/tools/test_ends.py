@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from nfnet_mm.run import how_to_go_on
 from tests import toy
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +77,18 @@ def assert_interrupted(process, log):
 
 def test_ctrl_c_is_one_line_that_says_how_to_go_on(start):
     assert_interrupted(*start(TRAIN))
+
+
+def test_how_to_go_on_before_the_first_checkpoint_is_due(tmp_path):
+    runner = SimpleNamespace(
+        iter=7, max_iters=16, work_dir=str(tmp_path), cfg=dict(default_hooks=dict(checkpoint=dict(interval=500)))
+    )
+    assert how_to_go_on(runner) == (
+        f"training interrupted after 7 of 16 iterations; '{tmp_path}' holds no checkpoint yet (the first is due "
+        'after 500: default_hooks.checkpoint.interval), to start again begins anew'
+    )
+    (tmp_path / 'best_top1_iter_3.pth').write_bytes(b'')
+    assert how_to_go_on(runner).endswith(f'run the same again with --resume {tmp_path}/best_top1_iter_3.pth')
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from nfnet_mm.errors import short
+from nfnet_mm.errors import short, some
 
 from ..errors import ReadError, naming
 from .orbax import find_checkpoint, read_orbax
@@ -46,7 +46,8 @@ def read_weights(path: str | os.PathLike) -> Content:
         try:
             if os.path.isdir(path):
                 if (folder := find_checkpoint(path)) is None:
-                    raise ReadError('a folder, and no Orbax checkpoint')
+                    inside = some(name for name in os.listdir(path) if name.endswith(('.pth', '.safetensors', '.npz')))
+                    raise ReadError(f'a folder, and no Orbax checkpoint; files of weights in it: {inside or "none"}')
                 return Content('orbax', *read_orbax(folder))
             if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for ever
                 raise ReadError('not a regular file')

@@ -71,6 +71,8 @@ def local_file(source: str | os.PathLike, what: str = 'weights') -> str:
             check_exists(text, what)
         except UserError as error:
             near = near_names(text)
+            if what == 'weights' and not near and not str(error).endswith('?'):
+                near = ' Weights are a file, an address or a name such as deepmind/F0'
             raise ReadError(f'{error}{"." if near and not str(error).endswith("?") else ""}{near}') from None
         return text  # it came this moment
     return _kept(place)
