@@ -30,7 +30,7 @@ def check_channels(runner: 'Runner') -> None:
     """
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     backbone, cfg = getattr(model, 'backbone', None), runner.cfg.get('model') or {}
-    if not isinstance(backbone, Backbone):
+    if not isinstance(backbone, Backbone) or not isinstance(cfg.get('backbone'), Mapping):
         return
     given, neck = list(backbone.out_channels), cfg.get('neck')
     network = f'{type(backbone).__name__} {cfg["backbone"].get("arch", cfg["backbone"].get("depth"))}'
