@@ -1,7 +1,7 @@
 """Mask R-CNN + FPN on NFNet 'nano' with AGC: handwritten digits, minutes on two CPU cores."""
 _base_ = '_base_/digits_instance.py'
 
-max_iters = 450
+max_iters = 510
 num_classes = 10
 channels = 64
 model = dict(
@@ -48,7 +48,7 @@ model = dict(
         rpn=dict(nms_pre=200, max_per_img=64, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0),
         rcnn=dict(score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=20, mask_thr_binary=0.5)))
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=225)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=255)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=max_iters, T_max=max_iters - 50, eta_min_ratio=0.01)]
