@@ -31,13 +31,11 @@ HATCH = '--trust-checkpoint loads it all the same; a checkpoint can do whatever 
 _FORCE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 _REFUSED = re.compile(r'GLOBAL (\S+)|unrecognized function (\S+)|unsupported class (\S+)')
 
-
 # The methods that objects in mmengine's checkpoints refer to, for which pickles ask for ``getattr``.
 _METHODS = {
     HistoryBuffer: ('mean', 'min', 'max', 'current'),
     OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear'),
 }
-
 
 _VALUES: tuple[type, ...] = (
     *(set, frozenset, list, dict, tuple, int, float, str, range),
@@ -139,10 +137,7 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = None) -> Any:
         raise
     except Exception as error:  # PyTorch raises nearly any kind on a broken or hostile file
         text = str(error)
-        refused = re.search(
-            r'GLOBAL (\S+)|unrecognized function (\S+)|Trying to instantiate unsupported class (\S+)', text
-        )
-        if refused:
+        if refused := _REFUSED.search(text):
             name = short(next(filter(None, refused.groups())))
             why = f'it asks for {name}, which could run code and which no checkpoint of mmengine needs'
             raise UserError(f'checkpoint {path!r} is refused: {why}. {HATCH}') from None
