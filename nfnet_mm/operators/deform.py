@@ -10,6 +10,8 @@ import torch
 import torchvision  # noqa: F401  registers torch.ops.torchvision
 from torch import Tensor
 
+from nfnet_mm.errors import UserError
+
 from .precision import widen
 
 Pair = tuple[int, int]  # height, width
@@ -53,6 +55,22 @@ def _one_pixel_outside(offset: Tensor, kernel: Pair, layout: Sequence[int]) -> T
         places.append((first + tap) + split[:, :, :, :, axis])
     outside = (places[0] == -1) | (places[1] == -1)
     return outside.unsqueeze(4).expand(split.shape).reshape(offset.shape)
+
+
+def _as_read(tensor: Tensor, size: Sequence[int]) -> Tensor:
+    """Offsets or a mask of the (height, width) of the output.
+
+    mmcv reads larger ones, such as mmdet's DyHead gives of another level, as if they were of that size: each image's
+    numbers from the first on, in the order of its memory.
+    """
+    if tensor.shape[2:] == torch.Size(size):
+        return tensor
+    images, channels = tensor.shape[:2]
+    needed, there = channels * size[0] * size[1], tensor[0].numel()
+    if needed > there:
+        what = f'offsets or a mask of {tuple(tensor.shape[2:])} for an output of {tuple(size)}'
+        raise UserError(f'modulated_deform_conv: {what}, past the end of which mmcv would read')
+    return tensor.contiguous().view(images, there)[:, :needed].view(images, channels, *size)
 
 
 def deform_conv_forward(
@@ -186,6 +204,7 @@ def modulated_deform_conv_forward(
         with_bias: whether there is a bias.
     """
     layout = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
+    offset, mask = (_as_read(tensor, output.shape[2:]) for tensor in (offset, mask))
     output.copy_(_forward(input, weight, offset, mask, bias if with_bias else None, layout))
 
 
@@ -217,10 +236,12 @@ def modulated_deform_conv_backward(
 ) -> None:
     """Add to the gradients of input, weight and bias, and write those of offset and mask."""
     layout = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
-    found = _backward(grad_output, input, weight, offset, mask, layout)
+    size = grad_output.shape[2:]
+    found = _backward(grad_output, input, weight, _as_read(offset, size), _as_read(mask, size), layout)
     grad_input.add_(found[0])
     grad_weight.add_(found[1])
-    grad_offset.copy_(found[2])
-    grad_mask.copy_(found[3])
+    for gradient, part in ((grad_offset, found[2]), (grad_mask, found[3])):
+        unread = gradient[0].numel() - part[0].numel()
+        gradient.copy_(torch.nn.functional.pad(part.flatten(1), (0, unread)).view(gradient.shape))
     if with_bias:
         grad_bias.add_(found[4])

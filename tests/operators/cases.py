@@ -186,6 +186,8 @@ def deform_conv(random):
 def modulated_deform_conv(random):
     """The forward call and the backward call."""
     input, weight, offset, shape, groups, offset_groups, stride, pad, dilation = _conv(random)
+    if more := choose(random, 0, 0, 0, 3):  # of another level, as in mmdet's DyHead
+        offset = normal(random, *offset.shape[:2], offset.shape[2] + more, offset.shape[3] + more)
     mask = uniform(random, len(input), offset.shape[1] // 2, *offset.shape[2:])
     with_bias = choose(random, False, True)
     bias = normal(random, len(weight)) if with_bias else torch.zeros(0)
