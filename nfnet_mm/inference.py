@@ -25,7 +25,7 @@ from .converters.hub import local_file
 from .converters.recognise import is_run_checkpoint
 from .engine.strict_load import mismatches
 from .errors import UserError, check_number, write_atomically
-from .run.public_weights import load_from_public_weights, use_public_weights
+from .run.public_weights import read_public_weights
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')  # of the files that are taken from a folder
 _INFERENCERS = dict(mmdet='DetInferencer', mmseg='MMSegInferencer', mmpretrain='ImageClassificationInferencer')
@@ -185,8 +185,7 @@ class Predictor:
 def _read(cfg: Config, path: str) -> dict[str, Any]:
     """The weights of a run's checkpoint, or of a file of public ones, and what is told of them."""
     if not is_run_checkpoint(path):
-        use_public_weights(cfg, path)
-        return load_from_public_weights(path)
+        return read_public_weights(cfg, path)
     weights = read_weights(path)
     return dict(state_dict=weights.state_dict or {}, meta=weights.meta)
 

@@ -100,7 +100,11 @@ def coco_categories(path: str) -> list[str] | None:
 
     Of a file over 64 MiB only the list is parsed.
     """
-    content = coco_content(path, ('categories',))
+    return category_names(coco_content(path, ('categories',)))
+
+
+def category_names(content: Mapping[str, Any] | None) -> list[str] | None:
+    """The names of the categories in what was read of a COCO file, in their order; None if there are none."""
     names = [category.get('name') for category in (content or {}).get('categories') or () if isinstance(category, dict)]
     return [str(name) for name in names] or None
 

@@ -11,7 +11,7 @@ from nfnet_mm.errors import UserError, did_you_mean, nearest_files, some
 from nfnet_mm.registry import type_name
 
 from .classes import model_classes, some_names
-from .coco_files import PARSE_LIMIT, check_coco_files, coco_categories, coco_content
+from .coco_files import PARSE_LIMIT, category_names, check_coco_files, coco_content
 from .datasets import (
     base_names,
     class_folders,
@@ -187,7 +187,8 @@ def _check_categories(dataset: Mapping[str, Any], split: str, classes: int | Non
     mmdet passes over the annotations of other categories without a word, and numbers the others by the file's order.
     """
     path = joined(dataset, dataset['ann_file'])
-    found = coco_categories(path) or []
+    content = coco_content(path, ('categories',))
+    found = category_names(content) or []
     own = names_classes(dataset)
     names = own or tuple(getattr(class_of(dataset), 'METAINFO', {}).get('classes') or ())
     key = f'{split}_dataloader.dataset.metainfo.classes'
@@ -207,7 +208,8 @@ def _check_categories(dataset: Mapping[str, Any], split: str, classes: int | Non
         raise UserError(f'{what}: mmdet numbers classes in the order of the file, so name them in that order')
     if classes is not None and len(names) != classes and 'Panoptic' not in ''.join(base_names(dataset)):
         raise UserError(f'{path!r} gives {len(names)} classes, and the model has {classes}: {follow}')
-    content = coco_content(path) if os.path.getsize(path) <= PARSE_LIMIT else None
+    if os.path.getsize(path) > PARSE_LIMIT:
+        content = None  # but for its categories
     if content and split == 'train' and 'LoadEmptyAnnotations' not in map(type_name, dataset.get('pipeline') or ()):
         _check_any_left(dataset, path, content)
     categories = {category.get('id'): category.get('name') for category in (content or {}).get('categories') or ()}

@@ -36,15 +36,29 @@ def use_public_weights(cfg: Config, path: str, allow_missing: bool = False) -> N
     """
     if is_run_checkpoint(path):
         return
-    _check_model(cfg.get('model') or {}, load_weights(path), path, allow_missing)
+    weights = _fitting(cfg, path, allow_missing)
+
+    def load_from_public_weights(filename: str, map_location: Any = None) -> dict[str, Any]:
+        return _converted(weights, filename)
+
     CheckpointLoader.register_scheme(rf'{re.escape(path)}\Z', load_from_public_weights, force=True)
 
 
-def load_from_public_weights(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """A checkpoint of a file of weights, as mmengine's runner loads one; the log says what it was."""
-    weights = load_weights(filename)
-    print_log(f'{os.fspath(filename)!r} holds {_told(weights)}: converted in memory', 'current')
-    return dict(state_dict=weights.state_dict, meta=dict(dialect=weights.dialect))
+def read_public_weights(cfg: Config, path: str) -> dict[str, Any]:
+    """What a run of a config would load of such a file, after the same checks."""
+    return _converted(_fitting(cfg, path, allow_missing=False), path)
+
+
+def _fitting(cfg: Config, path: str, allow_missing: bool) -> Weights:
+    weights = load_weights(path)
+    _check_model(cfg.get('model') or {}, weights, path, allow_missing)
+    return weights
+
+
+def _converted(weights: Weights, path: str) -> dict[str, Any]:
+    """A checkpoint of weights, as mmengine's runner loads one; the log says what they were."""
+    print_log(f'{os.fspath(path)!r} holds {_told(weights)}: converted in memory', 'current')
+    return dict(state_dict=dict(weights.state_dict), meta=dict(dialect=weights.dialect))
 
 
 def _told(weights: Weights) -> str:
