@@ -43,22 +43,9 @@ SHA = hashlib.sha256(GOOD).hexdigest()
 RELEASE = '/rwightman/pytorch-image-models/releases/download/v0.1-weights/nf_resnet50_ra2-{}.pth'
 
 
-@pytest.fixture
-def web():
-    web = Web()
-    yield web
-    web.close()
-
-
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """An empty folder to keep downloads in, no proxies, and a short patience."""
-    for name in ('http_proxy', 'https_proxy', 'all_proxy', 'HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY', 'HF_ENDPOINT'):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
+def impatient(cache, monkeypatch):
     monkeypatch.setattr(download, 'TIMEOUT', 0.4)
-    monkeypatch.setattr(download, 'PAUSE', 0.01)
-    return tmp_path / 'torch/hub/checkpoints/nfnet_mm'
 
 
 def kept(cache):

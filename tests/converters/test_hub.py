@@ -16,27 +16,13 @@ from mmengine.registry import MODELS
 
 from nfnet_mm.commands.convert import add_arguments, run
 from nfnet_mm.converters import PUBLIC_WEIGHTS, ReadError, from_deepmind, hub, load_weights, local_file
-from nfnet_mm.converters.hub import download, table
+from nfnet_mm.converters.hub import table
 from nfnet_mm.models.backbones.arch import find_network
 from tests.converters.networks import deepmind_tree
 from tests.converters.test_orbax import OLD, known_tree, needs_orbax, unpacked
-from tests.converters.web import Web, file, redirect, status
+from tests.converters.web import file, redirect, status
 
-
-@pytest.fixture
-def web():
-    web = Web()
-    yield web
-    web.close()
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    for name in ('http_proxy', 'https_proxy', 'all_proxy', 'HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY', 'HF_ENDPOINT'):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
-    monkeypatch.setattr(download, 'PAUSE', 0.01)
-    return tmp_path / 'torch/hub/checkpoints/nfnet_mm'
+pytestmark = pytest.mark.usefixtures('cache')
 
 
 def test_rows_of_timm():
