@@ -28,6 +28,27 @@ def loading(monkeypatch):
     monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '0')
 
 
+@pytest.fixture
+def canary(tmp_path, monkeypatch):
+    """A file that must not come to be, by whatever is run, or by the import of a module that lies on the path."""
+    import sys
+    from copyreg import _extension_cache, _extension_registry, _inverted_registry
+
+    from tests.converters import hostile
+
+    path = tmp_path / 'canary' / 'has_died'
+    path.parent.mkdir()
+    (path.parent / f'{hostile.CANARY}.py').write_text(hostile.EXEC)
+    monkeypatch.setenv(hostile.CANARY, str(path))
+    monkeypatch.syspath_prepend(str(path.parent))
+    # A code that some other package of the process may have given to any function.
+    monkeypatch.setitem(_inverted_registry, 240, ('os', 'system'))
+    monkeypatch.setitem(_extension_registry, ('os', 'system'), 240)
+    monkeypatch.setitem(_extension_cache, 240, os.system)
+    yield path
+    assert not path.exists() and hostile.CANARY not in sys.modules
+
+
 @pytest.fixture(scope='session')
 def digits_root(tmp_path_factory):
     """A small digits dataset: 24 training and 6 validation pictures."""

@@ -7,7 +7,6 @@ import functools
 import http.server
 import pathlib
 import re
-import sys
 import threading
 import zipfile
 
@@ -43,18 +42,6 @@ RUNNING = {
     if any(word in content for word in (b'system', b'exec', b'dill', b'getattr'))
 }
 RUNNING |= {name: hostile.tree(leaf) for name, leaf in GETATTR.items()}
-
-
-@pytest.fixture
-def canary(tmp_path, monkeypatch):
-    """A module that must not be imported, and a file that what runs would make."""
-    made = tmp_path / 'canary' / 'ran'
-    made.parent.mkdir()
-    (made.parent / f'{hostile.CANARY}.py').write_text(hostile.EXEC)
-    monkeypatch.setenv(hostile.CANARY, str(made))
-    monkeypatch.syspath_prepend(str(made.parent))
-    yield made
-    assert not made.exists() and hostile.CANARY not in sys.modules
 
 
 def archive(path, content):

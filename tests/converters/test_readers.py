@@ -5,7 +5,6 @@ import pickle
 import re
 import sys
 import types
-from copyreg import _extension_cache, _extension_registry, _inverted_registry
 from pathlib import Path
 
 import numpy as np
@@ -31,22 +30,6 @@ def test_a_folder_is_told_with_the_weights_in_it(tmp_path):
     (tmp_path / 'iter_9.pth').write_bytes(b'')
     with pytest.raises(ReadError, match='files of weights in it: iter_9.pth$'):
         read_weights(tmp_path)
-
-
-@pytest.fixture
-def canary(tmp_path, monkeypatch):
-    """A file that must not come to be, by whatever is run, or by the import of a module that lies on the path."""
-    path = tmp_path / 'canary' / 'has_died'
-    path.parent.mkdir()
-    (path.parent / f'{hostile.CANARY}.py').write_text(hostile.EXEC)
-    monkeypatch.setenv(hostile.CANARY, str(path))
-    monkeypatch.syspath_prepend(str(path.parent))
-    # A code that some other package of the process may have given to any function.
-    monkeypatch.setitem(_inverted_registry, 240, ('os', 'system'))
-    monkeypatch.setitem(_extension_registry, ('os', 'system'), 240)
-    monkeypatch.setitem(_extension_cache, 240, os.system)
-    yield path
-    assert not path.exists() and hostile.CANARY not in sys.modules
 
 
 def test_the_canary_would_die(canary):
