@@ -22,7 +22,7 @@ def network(family, **kwargs):
 
 
 def loss_of(outputs):
-    return sum((out * torch.linspace(-1, 1, out.numel()).view_as(out)).sum() for out in outputs)
+    return sum((out * torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)).sum() for out in outputs)
 
 
 @pytest.mark.parametrize('act', sorted({*_FUNCTIONS, *_GAINS, *_OTHERS}))
@@ -36,17 +36,18 @@ def test_every_named_activation_can_be_pickled(act):
 @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning', 'ignore::DeprecationWarning')
 @pytest.mark.parametrize('family', BACKBONES)
 def test_trace_can_be_saved(family):
-    net, x, file = network(family), torch.randn(2, 3, 64, 64), io.BytesIO()
+    # in float64, as the gradient of a SkipInit gain is a sum that cancels
+    net, x, file = network(family).double(), torch.randn(2, 3, 64, 64).double(), io.BytesIO()
     torch.jit.save(torch.jit.trace(net, x), file)
     file.seek(0)
-    traced, other = torch.jit.load(file), torch.randn(2, 3, 64, 64)
+    traced, other = torch.jit.load(file), torch.randn(2, 3, 64, 64).double()
     for ours, theirs in zip(traced(other), net(other)):
         torch.testing.assert_close(ours, theirs)
     loss_of(traced(other)).backward()
     loss_of(net(other)).backward()
     grads = dict(traced.named_parameters())
     for name, p in net.named_parameters():
-        assert (grads[name].grad - p.grad).norm() <= 1e-5 * p.grad.norm(), name
+        assert (grads[name].grad - p.grad).norm() <= 1e-11 * p.grad.norm(), name
 
 
 @pytest.mark.parametrize('family', BACKBONES)

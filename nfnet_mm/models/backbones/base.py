@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nfnet_mm.errors import UserError, check_positive, is_integer
 
-from ..layers import WSConv2d, activation_gain, get_activation, max_pool2d_same
+from ..layers import WSConv2d, activation_gain, conv_of_activation, get_activation, max_pool2d_same
 from ..layers.activations import Activation
 from .block import NFBlock, Stage
 from .plan import NUM_STAGES, BlockSpec, NFArch, plan_blocks
@@ -43,11 +43,13 @@ class Stem(nn.Module):
             for i, module in enumerate(modules):
                 setattr(self, f'{name}{i}', module)
 
-    def forward(self, x: Tensor) -> Tensor:
-        for i in range(self.num_convs):
-            x = getattr(self, f'conv{i}')(x)
-            if i < self.num_acts:
-                x = self.act(self.normed(x, i))
+    def forward(self, x: Tensor, recompute_acts: bool = False) -> Tensor:
+        """The features; ``recompute_acts``: run the activations again in the backward pass, where it can be."""
+        x = self.get_submodule('conv0')(x)
+        for i in range(1, self.num_convs):
+            x = conv_of_activation(getattr(self, f'conv{i}'), self.act, self.normed(x, i - 1), recompute_acts)
+        if self.num_acts == self.num_convs:
+            x = self.act(self.normed(x, self.num_convs - 1))
         if self.pool is None:
             return x
         return max_pool2d_same(x, 3, 2) if self.pool == 'same' else nn.functional.max_pool2d(x, 3, 2, 1)
@@ -71,7 +73,10 @@ class Backbone(BaseModule):
         frozen_stages: -1 trains everything, 0 freezes the stem, i the stem and the first i stages.
         strides: stride of each stage's first block; the variant's own by default.
         dilations: dilation of each stage's 3x3 convs.
-        with_cp: recompute each block in the backward pass instead of keeping its activations.
+        with_cp: what to compute again in the backward pass instead of keeping it: False, nothing but standardised
+            weights and padded copies; ``'act'`` (normalizer-free networks), the activations, which costs a few per cent
+            of a step; True, whole blocks, which costs a third. Or four of these, one for each stage, the first of
+            which is also the stem's. ``act`` must not be random.
         act: name or elementwise callable, with any gain computed (see ``activation_gain``); the variant's own by
             default.
         alpha: scale of the residual branches.
@@ -86,6 +91,7 @@ class Backbone(BaseModule):
     """
 
     norm_eval = False
+    with_cp_choices: tuple[bool | str, ...] = (False, True)
     random_start: str | None = None  # a warning of random weights, which a run repeats before its first iteration
 
     def __init__(
@@ -96,7 +102,7 @@ class Backbone(BaseModule):
         frozen_stages: int = -1,
         strides: Sequence[int] | None = None,
         dilations: Sequence[int] = (1, 1, 1, 1),
-        with_cp: bool = False,
+        with_cp: bool | str | Sequence[bool | str] = False,
         act: str | Activation | None = None,
         alpha: float = 0.2,
         drop_path_rate: float = 0.0,
@@ -114,7 +120,9 @@ class Backbone(BaseModule):
         stages = [[block for block in plan if block.stage == stage] for stage in range(NUM_STAGES)]
         self.strides = tuple(blocks[0].stride for blocks in stages)
         self.dilations = tuple(blocks[0].dilation for blocks in stages)
-        self.alpha, self.drop_path_rate, self.with_cp = alpha, drop_path_rate, with_cp
+        self.alpha, self.drop_path_rate = alpha, drop_path_rate
+        self.with_cp = with_cp
+        self.with_cp_of_stages()  # refuses at once what cannot be
         self.set_act(arch.act if act is None else act)
 
         self.stem = self.build_stem()
@@ -160,13 +168,25 @@ class Backbone(BaseModule):
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             takes = f'takes images of shape (N, {self.in_channels}, H, W) (in_channels={self.in_channels})'
             raise UserError(f'{type(self).__name__} {takes}, got {tuple(x.shape)}')
-        x = self.stem(x)
+        with_cp = self.with_cp_of_stages()
+        x = self.stem(x, with_cp[0] == 'act')
         outs = {}
         for i, stage in enumerate(self.stages):
-            x = outs[i] = stage(x, self.with_cp)
+            x = outs[i] = stage(x, with_cp[i])
         if NUM_STAGES in self.out_indices:
             outs[NUM_STAGES] = self.feature(x)
         return tuple(outs[i] for i in self.out_indices)
+
+    def with_cp_of_stages(self) -> tuple[bool | str, ...]:
+        """What each stage computes again in the backward pass; ``with_cp`` may be changed at any time."""
+        given = self.with_cp
+        values = (given,) * NUM_STAGES if isinstance(given, (bool, str)) else given
+        for value in values if isinstance(values, Sequence) and len(values) == NUM_STAGES else (None,):
+            if value not in self.with_cp_choices:
+                known = ', '.join(map(repr, self.with_cp_choices))
+                takes = f'{type(self).__name__} takes {known}, or {NUM_STAGES} of these, one for each stage'
+                raise UserError(f'with_cp={given!r} is none of what can be computed again: {takes}')
+        return tuple(values)
 
     def init_weights(self) -> None:
         """As ``init_cfg`` says; frozen random weights, which nothing would ever train, are warned of."""
@@ -200,6 +220,8 @@ class Backbone(BaseModule):
 
 class NFBackbone(Backbone):
     """A normalizer-free network up to its classification feature; see :class:`Backbone` for the arguments."""
+
+    with_cp_choices = (False, True, 'act')
 
     def set_act(self, act: str | Activation) -> None:
         """Keep the activation and its gain."""

@@ -2,15 +2,16 @@
 
 from collections.abc import Iterable
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..layers import WSConv2d, avg_pool2d_same, build_attention, drop_path_mask
+from ..layers import WSConv2d, avg_pool2d_same, build_attention, conv_of_activation, drop_path_mask
 from ..layers.activations import Activation
 from ..layers.batch_norm import fixed_averages
-from ..layers.ws_conv import is_compiling
+from ..layers.standardize import is_compiling
 from .plan import BlockSpec
 
 
@@ -56,36 +57,36 @@ class NFBlock(nn.Module):
         if self.skip_gain is None:
             nn.init.zeros_(self.conv2.gain)  # so that the branch still starts at zero
 
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.act(x)
-        shortcut = x
+    def forward(self, x: Tensor, recompute_acts: bool = False) -> Tensor:
+        """The block's output; ``recompute_acts``: run the activations again in the backward pass."""
+        act, again = self.act, recompute_acts
+        active, shortcut = act(x), x
         if self.conv_shortcut is not None:
-            shortcut = avg_pool2d_same(out, self.shortcut_stride) if self.shortcut_stride > 1 else out
-            shortcut = self.conv_shortcut(shortcut)
-
-        out = self.conv1(self.act(self.conv0(out)))
+            if self.shortcut_stride > 1:
+                shortcut = self.conv_shortcut(avg_pool2d_same(active, self.shortcut_stride))
+            else:
+                shortcut = conv_of_activation(self.conv_shortcut, act, x, again, active)
+        out = conv_of_activation(self.conv0, act, x, again, active)
+        out = conv_of_activation(self.conv1, act, out, again)
         if self.conv1b is not None:
-            out = self.conv1b(self.act(out))
+            out = conv_of_activation(self.conv1b, act, out, again)
         if self.attention is not None and self.attention_inside:
             out = out * (2 * self.attention(out))
-        out = self.act(out)
 
         mask = drop_path_mask(out, self.drop_path_rate, self.training)
         if mask is None and (self.attention is None or self.attention_inside):
-            return shortcut + self.conv2(out, scale=self._branch_gain())
-        out = self.conv2(out)
-        gate = self._branch_gain().to(out.dtype)
-        if self.attention is not None and not self.attention_inside:
-            gate = 2 * gate * self.attention(out)
-        if mask is not None:
-            gate = gate * mask
-        return torch.addcmul(shortcut, out, gate)
+            return shortcut + conv_of_activation(self.conv2, act, out, again, scale=self._branch_gain())
+        out = conv_of_activation(self.conv2, act, out, again)
+        if self.attention is None or self.attention_inside:
+            gate = self._branch_gain()
+        else:
+            gate = self._branch_gain(2) * self.attention(out)
+        return torch.addcmul(shortcut, out, gate if mask is None else gate * mask)
 
-    def _branch_gain(self) -> Tensor:
-        """Alpha * skip_gain, a 0-d tensor."""
-        if self.skip_gain is None:
-            return self.conv2.gain.new_tensor(self.alpha)
-        return self.alpha * self.skip_gain
+    def _branch_gain(self, factor: float = 1) -> Any:
+        """Factor * alpha * skip_gain, a 0-d tensor; a number where there is no skip_gain."""
+        gain = factor * self.alpha
+        return gain if self.skip_gain is None else gain * self.skip_gain
 
     def extra_repr(self) -> str:
         return f'alpha={self.alpha}, drop_path_rate={self.drop_path_rate:.4g}'
@@ -101,10 +102,17 @@ class Stage(nn.Sequential):
     def __init__(self, blocks: Iterable[nn.Module]):
         super().__init__(*blocks)
 
-    def forward(self, x: Tensor, with_cp: bool = False) -> Tensor:
-        """The output of the last block; ``with_cp`` recomputes each block in the backward pass."""
+    def forward(self, x: Tensor, with_cp: bool | str = False) -> Tensor:
+        """The output of the last block.
+
+        ``with_cp``: True computes each block again in the backward pass, ``'act'`` only what costs little, its
+        activations.
+        """
         for block in self:
-            x = _recomputed(block, x) if with_cp and torch.is_grad_enabled() else block(x)
+            if with_cp == 'act':
+                x = block(x, recompute_acts=True)
+            else:
+                x = _recomputed(block, x) if with_cp and torch.is_grad_enabled() else block(x)
         return x
 
 

@@ -75,7 +75,7 @@ class NFStage(BaseModule):
                 f'backbone.type={backbone["type"]!r} is none of a normalizer-free network: '
                 'nfnet_mm.NFNet, nfnet_mm.NFResNet, nfnet_mm.NFRegNet'
             )
-        self.arch, self.act, self.with_cp = network.arch, network.act, network.with_cp
+        self.arch, self.act, self.with_cp = network.arch, network.act, network.with_cp_of_stages()[stage]
         self.stage, self.activate, self.feature_gain = stage, activate, network.feature_gain
         self.in_channels, self.out_channels = (self.arch.stem_channels[-1], *self.arch.widths)[stage : stage + 2]
         self.stride = check_positive('stride', self.arch.strides[stage] if stride is None else stride)

@@ -9,11 +9,13 @@ from .batch_norm import BatchNorm2d
 from .conv import SameConv2d
 from .drop_path import drop_path_mask
 from .padding import avg_pool2d_same, max_pool2d_same, same_padding
-from .ws_conv import WSConv2d, standardize_weight
+from .standardize import standardize_weight
+from .ws_conv import Recompute, WSConv2d, conv_of_activation
 
 __all__ = [
     'BatchNorm2d',
     'EfficientChannelAttention',
+    'Recompute',
     'SameConv2d',
     'ScaledActivation',
     'SqueezeExcite',
@@ -21,6 +23,7 @@ __all__ = [
     'activation_gain',
     'avg_pool2d_same',
     'build_attention',
+    'conv_of_activation',
     'drop_path_mask',
     'get_activation',
     'max_pool2d_same',

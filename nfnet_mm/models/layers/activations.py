@@ -69,6 +69,11 @@ def get_activation(act: str | Activation) -> Activation:
     raise UserError(f'act={act!r} is no known activation.{hint}')
 
 
+def is_named(act: Activation) -> bool:
+    """Whether a function is what :func:`get_activation` returns for one of the names, and not a caller's own."""
+    return any(act is get_activation(name) for name in (*_GAINS, *_OTHERS))
+
+
 def _refuse_in_place(act: Activation) -> None:
     """Raise UserError if ``act`` overwrites its input, which is the shortcut and a backbone's output, too."""
     x = torch.linspace(-3, 3, 7, device='cpu')

@@ -32,6 +32,14 @@ def pad_same(
     return F.pad(x, (left, right, top, bottom), value=value), (0, 0)
 
 
+def cut_same(grad: Tensor, x: Tensor, kernel: int, stride: int, dilation: int = 1) -> Tensor:
+    """The gradient of ``x``, (N, C, H, W), from that of what :func:`pad_same` made of it."""
+    if grad.shape == x.shape:
+        return grad
+    top, left = (same_padding(size, kernel, stride, dilation)[0] for size in x.shape[-2:])
+    return grad[..., top : top + x.shape[-2], left : left + x.shape[-1]]
+
+
 def max_pool2d_same(x: Tensor, kernel: int = 3, stride: int = 2) -> Tensor:
     """Max pooling with SAME padding: (N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride))."""
     x, padding = pad_same(x, kernel, stride, value=float('-inf'))

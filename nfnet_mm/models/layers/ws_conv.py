@@ -1,110 +1,59 @@
-"""Scaled weight standardisation, in both dialects in which public weights exist."""
+"""A conv with scaled weight standardisation, which keeps little for its backward pass."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from nfnet_mm.errors import UserError
 
-from .padding import pad_same
+from .activations import Activation, is_named
+from .padding import cut_same, pad_same
+from .precision import autocast, autocast_dtype
+from .standardize import (
+    DIALECTS,
+    as_rows,
+    differentiable,
+    like,
+    needs_plain_operations,
+    standardize_rows,
+    standardize_rows_again,
+    standardize_rows_backward,
+    standardize_weight,
+    wide_dtype,
+)
 
-try:
-    from torch.compiler import is_compiling
-except ImportError:  # before torch 2.2
-    from torch._dynamo import is_compiling
-
-DIALECTS = ('authors', 'timm')
 PADDINGS = ('same', 'symmetric')
-_AUTHORS_FLOOR = 1e-4
-_TIMM_EPS = 1e-5
 
 
-def _standardize(weight: Tensor, gain: Tensor, dialect: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(O, N) weights and (O,) gains -> centred (O, N) and their scale (O, 1), whose product is standardised.
+class Recompute(NamedTuple):
+    """How a conv's input came about, so that it is computed again in the backward pass and not kept till then."""
 
-    Then the (O, 1) numbers that the gradient of that product is made of: mean, inverse norm, and shrink.
+    function: Activation
+    source: Tensor  # the input is function(source)
+
+
+def conv_of_activation(
+    conv: nn.Module, act: Activation, x: Tensor, recompute: bool, active: Tensor | None = None, **kwargs: Any
+) -> Tensor:
+    """``conv(act(x))``, in whose backward pass a standardised conv runs ``act`` again instead of keeping its output.
+
+    It does if ``recompute`` says so; and where it would keep a padded copy, unless ``act`` is a caller's own, which
+    might be random. ``active``: ``act(x)``, where it is known; the other arguments are for the conv.
     """
-    variance, mean = torch.var_mean(weight, 1, correction=0, keepdim=True)
-    fan_in = weight.shape[1]
-    if dialect == 'authors':
-        energy = variance * fan_in
-        inverse = energy.clamp(min=_AUTHORS_FLOOR).rsqrt()
-        # how much of the row's own scale the division took out: all of it, or none where the floor holds
-        shrink = inverse * (energy > _AUTHORS_FLOOR)
-    else:
-        shrink = inverse = ((variance + _TIMM_EPS) * fan_in).rsqrt()
-    # to be multiplied as (weight - mean) * scale: weight * scale - mean * scale loses digits where the mean is large
-    return weight - mean, inverse * gain[:, None], mean, inverse, shrink
-
-
-class _Standardize(torch.autograd.Function):
-    """:func:`_standardize`, keeping only the weight and three numbers a row for the backward pass.
-
-    That is a row-wise a * grad + b * w + c, so that no centred copy of the weights is ever stored.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, gain: Tensor, dialect: str) -> Tensor:
-        centred, scale, *rows = _standardize(weight, gain, dialect)
-        ctx.save_for_backward(weight, gain, *rows)
-        return centred.mul_(scale)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        weight, gain, mean, inverse, shrink = ctx.saved_tensors
-        total = grad.sum(1, keepdim=True)
-        # <grad, weight - mean> of each row, reduced without writing a product as large as the weights
-        with torch.autocast(weight.device.type, enabled=False):  # which would run the product in half precision
-            along = torch.linalg.vecdot(grad, weight, dim=1)[:, None] - mean * total
-        gain_grad = (along * inverse)[:, 0]
-        scale = inverse * gain[:, None]
-        slope = -scale * shrink * shrink * along
-        offset = -(scale * total) / weight.shape[1] - slope * mean
-        return torch.addcmul(torch.addcmul(offset, weight, slope), grad, scale), gain_grad, None
-
-
-def standardize_weight(weight: Tensor, gain: Tensor, dialect: str = 'authors') -> Tensor:
-    """Scaled weight standardisation: every output unit gets zero mean and the norm |gain|.
-
-    With N the fan-in, and mean and (biased) variance taken over it:
-
-    - ``'authors'``: (W - mean) * gain / sqrt(max(var * N, 1e-4)), the released code of both papers;
-    - ``'timm'``: (W - mean) * gain / sqrt((var + 1e-5) * N), what timm's own weights were trained with.
-
-    (NF-ResNets, section 4.2.) Differentiable once, within ``torch.func`` as often as one likes. Half-precision weights
-    are standardised in float32.
-
-    Args:
-        weight: (O, I / groups, kh, kw).
-        gain: (O,), constant factors (gamma, beta) already multiplied in.
-        dialect: one of the two above.
-
-    Returns: the standardised weight, of the shape and dtype of ``weight``.
-
-    Example:
-        >>> w = standardize_weight(torch.randn(8, 3, 5, 5), torch.full((8,), 2.))
-        >>> bool(w.mean((1, 2, 3)).abs().max() < 1e-6), torch.allclose(w.flatten(1).norm(dim=1), torch.tensor(2.))
-        (True, True)
-    """
-    dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-    arguments = weight.to(dtype).flatten(1), gain.to(dtype), dialect
-    if is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
-        # torch.compile gives zero gradients, without a word, to a Function that is differentiable once (torch 2.11);
-        # what is worth storing it finds out by itself. A trace with a Function in it cannot be saved, and torch.func
-        # refuses it: vmap, jvp and gradients of gradients work on plain operations.
-        centred, scale, *_ = _standardize(*arguments)
-        out = centred * scale
-    else:
-        out = _Standardize.apply(*arguments)
-    return out.to(weight.dtype).view_as(weight)
+    active = act(x) if active is None else active
+    if isinstance(conv, WSConv2d) and (recompute or (conv.pad_same and is_named(act))):
+        kwargs['recompute'] = Recompute(act, x)
+    return conv(active, **kwargs)
 
 
 class WSConv2d(nn.Conv2d):
     """Conv with scaled weight standardisation, a learned gain per output channel and an input scale for free.
+
+    For the backward pass it keeps its input and two numbers per output channel; the standardised weight and a padded
+    copy of the input are made again.
 
     Args:
         in_channels, out_channels, kernel_size, stride, dilation, groups: as in ``nn.Conv2d``, square only.
@@ -150,18 +99,117 @@ class WSConv2d(nn.Conv2d):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
-    def standardized_weight(self, scale: Tensor | None = None) -> Tensor:
+    def standardized_weight(self, scale: Tensor | float = 1.0) -> Tensor:
         """The (O, I / groups, k, k) weight that the conv really applies; ``scale`` multiplies it for free."""
-        gain = self.gain * self.input_scale
-        return standardize_weight(self.weight, gain if scale is None else gain * scale, self.dialect)
+        return self._standardized(self.weight, self.gain * scale)
 
-    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
-        """The conv of ``x``; ``scale``, a 0-d tensor, multiplies the whole output through weight and bias."""
-        padding: str | tuple[int, ...] = self.padding
+    def forward(self, x: Tensor, scale: Tensor | float | None = None, recompute: Recompute | None = None) -> Tensor:
+        """The conv of ``x``.
+
+        Args:
+            x: (N, I, H, W).
+            scale: a number or 0-d tensor that multiplies the whole output through gain and bias.
+            recompute: what ``x`` was computed by, to be so again in the backward pass: ``x`` need not be kept then.
+        """
+        gain: Tensor = self.gain
+        bias: Tensor | None = self.bias
+        if scale is not None:
+            gain, bias = gain * scale, bias if bias is None else bias * scale
+        if needs_plain_operations():
+            return self._plain(x, self.weight, gain, bias)
+        function, source = recompute or (None, None)
+        return _WSConv.apply(x, self.weight, gain, bias, self, function, source)
+
+    def _plain(self, x: Tensor, weight: Tensor, gain: Tensor, bias: Tensor | None) -> Tensor:
+        """The conv in operations that can be differentiated at will."""
+        x, padding = self.padded(x)
+        weight = self._standardized(weight, gain)
+        return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+    def _standardized(self, weight: Tensor, gain: Tensor) -> Tensor:
+        return standardize_weight(weight, gain.to(wide_dtype(weight.dtype)) * self.input_scale, self.dialect)
+
+    def padded(self, x: Tensor) -> tuple[Tensor, Sequence[int] | str]:
+        """What to give to ``F.conv2d``: the input, padded if need be, and the padding that is left to do."""
         if self.pad_same:
-            x, padding = pad_same(x, self.kernel_size[0], self.stride[0], self.dilation[0])
-        bias = self.bias if scale is None or self.bias is None else self.bias * scale
-        return F.conv2d(x, self.standardized_weight(scale), bias, self.stride, padding, self.dilation, self.groups)
+            return pad_same(x, self.kernel_size[0], self.stride[0], self.dilation[0])
+        return x, self.padding
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, input_scale={self.input_scale:.6g}, dialect={self.dialect}'
+
+
+class _WSConv(torch.autograd.Function):
+    """``WSConv2d._plain``, keeping its input, or what that is computed from, and two numbers per row of the weight."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        gain: Tensor,
+        bias: Tensor | None,
+        conv: WSConv2d,
+        function: Activation | None,
+        source: Tensor | None,
+    ) -> Tensor:
+        device = x.device.type
+        ctx.cast = None if x.dtype == torch.float64 else autocast_dtype(device)
+        ctx.conv, ctx.function = conv, function
+        wide = wide_dtype(weight.dtype)
+        with autocast(device, None):
+            rows, factor = as_rows(weight.to(wide)), gain.to(wide) * conv.input_scale
+            standardized, mean, inverse = standardize_rows(rows, factor, conv.dialect)
+            ctx.save_for_backward(x if function is None else source, weight, gain, bias, mean, inverse)
+            kernel = like(standardized, weight).to(ctx.cast or weight.dtype)
+            if ctx.cast:
+                x, bias = x.to(ctx.cast), bias if bias is None else bias.to(ctx.cast)
+            x, padding = conv.padded(x)
+            return F.conv2d(x, kernel, bias, conv.stride, padding, conv.dilation, conv.groups)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        conv: WSConv2d = ctx.conv
+        x, weight, gain, bias, mean, inverse = ctx.saved_tensors
+        needed = ctx.needs_input_grad[:4]
+        device = x.device.type
+        with autocast(device, ctx.cast):
+            if ctx.function is not None:
+                x = ctx.function(x)
+            if torch.is_grad_enabled():  # the gradient is to be differentiated in its turn
+                return *differentiable(conv._plain, (x, weight, gain, bias), needed, grad), None, None, None
+        of_kernel_needed = needed[1] or needed[2]
+        of_weight = of_gain = None
+        with autocast(device, None):
+            rows = as_rows(weight.to(mean.dtype))
+            factor = gain.to(mean.dtype) * conv.input_scale
+            kernel = like(standardize_rows_again(rows, factor, mean, inverse), weight).to(grad.dtype)
+            padded, padding = conv.padded(x.to(grad.dtype))
+            of_x, of_kernel, of_bias = torch.ops.aten.convolution_backward(
+                grad,
+                padded,
+                kernel,
+                None if bias is None else bias.shape,
+                conv.stride,
+                padding,
+                conv.dilation,
+                False,
+                [0, 0],
+                conv.groups,
+                [needed[0], of_kernel_needed, needed[3]],
+            )
+            if of_kernel_needed:
+                of_rows = as_rows(_laid_out(of_kernel, weight).to(mean.dtype))
+                of_rows, of_factor = standardize_rows_backward(of_rows, rows, factor, mean, inverse, conv.dialect)
+                of_weight = like(of_rows, weight).to(weight.dtype)
+                of_gain = (of_factor * conv.input_scale).to(gain.dtype)
+        if needed[0]:
+            of_x = cut_same(of_x, x, conv.kernel_size[0], conv.stride[0], conv.dilation[0]).to(x.dtype)
+        if needed[3]:
+            of_bias = of_bias.to(bias.dtype)
+        return of_x, of_weight, of_gain, of_bias, None, None, None
+
+
+def _laid_out(grad: Tensor, weight: Tensor) -> Tensor:
+    """A gradient in the memory layout of its weight."""
+    return grad.contiguous(memory_format=torch.contiguous_format if weight.is_contiguous() else torch.channels_last)
