@@ -62,11 +62,11 @@ class NFBlock(nn.Module):
         act, again = self.act, recompute_acts
         active, shortcut = act(x), x
         if self.conv_shortcut is not None:
-            if self.shortcut_stride > 1:
+            if self.shortcut_stride > 1:  # the pooling keeps the activation in any case
                 shortcut = self.conv_shortcut(avg_pool2d_same(active, self.shortcut_stride))
             else:
                 shortcut = conv_of_activation(self.conv_shortcut, act, x, again, active)
-        out = conv_of_activation(self.conv0, act, x, again, active)
+        out = conv_of_activation(self.conv0, act, x, again and self.shortcut_stride == 1, active)
         out = conv_of_activation(self.conv1, act, out, again)
         if self.conv1b is not None:
             out = conv_of_activation(self.conv1b, act, out, again)
