@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from . import standardize_kernel as kernel
 from .precision import autocast
 
 try:
@@ -19,69 +20,105 @@ _AUTHORS_FLOOR = 1e-4
 _TIMM_EPS = 1e-5
 
 
-def _inverse_norm(energy: Tensor, fan_in: int, dialect: str) -> Tensor:
-    """What rows are multiplied by, 1 / sqrt(energy), from their sums of squares about the mean; bounded near zero."""
-    if dialect == 'authors':
-        return energy.clamp(min=_AUTHORS_FLOOR).rsqrt()
-    return (energy + _TIMM_EPS * fan_in).rsqrt()
+def _floor_and_eps(dialect: str, fan_in: int) -> tuple[float, float]:
+    """Rows are divided by sqrt(max(energy, floor) + eps), energy being the sum of squares about their mean."""
+    return (_AUTHORS_FLOOR, 0.0) if dialect == 'authors' else (0.0, _TIMM_EPS * fan_in)
+
+
+def _inverse_norm(energy: Tensor, dialect: str, fan_in: int) -> Tensor:
+    floor, eps = _floor_and_eps(dialect, fan_in)
+    return (energy.clamp(min=floor) + eps).rsqrt()
 
 
 def _at_floor(inverse: Tensor, dialect: str) -> Tensor:
     """Which rows were divided by the authors' floor, a constant, so that their own norm has no part in the gradient."""
     if dialect == 'authors':
-        return inverse >= _AUTHORS_FLOOR**-0.5
+        return inverse > _AUTHORS_FLOOR**-0.5 * (1 - 1e-6)
     return torch.zeros_like(inverse, dtype=torch.bool)
 
 
-def standardize_rows(rows: Tensor, gain: Tensor, dialect: str) -> tuple[Tensor, Tensor, Tensor]:
-    """(O, N) weights and (O,) gains -> the standardised (O, N), and the rows' means and inverse norms, (O, 1) each."""
+def standardize_rows(
+    rows: Tensor, gain: Tensor, scale: float, dialect: str, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(O, N) weights, (O,) gains and a number that multiplies these -> the standardised (O, N) in ``dtype``.
+
+    Then the rows' means and inverse norms, (O, 1) each.
+    """
+    if kernel.works_for(rows, gain):
+        out = torch.empty_like(rows, dtype=dtype)
+        if found := kernel.forward(rows, gain, scale, *_floor_and_eps(dialect, rows.shape[1]), out):
+            return out, *found
+    rows, factor = _wide(rows, gain, scale)
     # Two reductions and two passes. torch.var_mean takes ten times as long as they on a CPU, and
     # weight * scale - offset in a single pass loses digits where a row's mean is large.
     mean = rows.mean(1, keepdim=True)
     centred = rows - mean
     energy = torch.linalg.vector_norm(centred, dim=1, keepdim=True).square_()
-    inverse = _inverse_norm(energy, rows.shape[1], dialect)
-    return centred.mul_(inverse * gain[:, None]), mean, inverse
+    inverse = _inverse_norm(energy, dialect, rows.shape[1])
+    return centred.mul_(inverse * factor).to(dtype), mean, inverse
 
 
-def standardize_rows_again(rows: Tensor, gain: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
+def standardize_rows_again(
+    rows: Tensor, gain: Tensor, scale: float, mean: Tensor, inverse: Tensor, dtype: torch.dtype
+) -> Tensor:
     """The standardised rows from what :func:`standardize_rows` returned beside them; bit for bit the same."""
-    return (rows - mean).mul_(inverse * gain[:, None])
+    if kernel.works_for(rows, gain):
+        out = torch.empty_like(rows, dtype=dtype)
+        if kernel.again(rows, gain, scale, mean, inverse, out):
+            return out
+    rows, factor = _wide(rows, gain, scale)
+    return (rows - mean).mul_(inverse * factor).to(dtype)
 
 
 def standardize_rows_backward(
-    grad: Tensor, rows: Tensor, gain: Tensor, mean: Tensor, inverse: Tensor, dialect: str
+    grad: Tensor, rows: Tensor, gain: Tensor, scale: float, mean: Tensor, inverse: Tensor, dialect: str
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of weights (O, N) and gains (O,) from that of the standardised weights, in closed form.
+    """Gradients of weights (O, N) and gains (O,), of their types, from that of the standardised weights.
 
-    Row by row that of the weights is a * grad + b * weight + c.
+    In closed form: row by row that of the weights is a * grad + b * weight + c.
     """
+    if kernel.works_for(rows, gain, grad):
+        found = kernel.backward(grad, rows, gain, scale, mean, inverse, _floor_and_eps(dialect, rows.shape[1])[0])
+        if found:
+            return found
+    dtypes = rows.dtype, gain.dtype
+    rows, factor = _wide(rows, gain, scale)
+    backward = _backward_cpu if rows.device.type == 'cpu' else _backward
     with autocast(rows.device.type, None):  # which would run products in half precision
-        if rows.device.type == 'cpu':
-            return _backward_cpu(grad, rows, gain, mean, inverse, dialect)
-        total = grad.sum(1, keepdim=True)
-        # <grad, weight - mean> of each row, reduced without writing a product as large as the weights
-        along = torch.linalg.vecdot(grad, rows, dim=1)[:, None] - mean * total
-        scale = inverse * gain[:, None]
-        slope = torch.where(_at_floor(inverse, dialect), 0.0, -scale * inverse.square() * along)
-        offset = -(scale * total) / rows.shape[1] - slope * mean
-        return torch.addcmul(torch.addcmul(offset, rows, slope), grad, scale), (along * inverse)[:, 0]
+        of_rows, of_gain = backward(grad.to(rows.dtype), rows, factor, mean, inverse, _at_floor(inverse, dialect))
+        return of_rows.to(dtypes[0]), (of_gain * scale).to(dtypes[1])
+
+
+def _wide(rows: Tensor, gain: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Rows and (O, 1) factors in the type in which they are standardised."""
+    dtype = wide_dtype(rows.dtype)
+    return rows.to(dtype), gain.to(dtype)[:, None] * scale
+
+
+def _backward(
+    grad: Tensor, rows: Tensor, factor: Tensor, mean: Tensor, inverse: Tensor, floored: Tensor
+) -> tuple[Tensor, Tensor]:
+    total = grad.sum(1, keepdim=True)
+    # <grad, weight - mean> of each row, reduced without writing a product as large as the weights
+    along = torch.linalg.vecdot(grad, rows, dim=1)[:, None] - mean * total
+    scale = inverse * factor
+    slope = torch.where(floored, 0.0, -scale * inverse.square() * along)
+    offset = -(scale * total) / rows.shape[1] - slope * mean
+    return torch.addcmul(torch.addcmul(offset, rows, slope), grad, scale), (along * inverse)[:, 0]
 
 
 def _backward_cpu(
-    grad: Tensor, rows: Tensor, gain: Tensor, mean: Tensor, inverse: Tensor, dialect: str
+    grad: Tensor, rows: Tensor, factor: Tensor, mean: Tensor, inverse: Tensor, floored: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The same by BatchNorm's backward pass: with rows as channels that is this formula, in one pass and kernel."""
     root = rows.shape[1] ** 0.5  # a row's norm by its standard deviation
     backward = torch.ops.aten.native_batch_norm_backward
-    scaled, deviation = gain / root, inverse[:, 0] * root
-    mask = [True, True, False]
+    scaled, deviation, mask = factor[:, 0] / root, inverse[:, 0] * root, [True, True, False]
     of_rows, of_gain, _ = backward(grad[None], rows[None], scaled, None, None, mean[:, 0], deviation, True, 0.0, mask)
-    of_rows = of_rows[0]
-    floored = _at_floor(inverse, dialect)[:, 0]
-    if floored.any():
-        part = grad[floored]
-        of_rows[floored] = (part - part.mean(1, keepdim=True)) * (inverse[floored] * gain[floored][:, None])
+    of_rows, which = of_rows[0], floored[:, 0]
+    if which.any():
+        part = grad[which]
+        of_rows[which] = (part - part.mean(1, keepdim=True)) * (inverse * factor)[which]
     return of_rows, of_gain / root
 
 
@@ -90,7 +127,7 @@ class _Standardize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, gain: Tensor, dialect: str) -> Tensor:
-        out, mean, inverse = standardize_rows(rows, gain, dialect)
+        out, mean, inverse = standardize_rows(rows, gain, 1.0, dialect, rows.dtype)
         ctx.save_for_backward(rows, gain, mean, inverse)
         ctx.dialect = dialect
         return out
@@ -101,13 +138,13 @@ class _Standardize(torch.autograd.Function):
         if torch.is_grad_enabled():  # the gradient is to be differentiated in its turn
             plain = partial(_plain, dialect=ctx.dialect)
             return *differentiable(plain, (rows, gain), ctx.needs_input_grad, grad), None
-        return *standardize_rows_backward(grad, rows, gain, mean, inverse, ctx.dialect), None
+        return *standardize_rows_backward(grad, rows, gain, 1.0, mean, inverse, ctx.dialect), None
 
 
 def _plain(rows: Tensor, gain: Tensor, dialect: str) -> Tensor:
     """:func:`standardize_rows` in operations that can be differentiated at will."""
     centred = rows - rows.mean(1, keepdim=True)
-    inverse = _inverse_norm(centred.square().sum(1, keepdim=True), rows.shape[1], dialect)
+    inverse = _inverse_norm(centred.square().sum(1, keepdim=True), dialect, rows.shape[1])
     return centred * (inverse * gain[:, None])
 
 

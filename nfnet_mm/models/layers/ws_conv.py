@@ -156,12 +156,12 @@ class _WSConv(torch.autograd.Function):
         device = x.device.type
         ctx.cast = None if x.dtype == torch.float64 else autocast_dtype(device)
         ctx.conv, ctx.function = conv, function
-        wide = wide_dtype(weight.dtype)
         with autocast(device, None):
-            rows, factor = as_rows(weight.to(wide)), gain.to(wide) * conv.input_scale
-            standardized, mean, inverse = standardize_rows(rows, factor, conv.dialect)
+            standardized, mean, inverse = standardize_rows(
+                as_rows(weight), gain, conv.input_scale, conv.dialect, ctx.cast or weight.dtype
+            )
             ctx.save_for_backward(x if function is None else source, weight, gain, bias, mean, inverse)
-            kernel = like(standardized, weight).to(ctx.cast or weight.dtype)
+            kernel = like(standardized, weight)
             if ctx.cast:
                 x, bias = x.to(ctx.cast), bias if bias is None else bias.to(ctx.cast)
             x, padding = conv.padded(x)
@@ -181,9 +181,8 @@ class _WSConv(torch.autograd.Function):
         of_kernel_needed = needed[1] or needed[2]
         of_weight = of_gain = None
         with autocast(device, None):
-            rows = as_rows(weight.to(mean.dtype))
-            factor = gain.to(mean.dtype) * conv.input_scale
-            kernel = like(standardize_rows_again(rows, factor, mean, inverse), weight).to(grad.dtype)
+            rows, scale = as_rows(weight), conv.input_scale
+            kernel = like(standardize_rows_again(rows, gain, scale, mean, inverse, grad.dtype), weight)
             padded, padding = conv.padded(x.to(grad.dtype))
             of_x, of_kernel, of_bias = torch.ops.aten.convolution_backward(
                 grad,
@@ -199,10 +198,9 @@ class _WSConv(torch.autograd.Function):
                 [needed[0], of_kernel_needed, needed[3]],
             )
             if of_kernel_needed:
-                of_rows = as_rows(_laid_out(of_kernel, weight).to(mean.dtype))
-                of_rows, of_factor = standardize_rows_backward(of_rows, rows, factor, mean, inverse, conv.dialect)
-                of_weight = like(of_rows, weight).to(weight.dtype)
-                of_gain = (of_factor * conv.input_scale).to(gain.dtype)
+                of_rows = as_rows(_laid_out(of_kernel, weight))
+                of_rows, of_gain = standardize_rows_backward(of_rows, rows, gain, scale, mean, inverse, conv.dialect)
+                of_weight = like(of_rows, weight)
         if needed[0]:
             of_x = cut_same(of_x, x, conv.kernel_size[0], conv.stride[0], conv.dilation[0]).to(x.dtype)
         if needed[3]:
