@@ -91,11 +91,10 @@ def loading_cost(cfg: Config, paths: Sequence[str], repeats: int = 7) -> Loading
     for turn in range(repeats + 1):
         items: Any = [dict(img_path=path, gt_label=i % 10) for i, path in enumerate(paths)]
         for number, step in enumerate(pipeline.transforms):
-            items, spent = _timed(lambda step=step, items=items: [step(item) for item in items])
-            name = type_name(dataset['pipeline'][number])
+            items, spent = _timed(_each, step, items)
             if turn:
-                times.setdefault(name, []).append(spent / len(paths))
-        spent = _timed(lambda items=items: function(items))[1]
+                times.setdefault(type_name(dataset['pipeline'][number]), []).append(spent / len(paths))
+        spent = _timed(function, items)[1]
         if turn:
             times.setdefault(function.func.__name__, []).append(spent / len(paths))
     return LoadingCost({name: statistics.median(spent) for name, spent in times.items()}, images_per_sample(function))
@@ -103,7 +102,7 @@ def loading_cost(cfg: Config, paths: Sequence[str], repeats: int = 7) -> Loading
 
 def reading_cost(paths: Sequence[str], repeats: int = 7) -> float:
     """CPU seconds of this process to read one file, from the disk or from a pack, through mmengine; the median."""
-    spent = [_timed(lambda: [get(path) for path in paths])[1] for _ in range(repeats + 1)][1:]
+    spent = [_timed(_each, get, paths)[1] for _ in range(repeats + 1)][1:]
     return statistics.median(spent) / len(paths)
 
 
@@ -115,6 +114,10 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
+def _each(step: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    return [step(item) for item in items]
+
+
+def _timed(work: Callable[..., Any], *args: Any) -> tuple[Any, float]:
     began = time.process_time()
-    return work(), time.process_time() - began
+    return work(*args), time.process_time() - began
