@@ -22,7 +22,10 @@ from nfnet_mm.errors import UserError, check_exists, did_you_mean, short, some, 
 
 SUFFIX = '.tar'
 _INDEX = '.nfnet_mm_index'
-_ARRAYS = ('names', 'ends', 'offsets', 'sizes', 'sums', 'whole')  # of the index, one after another as .npy
+# Of the index, one after another as .npy, after their checksum: the names in one text, and where each ends; where each
+# file begins, its size and its checksum; and the size of the pack.
+_ARRAYS = ('names', 'ends', 'offsets', 'sizes', 'sums', 'whole')
+_DIGITS = 8  # of a checksum in the index
 _BLOCK = tarfile.BLOCKSIZE
 _SEARCHED = 2000  # names of a folder that are searched for one like a missing one
 _AGAIN = 'make it anew with python -m nfnet_mm pack FOLDER FILE.tar'
@@ -128,6 +131,8 @@ def _read_index(path: str) -> dict[str, np.ndarray]:
             if first is not None and first.name == _INDEX:
                 content: Any = tar.extractfile(first)
                 stream = io.BytesIO(content.read())
+                if stream.read(_DIGITS) != _digits(stream.getbuffer()[_DIGITS:]):
+                    raise ValueError('the checksum of its index is another')
                 return {name: np.load(stream, allow_pickle=False) for name in _ARRAYS}
     except (tarfile.TarError, ValueError, EOFError) as error:
         raise UserError(f'pack {path!r} is no pack, or cut off ({short(error)}): {_AGAIN}') from None
@@ -271,4 +276,9 @@ def _saved(arrays: dict[str, Any]) -> bytes:
     content = io.BytesIO()
     for name in _ARRAYS:
         np.save(content, arrays[name], allow_pickle=False)
-    return content.getvalue()
+    return _digits(content.getbuffer()) + content.getvalue()
+
+
+def _digits(content: memoryview) -> bytes:
+    """A checksum."""
+    return f'{zlib.crc32(content):0{_DIGITS}x}'.encode()

@@ -94,6 +94,27 @@ def test_every_flipped_byte_of_a_file_is_told_and_no_other_suffers(packed):
         whole[place] ^= 1
 
 
+def test_a_flipped_bit_of_the_index_is_told_as_it_is_opened_or_does_not_matter(packed):
+    whole, random = packed.read_bytes(), np.random.default_rng(0)
+    want = Pack(str(packed))
+    with tarfile.open(packed) as tar:
+        first = tar.next()
+    told = 0
+    for _ in range(300):
+        flipped = bytearray(whole)
+        flipped[random.integers(first.offset_data + first.size)] ^= 1 << random.integers(8)
+        packed.write_bytes(flipped)
+        try:
+            pack = Pack(str(packed))
+        except UserError:
+            told += 1
+        else:  # in the tar's header of the index, or the .npy headers' spaces
+            assert [(pack[i], pack.read(pack[i].decode())) for i in range(len(pack))] == [
+                (want[i], want.read(want[i].decode())) for i in range(len(want))
+            ]
+    assert told > 150
+
+
 def test_names_that_are_not_there(packed):
     pack = Pack(str(packed))
     with pytest.raises(FileNotFoundError, match=r"data.tar' has no file 'train/a/1.jpeg' Did you mean '1.jpg'\?"):
