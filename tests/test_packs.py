@@ -64,8 +64,9 @@ def pack(folder):
     return target
 
 
-def train(folder, name, root, resume=None):
+def train(folder, name, root, resume=None, workers=0):
     options = {'experiment_name': f'{folder}{name}{resume}', 'data_root': str(root), 'train_cfg.val_interval': 100}
+    options['train_dataloader.num_workers'] = workers
     cfg = run.load_config(str(folder.parent / 'config.py'), options, str(folder.parent / name))
     run.check_data(cfg, ('train', 'val'))
     run.use_resume(cfg, resume)
@@ -77,9 +78,9 @@ def train(folder, name, root, resume=None):
 def test_a_run_is_the_same_from_a_pack_and_when_it_is_resumed_from_one(folder):
     packed = pack(folder)
     want = train(folder, 'files', folder)
-    got = train(folder, 'pack', packed)
+    got = train(folder, 'pack', packed, workers=2)
     (folder.parent / 'pack/iter_4.pth').unlink()
-    resumed = train(folder, 'pack', packed, str(folder.parent / 'pack/iter_2.pth'))
+    resumed = train(folder, 'pack', packed, str(folder.parent / 'pack/iter_2.pth'), workers=1)
     for other in (got, resumed):
         torch.testing.assert_close(other['state_dict'], want['state_dict'], rtol=0, atol=0)
         torch.testing.assert_close(other['optimizer']['state'], want['optimizer']['state'], rtol=0, atol=0)
