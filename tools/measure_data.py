@@ -1,4 +1,4 @@
-"""What training images cost here: the NFNets' pipeline on ImageNet beside mmpretrain's own, in pairs and CPU time."""
+"""What training images cost here, step by step, and how many workers feed a GPU; in CPU time, on made-up photos."""
 
 import argparse
 import os
@@ -6,28 +6,22 @@ import statistics
 import sys
 import tempfile
 import time
-from functools import partial
 
-import cv2
-import numpy as np
 import torch
-from mmengine.dataset import Compose, default_collate
-from mmengine.registry import init_default_scope
-from mmpretrain.models.utils import RandomBatchAugment
-from mmpretrain.structures import DataSample
 
 sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..'))  # a clone works without installing
-from nfnet_mm.engine.total_batch import images_per_sample
-from nfnet_mm.tasks.classification.mixing import mixing_collate
+from nfnet_mm.commands.command_line import one_line_errors
+from nfnet_mm.errors import check_number, check_positive
+from nfnet_mm.pack import address, write_pack
+from nfnet_mm.run import load_config
+from nfnet_mm.training_cost.loading import loading_cost, reading_cost, write_photos
 
+CONFIGS = ['imagenet/nfnet_f0.py', 'imagenet/nf_resnet50.py']
 MEAN = [104, 116, 124]  # of ImageNet in BGR, as mmpretrain's configs fill with
-LOAD = dict(type='LoadImageFromFile')
-REST = dict(type='RandomFlip', prob=0.5, direction='horizontal')
-OURS = [LOAD, dict(type='nfnet_mm.RandomResizedCrop', scale=224, clip=False), REST, dict(type='PackInputs')]
 THEIRS = [
-    LOAD,
+    dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
-    REST,
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(
         type='RandAugment',
         policies='timm_increasing',
@@ -43,69 +37,65 @@ THEIRS = [
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--batch', type=int, default=64, help='images loaded at a time')
-    parser.add_argument('--pairs', type=int, default=7)
-    parser.add_argument('--ops', type=int, default=4, help='of RandAugment; 0 for none on our side')
-    parser.add_argument('--magnitude', type=int, default=5, help='of RandAugment')
+    shipped = [f'nfnet_mm::{name}' for name in CONFIGS]
+    parser.add_argument('configs', nargs='*', default=shipped, help='of classifiers (default: %(default)s)')
+    parser.add_argument('--samples-per-second', type=float, default=1000, help='that the GPU trains on')
+    parser.add_argument('--images', type=int, default=64, help='photos that are made up; one batch')
+    parser.add_argument('--repeats', type=int, default=7)
+    parser.add_argument('--against-mmpretrain', action='store_true', help="beside mmpretrain's own recipe, in pairs")
     return parser.parse_args()
 
 
-def write_photos(folder, n):
-    """JPEGs of about 500 x 375 pixels: noise of all scales, as photos have it, in quality 90."""
-    random = np.random.default_rng(0)
-    paths = []
-    for i in range(n):
-        height, width = (int(side * random.uniform(0.9, 1.1)) for side in (375, 500))
-        photo = np.full((height, width, 3), 128.0)
-        for side in (4, 8, 16, 32, 64, 128):
-            noise = random.normal(0, 100 / side**0.5, (side, side, 3))
-            photo += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
-        paths.append(os.path.join(folder, f'{i}.jpg'))
-        cv2.imwrite(paths[-1], photo.clip(0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 90])
-    return paths
-
-
+@one_line_errors
 def main():
     args = parse_args()
-    cv2.setNumThreads(0)  # as in a data worker
-    torch.set_num_threads(1)
-    init_default_scope('mmpretrain')
-    ours, theirs = Compose(OURS), Compose(THEIRS)
-    randaugment = dict(magnitude=args.magnitude, num_ops=args.ops) if args.ops else None
-    collate = partial(mixing_collate, num_classes=1000, randaugment=randaugment)
+    check_positive('--images', args.images)
+    check_positive('--repeats', args.repeats)
+    check_number('--samples-per-second', args.samples_per_second, '(0, inf)')
+    with tempfile.TemporaryDirectory() as folder:
+        photos = os.path.join(folder, 'photos')
+        os.mkdir(photos)
+        paths = write_photos(photos, args.images)
+        size = statistics.mean(map(os.path.getsize, paths))
+        print(f'{args.images} photos of {size / 1e3:.0f} kB; milliseconds of CPU time for each that is loaded')
+        write_pack(photos, f'{folder}/photos.tar')
+        packed = [address(f'{folder}/photos.tar') + os.path.basename(path) for path in paths]
+        print(f'read: {reading_cost(paths) * 1e3:.3f} from files, {reading_cost(packed) * 1e3:.3f} from a pack')
+        for name in args.configs:
+            cfg = load_config(name)
+            show(name, loading_cost(cfg, paths, args.repeats), args.samples_per_second)
+            if args.against_mmpretrain:
+                compare(cfg, paths, args.repeats)
+
+
+def show(name, cost, rate):
+    steps = ', '.join(f'{step} {seconds * 1e3:.2f}' for step, seconds in cost.steps.items())
+    print(f'{name}: {steps}')
+    two = ' (each mixed from two)' if cost.images_per_sample == 2 else ''
+    need = f'{cost.workers(rate)} workers feed {rate:g} samples{two} a second'
+    print(f'  {cost.images_per_second:.0f} images a second per worker; {need}')
+
+
+def compare(cfg, paths, repeats):
+    """Beside mmpretrain's pipeline for ResNets, with its mixing on the device counted in."""
+    from mmpretrain.models.utils import RandomBatchAugment
+
+    theirs = load_config('nfnet_mm::imagenet/nf_resnet50.py')
+    theirs.train_dataloader.dataset.pipeline = THEIRS
     mix = RandomBatchAugment([dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)])
 
-    def load(pipeline, paths):
-        return [pipeline(dict(img_path=path, gt_label=i % 1000)) for i, path in enumerate(paths)]
+    def mixing():
+        began = time.process_time()
+        mix(torch.zeros(len(paths), 3, 224, 224), torch.zeros(len(paths), 1000))
+        return (time.process_time() - began) / len(paths)
 
-    def our_batch(paths):
-        return collate(load(ours, paths))['inputs']
-
-    def their_batch(paths):
-        batch = default_collate(load(theirs, paths))
-        scores = torch.nn.functional.one_hot(
-            torch.cat([sample.gt_label for sample in batch['data_samples']]), 1000
-        ).float()
-        inputs, scores = mix(batch['inputs'].float(), scores)
-        [DataSample().set_gt_score(score) for score in scores]
-        return inputs
-
-    with tempfile.TemporaryDirectory() as folder:
-        paths = write_photos(folder, args.batch)
-
-        def seconds(make):
-            began = time.process_time()
-            made = len(make(paths))
-            return time.process_time() - began, made
-
-        pairs = [(seconds(our_batch), seconds(their_batch)) for _ in range(args.pairs + 1)][1:]  # the first warms up
-    ratios = sorted(theirs / ours for (ours, _), (theirs, _) in pairs)
-    us, them = (args.batch / statistics.median(pair[side][0] for pair in pairs) for side in range(2))
-    ratio, each = statistics.median(ratios), images_per_sample(collate)
-    print(
-        f'{us:.1f} images/s, mmpretrain {them:.1f}, per CPU second of one process; ratio per image {ratio:.3f} (median '
-        f'of {args.pairs} pairs, {ratios[0]:.3f} to {ratios[-1]:.3f}), per trained sample {ratio / each:.3f}'
-    )
+    ratios = []
+    for _ in range(repeats):
+        ours, other = (loading_cost(one, paths, 1) for one in (cfg, theirs))
+        ratios.append((1 / other.images_per_second + mixing()) * ours.images_per_second)
+    ratio, each = statistics.median(ratios), ours.images_per_sample
+    spread = f'{min(ratios):.2f} to {max(ratios):.2f}'
+    print(f'  mmpretrain takes {ratio:.2f} times as long for an image ({spread}), {ratio / each:.2f} for a sample')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Write what nfnet_mm/recipes tells: the configs, the model zoo, docs/reproduce.md and the tables of results in docs.
+"""Write what nfnet_mm/recipes tells: configs, the model zoo, docs/reproduce.md and the tables in other pages of docs.
 
 Run it after adding a row, of an experiment or of the networks.
 
@@ -24,6 +24,7 @@ try:
 except UserError as error:  # a row of a table is wrong
     sys.exit(f'error: {error}')
 from nfnet_mm.analysis.reproduce import reproduce_files  # noqa: E402
+from nfnet_mm.analysis.scaling_page import scaling_files  # noqa: E402
 from nfnet_mm.analysis.transfer_cost import cost_files  # noqa: E402
 from nfnet_mm.commands.command_line import one_line_errors  # noqa: E402
 from nfnet_mm.models.backbones.arch import Network, find_network  # noqa: E402
@@ -408,7 +409,7 @@ def _lines(head: str, value: Any, indent: str = '') -> list[str]:
 def main() -> None:
     """Write the files that are not as they should be."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    files = {**config_files(), **zoo_files(), **reproduce_files(), **result_files(ROOT)}
+    files = {**config_files(), **zoo_files(), **reproduce_files(), **result_files(ROOT), **scaling_files(ROOT)}
     if find_spec('mmdet') and find_spec('mmseg'):  # whose models are built to be counted
         files |= cost_files(ROOT)
     else:

@@ -9,11 +9,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+from mmengine.fileio import get
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from nfnet_mm.errors import UserError, is_integer
+from nfnet_mm.pack import PREFIX
 from nfnet_mm.registry import HOOKS
 
 
@@ -24,7 +26,7 @@ class BrokenPicturesHook(Hook):
     In training another one is drawn in its place, as mmengine's data sets do where a pipeline yields nothing; each is
     logged with its path, once, and listed in ``broken_pictures.txt`` of the work folder. In validation and test, whose
     score would be another without it, the first one ends the run. This holds for pictures that a pipeline of the data
-    set loads with ``LoadImageFromFile`` from local files.
+    set loads with ``LoadImageFromFile`` from local files or a pack.
 
     Args:
         limit: end the run when more of them than this were found, in whatever process.
@@ -89,13 +91,14 @@ def _load(step: Any, found: Path, limit: int | None, results: dict) -> dict | No
 
 
 def _unreadable(path: str) -> str | None:
-    """Why a local file is no picture; None if it is one, or not local."""
-    if '://' in path:
+    """Why a file, local or in a pack, is no picture; None if it is one, or elsewhere."""
+    if '://' in path and not path.startswith(f'{PREFIX}://'):
         return None
     try:
-        content = np.fromfile(path, np.uint8)
+        content = get(path)
     except OSError as error:
         return os.strerror(error.errno) if error.errno else str(error)
-    if not content.size:
+    if not content:
         return 'the file is empty'
-    return 'it is cut off, or no picture' if cv2.imdecode(content, cv2.IMREAD_UNCHANGED) is None else None
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    return 'it is cut off, or no picture' if image is None else None

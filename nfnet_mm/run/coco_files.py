@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from mmengine import Config
+from mmengine.fileio import get_local_path, isfile
 from mmengine.registry import init_default_scope
 
 from nfnet_mm.errors import UserError, nearest_files
+from nfnet_mm.pack import PREFIX
 from nfnet_mm.registry import type_name
 
 from .datasets import base_names, metrics, split_datasets
@@ -111,6 +113,9 @@ def category_names(content: Mapping[str, Any] | None) -> list[str] | None:
 
 def coco_content(path: str, large: Sequence[str] = ()) -> dict[str, Any] | None:
     """What is in a COCO file, or of one over 64 MiB only the lists named ``large``; None if it cannot be read."""
+    if path.startswith(f'{PREFIX}://') and isfile(path):
+        with get_local_path(path) as copy:
+            return coco_content(copy, large)
     if not os.path.isfile(path):
         return None
     try:

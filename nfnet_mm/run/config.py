@@ -16,6 +16,7 @@ from nfnet_mm.registry import type_name
 
 from .classes import data_root, follow_data_root, model_classes, use_num_classes
 from .inherited import is_last
+from .packs import use_packs
 
 # Optimizer wrapper: the one that does the same in mixed precision.
 MIXED_PRECISION = {'OptimWrapper': 'AmpOptimWrapper', 'nfnet_mm.AGCOptimWrapper': 'nfnet_mm.AmpAGCOptimWrapper'}
@@ -38,9 +39,10 @@ def load_config(
 ) -> Config:
     """Read a config file.
 
-    Three settings at its top level, or among the options, hold for all that depends on them: ``data_root`` for every
-    dataset, ``num_classes`` for heads, losses, mixing, top-k and class names (see :func:`use_num_classes`), and
-    ``weights`` for the backbone's initializer. A setting that is inherited gives way to a place that is stated later.
+    Three settings at its top level, or among the options, hold for all that depends on them: ``data_root``, a folder or
+    a pack of one, for every dataset, ``num_classes`` for heads, losses, mixing, top-k and class names (see
+    :func:`use_num_classes`), and ``weights`` for the backbone's initializer. A setting that is inherited gives way to a
+    place that is stated later.
 
     Args:
         path: the file, or the name of a shipped one (see :func:`nfnet_mm.named_configs.find_config`).
@@ -67,6 +69,7 @@ def load_config(
     said.append(_passed_over(source.path, cfg, 'data_root', options, data_root, root))
     if said[1] is None:
         follow_data_root(cfg)
+    use_packs(cfg)
     said.append(_passed_over(source.path, cfg, 'num_classes', options, model_classes, classes))
     if said[2] is None:
         said.append(use_num_classes(cfg, options))

@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine import Config
+from mmengine.fileio import get_local_path, list_dir_or_file
 from mmengine.registry import init_default_scope
 
 from nfnet_mm.errors import UserError, did_you_mean, nearest_files, some
+from nfnet_mm.pack import PREFIX
 from nfnet_mm.registry import type_name
 
 from .classes import model_classes, some_names
@@ -18,11 +20,13 @@ from .datasets import (
     class_of,
     image_folder,
     is_local,
+    is_packed,
     joined,
     list_file,
     names_classes,
     split_datasets,
 )
+from .packs import check_packs
 
 _IMAGES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')
 # Types of datasets that read folders, by a base of theirs, and the page that tells how to lay out one's own.
@@ -45,7 +49,8 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
 
     Folders and lists must exist; class folders must be as many as the model's classes, the same in every split, and
     those that are trained on not empty; labels in lists must be classes; COCO files must be such, and their categories
-    what the datasets name. Images are not opened. Datasets of other types, or on other machines, are left alone.
+    what the datasets name; and so in packs. Images are not opened. Datasets of other types, or on other machines, are
+    left alone.
 
     Args:
         cfg: the config.
@@ -55,11 +60,12 @@ def check_data(cfg: Config, splits: Sequence[str]) -> None:
         UserError: something is not as it should be; one line that names the file or folder and what would be right.
     """
     init_default_scope(cfg.get('default_scope') or 'mmengine')
+    check_packs(cfg, splits)
     used = []
     for split in splits:
-        data = [one for one in split_datasets(cfg, split) if is_local(one)]
-        kinds = [(one, base_names(one)) for one in data]
-        used += [(split, one, bases) for one, bases in kinds]
+        data = [one for one in split_datasets(cfg, split) if is_local(one) or is_packed(one)]
+        used += [(split, one, base_names(one)) for one in data]
+        kinds = [(one, base_names(one)) for one in data if not is_packed(one)]
         for one, bases in kinds:
             _check_folders(one, bases, f'{split}_dataloader.dataset', whole=True)
         check_coco_files(cfg, (split,))
@@ -154,9 +160,9 @@ def _check_class_folders(
 
 def _check_list(path: str, classes: int | None) -> None:
     """Raise unless each line of a list of images ends in a label that is one of the classes."""
-    if os.path.getsize(path) > PARSE_LIMIT:
-        return  # seconds; labels are checked as they pass, too
-    with open(path, encoding='utf-8') as file:
+    with get_local_path(path) as copy, open(copy, encoding='utf-8') as file:
+        if os.path.getsize(copy) > PARSE_LIMIT:
+            return  # seconds; labels are checked as they pass, too
         for number, line in enumerate(file, 1):
             label = line.rstrip().rpartition(' ')[2]
             if not label.isdigit() or (classes is not None and int(label) >= classes):
@@ -208,8 +214,8 @@ def _check_categories(dataset: Mapping[str, Any], split: str, classes: int | Non
         raise UserError(f'{what}: mmdet numbers classes in the order of the file, so name them in that order')
     if classes is not None and len(names) != classes and 'Panoptic' not in ''.join(base_names(dataset)):
         raise UserError(f'{path!r} gives {len(names)} classes, and the model has {classes}: {follow}')
-    if os.path.getsize(path) > PARSE_LIMIT:
-        content = None  # but for its categories
+    if content and 'images' not in content:
+        content = None  # a long file, of which the categories alone were read
     if content and split == 'train' and 'LoadEmptyAnnotations' not in map(type_name, dataset.get('pipeline') or ()):
         _check_any_left(dataset, path, content)
     categories = {category.get('id'): category.get('name') for category in (content or {}).get('categories') or ()}
@@ -288,6 +294,8 @@ def _check_maps(dataset: Mapping[str, Any], split: str) -> None:
 
 def _files(folder: str) -> list[str]:
     """The files below a folder that mmengine lists there, by their paths from it."""
+    if folder.startswith(f'{PREFIX}://'):
+        return list(list_dir_or_file(folder, list_dir=False, recursive=True))
     return [
         os.path.relpath(os.path.join(place, name), folder)
         for place, _, names in os.walk(folder, followlinks=True)

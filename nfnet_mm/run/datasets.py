@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmengine.fileio import exists, list_dir_or_file
 from mmengine.registry import DATASETS
 
+from nfnet_mm.pack import PREFIX
 from nfnet_mm.registry import type_name
 
 SPLITS = ('train', 'val', 'test')
@@ -72,6 +74,11 @@ def is_local(dataset: Mapping[str, Any]) -> bool:
     return not dataset.get('backend_args') and not any('://' in str(place) for place in places)
 
 
+def is_packed(dataset: Mapping[str, Any]) -> bool:
+    """Whether its data folder is a pack."""
+    return str(dataset.get('data_root')).startswith(f'{PREFIX}://')
+
+
 def joined(dataset: Mapping[str, Any], path: str) -> str:
     """A path of a dataset's config, below its ``data_root`` unless absolute."""
     return os.path.join(dataset.get('data_root') or '', path)
@@ -89,10 +96,14 @@ def list_file(dataset: Mapping[str, Any]) -> str | None:
     if dataset.get('ann_file'):
         return joined(dataset, dataset['ann_file'])
     found = joined(dataset, os.path.join('meta', f'{dataset["split"]}.txt')) if dataset.get('split') else ''
-    return found if os.path.exists(found) and type_name(dataset).startswith('ImageNet') else None
+    if not found or not type_name(dataset).startswith('ImageNet'):
+        return None
+    return found if (exists(found) if is_packed(dataset) else os.path.exists(found)) else None
 
 
 def class_folders(dataset: Mapping[str, Any]) -> list[str]:
     """The class folders of an image folder, in the order of their labels; none if there is no such folder."""
     folder = image_folder(dataset)
+    if is_packed(dataset):
+        return sorted(list_dir_or_file(folder, list_file=False))
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()) if os.path.isdir(folder) else []

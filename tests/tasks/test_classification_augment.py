@@ -353,7 +353,7 @@ def test_an_image_alone_is_augmented_unmixed_with_one_warning(monkeypatch):
     assert torch.equal(out['inputs'], torch.full((1, 3, 16, 16), 20.0))
     sample = out['data_samples'][0]
     assert sample.gt_score.tolist() == [0, 0, 1, 0, 0, 0, 0] and 'gt_label' not in sample
-    monkeypatch.setattr(NFRandAugment, 'transform', lambda self, results: dict(img=255 - results['img']))
+    monkeypatch.setattr(NFRandAugment, 'augment', lambda self, img: 255 - img)
     assert mixing_collate(one, 7, randaugment=dict(magnitude=15))['inputs'].unique().tolist() == [235]
     assert one[0]['inputs'].unique().tolist() == [20]
 

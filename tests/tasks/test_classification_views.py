@@ -50,6 +50,17 @@ def resized_by_hand(row, after):
     return np.array(out)
 
 
+@pytest.mark.parametrize('after', [1, 63, 64, 65, 192])
+def test_rows_that_are_resized_some_at_a_time_are_those_of_all_at_once(after):
+    """Every bit, of a crop that is a view into a picture, and of the floats that the second side has."""
+    whole = np.random.default_rng(1).integers(0, 256, (300, 170, 3), np.uint8)
+    for img in (whole[3:250, 5:-7], whole.astype(np.float32) / 7):
+        indices, weights = views._taps(img.shape[0], after)
+        rows = np.ascontiguousarray(img).reshape(img.shape[0], -1).astype(np.float32)[indices]
+        at_once = np.matmul(weights[:, None], rows).reshape(after, *img.shape[1:])
+        assert np.array_equal(views._resize_rows(img, after), at_once)
+
+
 @pytest.mark.parametrize('height, width', [(50, 70), (100, 33), (7, 200), (1, 1)])
 def test_resize_by_hand(img, height, width):
     """The kernel is looked up in 1024 steps: a slope of up to 255 x 1.5 over half a step, on both sides."""

@@ -168,9 +168,9 @@ def _warn_of_odd_image() -> None:
 
 def _augmented(img: Tensor, augment: NFRandAugment) -> Tensor:
     """RandAugment of an image (3, H, W) in BGR, clipped and cut off to uint8."""
-    whole = np.clip(img.numpy(), 0, 255).astype(np.uint8)
-    pixels = augment(dict(img=cv2.merge(list(whole))))['img']
-    return torch.from_numpy(np.stack(cv2.split(pixels)))
+    blue, green, red = np.clip(img.numpy(), 0, 255).astype(np.uint8)
+    pixels = augment.augment(cv2.merge([red, green, blue]))
+    return torch.from_numpy(np.stack(cv2.split(pixels)[::-1]))
 
 
 def _one_hot(label: Tensor, num_classes: int) -> Tensor:

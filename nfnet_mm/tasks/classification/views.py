@@ -5,6 +5,7 @@ half-pixel centres and no antialiasing, to float32 that may leave 0-255. OpenCV'
 Pillow's antialiases.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -17,6 +18,7 @@ from nfnet_mm.registry import TRANSFORMS
 
 _MARGIN = 32  # pixels around a test view
 _CHANNELS = 4  # as cv2 reads them
+_ROWS = 64  # resized at a time: what they are made of stays in the processor's cache
 
 
 def resize_bicubic(img: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -136,10 +138,16 @@ def _checked(transform: BaseTransform, img: np.ndarray) -> np.ndarray:
 def _resize_rows(img: np.ndarray, height: int) -> np.ndarray:
     """(H, W, C) of any type -> (height, W, C) float32."""
     indices, weights = _taps(img.shape[0], height)
-    rows = img.reshape(img.shape[0], -1).astype(np.float32, copy=False)[indices]
-    return np.matmul(weights[:, None], rows).reshape(height, *img.shape[1:])
+    flat = img.reshape(img.shape[0], -1)
+    rows = np.empty((height, flat.shape[1]), np.float32)
+    for first in range(0, height, _ROWS):
+        some = slice(first, first + _ROWS)
+        four = flat[indices[some]].astype(np.float32, copy=False)
+        np.matmul(weights[some, None], four, out=rows[some, None])
+    return rows.reshape(height, *img.shape[1:])
 
 
+@lru_cache(maxsize=2048)  # crops have some hundreds of heights and widths
 def _taps(before: int, after: int) -> tuple[np.ndarray, np.ndarray]:
     """The four pixels that make each of the ``after`` pixels of a side, and their weights, (after, 4) both."""
     scale = np.float32(before) / np.float32(after)
