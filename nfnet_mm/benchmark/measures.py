@@ -1,5 +1,6 @@
 """What is measured of an implementation: times, bytes and counts."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nfnet_mm.analysis.launches import Counts, count_launches, profile_launches
+from nfnet_mm.analysis.launches import count_launches, profile_launches
 from nfnet_mm.models.layers import WSConv2d
 
 from .graph import Captured
@@ -131,31 +132,52 @@ def _eager(subject: Subject) -> None:
 def _peak(subject: Subject) -> float:
     if subject.settings.device != 'cuda':
         raise Unmeasured('peak memory is that of CUDA')
-    subject.set_training(True)
-    for _ in range(2):  # makes the momentum, and lets cuDNN choose
-        subject.train_step()
+    _ready(subject)
     return peak_bytes(subject.train_step)
 
 
-def _count(subject: Subject, steps: int) -> Counts:
-    """What training steps launch and wait for: on CUDA as profiled, on the CPU as dispatched."""
-    on_cpu = subject.settings.device == 'cpu'
-    if on_cpu:
-        _eager(subject)
+def _ready(subject: Subject) -> None:
+    """Let first steps set up what they do."""
     subject.set_training(True)
     for _ in range(2):
         subject.train_step()
-    count = count_launches if on_cpu else profile_launches
 
-    def run() -> None:
-        for _ in range(steps):
-            subject.train_step()
 
-    return count(run)
+def _launches(subject: Subject) -> float:
+    """As profiled on CUDA; on the CPU, and where the profiler sees no kernels, as dispatched."""
+    _ready(subject)
+    if subject.settings.device == 'cuda' and (found := profile_launches(subject.train_step).launches):
+        return found
+    _eager(subject)
+    return count_launches(subject.train_step).launches
 
 
 def _synchronisations(subject: Subject) -> float:
-    return _count(subject, _STEPS[subject.settings.device]).synchronisations
+    """On CUDA those of 100 steps that torch warns of; on the CPU those that two steps dispatch."""
+    _ready(subject)
+    if subject.settings.device == 'cuda':
+        return synchronisations(subject.train_step, _STEPS['cuda'])
+    _eager(subject)
+
+    def run() -> None:
+        for _ in range(_STEPS['cpu']):
+            subject.train_step()
+
+    return count_launches(run).synchronisations
+
+
+def synchronisations(step: Callable[[], Any], steps: int) -> int:
+    """How often the host waits for the GPU in so many steps, by torch's warnings of it."""
+    mode = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        torch.cuda.set_sync_debug_mode('warn')
+        try:
+            for _ in range(steps):
+                step()
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+    return sum('synchroniz' in str(one.message) for one in caught)
 
 
 def _graph(subject: Subject) -> Timed:
@@ -178,7 +200,7 @@ MEASURES: Mapping[str, Measure] = {
     'saved': Measure('saved tensors', 'bytes', counted=_saved),
     'held': Measure('held for the backward pass', 'bytes', counted=_held),
     'peak': Measure('peak memory of a training step', 'bytes', counted=_peak),
-    'launches': Measure('launches of a training step', '', counted=lambda subject: _count(subject, 1).launches),
+    'launches': Measure('launches of a training step', '', counted=_launches),
     'syncs': Measure('synchronisations of training steps', '', counted=_synchronisations),
     'graph-launches': Measure('launches of a captured training step', '', counted=_graph_launches),
 }

@@ -13,9 +13,9 @@ def saved_bytes(forward: Callable[[], Tensor], parameters: Iterable[Tensor]) -> 
     """Bytes of the tensors that autograd's functions save in a forward pass.
 
     Counted by ``torch.autograd.graph.saved_tensors_hooks``. A storage that several functions save, or of which they
-    save views, is counted once, whole; the parameters' own storages, which are there anyway, are not. What
-    ``torch.utils.checkpoint`` keeps, the input of each part that it computes again, is out of the hooks' sight:
-    :func:`held_bytes` counts that too.
+    save views, is counted once, whole; the parameters' own storages, which are there anyway, are not. Of a part that
+    ``torch.utils.checkpoint`` computes again its inputs are. What is kept past ``save_for_backward`` is out of the
+    hooks' sight: :func:`held_bytes` counts that too.
 
     Args:
         forward: returns the loss, whose graph is looked at and then dropped.
@@ -39,7 +39,7 @@ def saved_bytes(forward: Callable[[], Tensor], parameters: Iterable[Tensor]) -> 
 def held_bytes(forward: Callable[[], Tensor]) -> int:
     """Bytes of all storages that a forward pass made and that are still there at its end, for the backward pass.
 
-    Whoever holds them: saved tensors, the inputs of recomputed parts, caches. The loss itself is among them.
+    Whoever holds them: saved tensors, attributes of autograd functions, caches. The loss itself is among them.
 
     Args:
         forward: returns the loss.

@@ -15,7 +15,7 @@ from nfnet_mm.errors import UserError, write_atomically
 
 from .growth import AXES, Growth
 from .rows import Result
-from .statistics import Summary
+from .statistics import Summary, paired_ratio
 
 _PACKAGES = ('torch', 'torchvision', 'timm', 'numpy', 'mmengine', 'onedl-mmengine', 'triton')
 _TICK = 44  # characters of a bar's name
@@ -95,11 +95,12 @@ def lines(result: Result) -> Iterator[str]:
 def legend(results: Sequence[Result], settings: dict[str, Any], pairs: int, where: dict[str, Any]) -> Iterator[str]:
     """What the table's figures are."""
     yield ''
+    confidence = paired_ratio([1.0] * pairs, [1.0] * pairs).confidence
     place = where.get('name') or f'the CPU, {where["threads"]} threads'
     yield f'On {place}; torch {torch.__version__}; {settings["dtype"]}.'
     yield (
         f'Medians of {pairs} samples taken in turns, in brackets the interquartile range; the ratio is the median of '
-        'those of the pairs, with an interval of at least 95% (from 6 pairs on).'
+        f'those of the pairs, with an interval of {confidence:.0%}.'
     )
     yield 'The optimizer of all is SGD with Nesterov momentum, ' + ('fused.' if settings['fused'] else 'not fused.')
     chosen = {
@@ -176,6 +177,8 @@ def _draw_ratios(axes: Any, results: Sequence[Result]) -> None:
         for value, style in ((result.row.target, '-'), (result.row.published, ':')):
             if value is not None:
                 axes.plot([value, value], [i - 0.4, i + 0.4], color='black', linestyle=style)
+    # an end of an interval far off would leave nothing to see of the others
+    axes.set_xlim(0, 1.2 * max(1, *middle, *(r.row.target or 0 for r in results)))
     axes.axvline(1, color='grey', linewidth=0.8)
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.invert_yaxis()
