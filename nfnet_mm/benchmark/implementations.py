@@ -193,10 +193,10 @@ def _builder(cfg: dict[str, Any], scope: str | None = None) -> Callable[[int], n
         if isinstance(backbone, Backbone):
             channels = backbone.out_channels[-1]
         else:
-            training = backbone.training
+            backbone.eval()  # which of some backbones returns None
             with torch.no_grad():
-                channels = _pooled(backbone.eval()(torch.zeros(1, 3, 64, 64))).shape[1]
-            backbone.train(training)
+                channels = _pooled(backbone(torch.zeros(1, 3, 64, 64))).shape[1]
+            backbone.train()
         return Classifier(backbone, channels, classes)
 
     return build
