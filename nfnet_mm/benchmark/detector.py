@@ -35,18 +35,22 @@ def detector_seconds(names: Sequence[str], batch: int, size: int, dtype: str, pa
     """
     if find_spec('mmdet') is None:
         raise Unmeasured('mmdet is not installed')
-    half = {} if dtype == 'float32' else dict(dtype=dtype)
-    if half and not torch.cuda.is_available():
+    if dtype != 'float32' and not torch.cuda.is_available():
         raise Unmeasured(f"mmengine's mixed precision needs a GPU, and dtype is {dtype}")
     with tempfile.TemporaryDirectory() as folder:
-        files = []
-        for i, name in enumerate(names):
-            files.append(Path(folder, f'{i}.py'))
-            wrapper = 'AmpOptimWrapper' if half else 'OptimWrapper'
-            base = str(find_config(name).path.resolve())
-            files[-1].write_text(_CONFIG.format(base=base, wrapper=wrapper, half=half))
+        files = [Path(folder, f'{i}.py') for i in range(len(names))]
+        for name, file in zip(names, files):
+            file.write_text(config_text(name, dtype))
         results = compare([str(file) for file in files], batch, (size, size), pairs)
     for name, result in zip(names, results):
         if result.failure:
             raise Unmeasured(f'{name}: {result.failure}')
     return [result.seconds for result in results]
+
+
+def config_text(name: str, dtype: str) -> str:
+    """A config that inherits one and has the optimizer that all are measured with."""
+    base = str(find_config(name).path.resolve())
+    if dtype == 'float32':
+        return _CONFIG.format(base=base, wrapper='OptimWrapper', half={})
+    return _CONFIG.format(base=base, wrapper='AmpOptimWrapper', half=dict(dtype=dtype))

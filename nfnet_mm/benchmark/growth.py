@@ -1,9 +1,11 @@
 """How the time of a training step grows with the batch, the size of the images or the depth, with a fitted line."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from nfnet_mm.errors import UserError
 from nfnet_mm.models.backbones.arch import find_network
@@ -44,8 +46,9 @@ class Growth:
 def growth(names: Sequence[str], axis: str, values: Sequence[int], run: Run) -> list[Growth]:
     """Time training steps at several batches, sizes or depths.
 
-    At each value the implementations take turns. Of ``size``, the line is against the pixels of an image, of ``depth``
-    against the number of residual blocks, all stages of the network being made as many times as deep.
+    At each value the implementations take turns; the first that runs out of memory is the end. Of ``size``, the line is
+    against the pixels of an image, of ``depth`` against the number of residual blocks, all stages of the network being
+    made as many times as deep.
 
     Args:
         names: of implementations, as on the command line.
@@ -54,7 +57,7 @@ def growth(names: Sequence[str], axis: str, values: Sequence[int], run: Run) -> 
         run: settings, pairs.
 
     Raises:
-        UserError: fewer than three values, or the depth of a network that is not of this package.
+        UserError: fewer than three values, or memory for fewer, or the depth of a network that is not of this package.
     """
     if len(values) < 3 or list(values) != sorted(set(values)) or values[0] < 1:
         raise UserError(f'--values {" ".join(map(str, values))} must be at least three increasing positive integers')
@@ -64,16 +67,30 @@ def growth(names: Sequence[str], axis: str, values: Sequence[int], run: Run) -> 
         chosen = [_at(find_implementation(name), axis, value) for name in names]
         options: dict[str, Any] = {} if axis == 'depth' else {axis: value}
         run.say(f'{axis} {value}')
-        subjects = [runner.subject(implementation, 'train', options) for implementation, _ in chosen]
-        samples = in_turns([runner.timed(subject, 'train') for subject in subjects], run.pairs)
+        try:
+            samples = _samples(runner, [implementation for implementation, _ in chosen], options)
+        except torch.cuda.OutOfMemoryError:
+            samples = None
+        runner.forget()
+        if samples is None:
+            if len(points[0]) < 3:
+                raise UserError(f'--grow {axis}: out of memory at {value}; name smaller ones by --values')
+            run.say(f'out of memory at {axis} {value}')
+            break
         for (_, blocks), found, seconds in zip(chosen, points, samples):
             x = blocks if axis == 'depth' else value**2 if axis == 'size' else value
             found.append(Point(value, x, summary(seconds)))
-        runner.forget()
     return [
         Growth(name, axis, tuple(found), fit_line([p.x for p in found], [p.seconds.median for p in found]))
         for name, found in zip(names, points)
     ]
+
+
+def _samples(
+    runner: Runner, implementations: Sequence[Implementation], options: Mapping[str, Any]
+) -> list[list[float]]:
+    subjects = [runner.subject(implementation, 'train', options) for implementation in implementations]
+    return in_turns([runner.timed(subject, 'train') for subject in subjects], runner.run.pairs)
 
 
 def _at(implementation: Implementation, axis: str, value: int) -> tuple[Implementation, int]:

@@ -21,6 +21,7 @@ from .implementations import Implementation
 
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 LAYOUTS = dict(contiguous=torch.contiguous_format, channels_last=torch.channels_last)
+COMPILE_MODES = ('default', 'reduce-overhead', 'max-autotune', 'max-autotune-no-cudagraphs')
 SMALLEST = 32  # px: the stride of a classifier's last stage
 AGC = dict(clipping=0.01, eps=1e-3)  # NFNets, section 4.1
 CLASSES = 1000
@@ -64,6 +65,8 @@ def check_settings(settings: Settings) -> None:
     """Raise :class:`UserError` unless a network can be run so on this machine."""
     if settings.device == 'cuda' and not torch.cuda.is_available():
         raise UserError('--device cuda: torch sees no CUDA device here; python -m nfnet_mm doctor tells more')
+    if settings.compiled not in (None, *COMPILE_MODES):
+        raise UserError(f'--compile {settings.compiled!r} is no mode of torch.compile: {", ".join(COMPILE_MODES)}')
     if settings.dtype == 'float16' and settings.device == 'cpu':
         raise UserError('--dtype float16 needs --device cuda: on a CPU autocast is measured with bfloat16')
     if settings.size < SMALLEST:

@@ -32,7 +32,7 @@ from nfnet_mm.benchmark import (
     has_fused_sgd,
     report,
 )
-from nfnet_mm.errors import UserError, check_positive, did_you_mean
+from nfnet_mm.errors import UserError, check_number, check_positive, did_you_mean
 
 _BATCH = dict(cuda=32, cpu=4)  # on CUDA the papers' (NFNets, Appendix A.2)
 _DTYPE = dict(cuda='bfloat16', cpu='float32')
@@ -70,9 +70,12 @@ def run(args: argparse.Namespace) -> None:
     for option in ('batch_size', 'micro_batches', 'size', 'pairs', 'threads'):
         if getattr(args, option) is not None:
             check_positive(f'--{option.replace("_", "-")}', getattr(args, option))
+    if args.seconds is not None:
+        check_number('--seconds', args.seconds, '(0, inf)')
     if args.threads:
         torch.set_num_threads(args.threads)
     settings = _settings(args, dict(suite.settings) if suite else {})
+    torch.backends.cudnn.benchmark = True  # for both: the algorithms are chosen by measurement, in the first steps
     warnings.filterwarnings('ignore')
     MMLogger.get_instance('nfnet_mm.benchmark', log_level='ERROR')
     logging.getLogger('torch').setLevel(logging.ERROR)

@@ -1,5 +1,6 @@
 """Rows and suites: what fails does not stop the rest, what does not fit is accumulated, and what the suites state."""
 
+import dataclasses
 import statistics
 
 import pytest
@@ -9,9 +10,11 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from nfnet_mm.benchmark import MEASURES, SUITES, Row, Run, Runner, find_implementation
+from nfnet_mm.benchmark.detector import config_text
 from nfnet_mm.benchmark.growth import growth
 from nfnet_mm.benchmark.report import cells
 from nfnet_mm.errors import UserError
+from nfnet_mm.run import load_config
 
 SETTINGS = dict(device='cpu', dtype='float32', layout='contiguous', batch=2, size=32, compiled=None, fused=False)
 HUNGRY = "dict(type='ToyHungry', room={})"
@@ -171,3 +174,38 @@ def test_growth_with_depth_counts_blocks():
 def test_growth_with_size_counts_pixels():
     (found,) = growth([HUNGRY.format(2)], 'size', (32, 48, 64), Run(SETTINGS, pairs=1))
     assert [(point.value, point.x) for point in found.points] == [(32, 1024), (48, 2304), (64, 4096)]
+
+
+def test_growth_ends_where_memory_does():
+    run = Run(SETTINGS, pairs=1)
+    (found,) = growth([HUNGRY.format(3)], 'batch', (1, 2, 3, 4), run)
+    assert [point.x for point in found.points] == [1, 2, 3]
+    with pytest.raises(UserError, match='out of memory at 3; name smaller ones by --values'):
+        growth([HUNGRY.format(2)], 'batch', (1, 2, 3, 4), run)
+
+
+@pytest.mark.parametrize('dtype, wrapper', [('float32', 'OptimWrapper'), ('bfloat16', 'AmpOptimWrapper')])
+def test_detectors_are_measured_with_one_optimizer(tmp_path, dtype, wrapper):
+    """Whatever their own configs have: NFNet-F0's has AGC."""
+    pytest.importorskip('mmdet')
+    found = []
+    for row in SUITES['papers']().rows:
+        if row.measure == 'detector':
+            for i, name in enumerate((row.ours, row.theirs)):
+                (tmp_path / f'{i}.py').write_text(config_text(name, dtype))
+                found.append(load_config(str(tmp_path / f'{i}.py')))
+    optimizer = dict(type='SGD', lr=1e-4, momentum=0.9, nesterov=True)
+    assert len(found) == 6 and all(cfg.optim_wrapper.optimizer == optimizer for cfg in found)
+    assert {cfg.optim_wrapper.type for cfg in found} == {wrapper}
+    assert not any('agc' in cfg.optim_wrapper or 'paramwise_cfg' in cfg.optim_wrapper for cfg in found)
+    assert {cfg.model.backbone.type for cfg in found} == {'nfnet_mm.NFNet', 'nfnet_mm.BNResNet'}
+
+
+@pytest.mark.slow
+def test_a_step_of_the_detectors():
+    """Small pictures, in processes of their own."""
+    pytest.importorskip('mmdet')
+    row = next(row for row in SUITES['h200']().rows if row.measure == 'detector')
+    run = Run(dict(SETTINGS, size=64, batch=1), pairs=2)
+    result = Runner(run).measure(dataclasses.replace(row, options={}))
+    assert [len(side.values) for side in result.sides] == [2, 2] and result.ratio.median > 0.1
