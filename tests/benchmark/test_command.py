@@ -146,3 +146,28 @@ def test_networks_of_others_take_their_images(name):
     network = found.build(5)
     assert found.clipping is None and network(torch.zeros(2, 3, 64, 64)).shape == (2, 5)
     assert 11e6 < sum(p.numel() for p in network.parameters()) < 11.8e6  # torchvision's page: 11.7 M with 1000 classes
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_on_a_gpu(tmp_path):
+    """A captured step is one launch; times and peaks are there for both sides."""
+    pytest.importorskip('timm')
+    measures = ['train', 'eval', 'agc', 'agc-all', 'ws', 'accumulate', 'peak', 'graph', 'graph-launches', 'launches']
+    words = [
+        'nfnet_nano',
+        'timm/test_nfnet',
+        '--device',
+        'cuda',
+        '--size',
+        '64',
+        '--pairs',
+        '3',
+        '--out',
+        str(tmp_path),
+    ]
+    commands.main('benchmark', [*words, '--measure', *measures])
+    found = {row['measure']: row for row in json.loads((tmp_path / 'benchmark.json').read_text())['rows']}
+    assert [name for name, row in found.items() if row['failure']] == []
+    assert all(value > 0 for row in found.values() for side in row['sides'] for value in side['values'])
+    assert [side['values'] for side in found['graph-launches']['sides']] == [[1], [1]]
+    assert found['launches']['sides'][0]['values'][0] > 100
