@@ -17,8 +17,7 @@ from .memory import held_bytes, peak_bytes, saved_bytes
 from .subject import Subject, Unmeasured
 from .timing import Timed
 
-# Training steps in which synchronisations are counted: on CUDA, and on a CPU, where each step dispatches the same.
-_STEPS = dict(cuda=100, cpu=2)
+_STEPS = 100  # in which synchronisations are counted
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ def _ready(subject: Subject) -> None:
 
 
 def _launches(subject: Subject) -> float:
-    """As profiled on CUDA; on the CPU, and where the profiler sees no kernels, as dispatched."""
+    """As profiled on CUDA; on the CPU, and where the profiler may see no kernels, as dispatched."""
     _ready(subject)
     if subject.settings.device == 'cuda' and (found := profile_launches(subject.train_step).launches):
         return found
@@ -153,17 +152,10 @@ def _launches(subject: Subject) -> float:
 
 
 def _synchronisations(subject: Subject) -> float:
-    """On CUDA those of 100 steps that torch warns of; on the CPU those that two steps dispatch."""
+    if subject.settings.device != 'cuda':
+        raise Unmeasured('on a CPU nothing is waited for')
     _ready(subject)
-    if subject.settings.device == 'cuda':
-        return synchronisations(subject.train_step, _STEPS['cuda'])
-    _eager(subject)
-
-    def run() -> None:
-        for _ in range(_STEPS['cpu']):
-            subject.train_step()
-
-    return count_launches(run).synchronisations
+    return synchronisations(subject.train_step, _STEPS)
 
 
 def synchronisations(step: Callable[[], Any], steps: int) -> int:
@@ -201,6 +193,6 @@ MEASURES: Mapping[str, Measure] = {
     'held': Measure('held for the backward pass', 'bytes', counted=_held),
     'peak': Measure('peak memory of a training step', 'bytes', counted=_peak),
     'launches': Measure('launches of a training step', '', counted=_launches),
-    'syncs': Measure('synchronisations of training steps', '', counted=_synchronisations),
+    'syncs': Measure('synchronisations of 100 training steps', '', counted=_synchronisations),
     'graph-launches': Measure('launches of a captured training step', '', counted=_graph_launches),
 }

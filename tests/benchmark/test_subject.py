@@ -132,7 +132,6 @@ def test_launches_of_a_toy():
     the linear layer has one for its weight and one for its bias; the optimizer's step of each of its two groups."""
     one = Subject(Implementation('toy', 32, None, Toy, {}), Settings(**{**vars(ON_CPU), 'fused': True}), classes=5)
     assert MEASURES['launches'].counted(one) == 4 + (1 + 1 + 1 + 2) + 2
-    assert MEASURES['syncs'].counted(one) == 0
 
 
 def test_what_cannot_be_measured_says_so():
@@ -140,8 +139,13 @@ def test_what_cannot_be_measured_says_so():
     for measure, why in (('agc', 'toy has no adaptive'), ('ws', 'toy has no standardised'), ('graph', '--device cuda')):
         with pytest.raises(Unmeasured, match=why):
             MEASURES[measure].timed(one)
-    with pytest.raises(Unmeasured, match='peak memory'):
-        MEASURES['peak'].counted(one)
+    for measure, why in (('peak', 'peak memory'), ('syncs', 'on a CPU'), ('graph-launches', '--device cuda')):
+        with pytest.raises(Unmeasured, match=why):
+            MEASURES[measure].counted(one)
+    compiled = Subject(one.implementation, Settings(**{**vars(ON_CPU), 'compiled': 'default'}), classes=5)
+    for measure in ('held', 'launches'):
+        with pytest.raises(Unmeasured, match='compiled code dispatches no operations'):
+            MEASURES[measure].counted(compiled)
 
 
 def test_sides_take_turns():
