@@ -9,7 +9,8 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from nfnet_mm.benchmark import (
     LAYOUTS,
     MEASURES,
     SUITES,
+    Result,
     Row,
     Run,
     Runner,
     Settings,
+    Suite,
     check_settings,
     find_implementation,
     growth,
@@ -75,31 +78,51 @@ def run(args: argparse.Namespace) -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     settings = _settings(args, dict(suite.settings) if suite else {})
-    torch.backends.cudnn.benchmark = True  # for both: the algorithms are chosen by measurement, in the first steps
-    warnings.filterwarnings('ignore')
-    MMLogger.get_instance('nfnet_mm.benchmark', log_level='ERROR')
-    logging.getLogger('torch').setLevel(logging.ERROR)
     limit = args.seconds or (suite.seconds if suite else None)
     until = time.monotonic() + limit if limit else None
     pairs = args.pairs or (suite.pairs if suite else _PAIRS)
-    run_of = Run(settings, pairs, until, _progress())
-    if args.grow:
-        _grow(args, run_of)
-        return
+    of_run = Run(settings, pairs, until, _progress())
+    with _quiet():
+        if args.grow:
+            _grow(args, of_run)
+        else:
+            _measure(args, suite, of_run)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings and the log of what is measured; cuDNN chooses its algorithms in the first steps."""
+    chooses, level = torch.backends.cudnn.benchmark, logging.getLogger('torch').level
+    log = MMLogger.get_instance(f'nfnet_mm.benchmark {time.monotonic()}', log_level='ERROR')  # the newest is current
+    torch.backends.cudnn.benchmark = True
+    logging.getLogger('torch').setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        torch.backends.cudnn.benchmark = chooses
+        logging.getLogger('torch').setLevel(level)
+        MMLogger._instance_dict.pop(log.instance_name, None)
+
+
+def _measure(args: argparse.Namespace, suite: Suite | None, of_run: Run) -> None:
+    """Print the table row by row, and write the files after each: a run that is cut off leaves what it had."""
+    settings = dict(of_run.settings)
     rows = suite.rows if suite else _rows(args)
     if not suite:
         for name in args.implementations:
             _check(name, settings)
     where = report.machine(settings['device'])
     print(f'{suite.what}\n' if suite else '', report.line(report.HEADER), sep='')
-    results = []
-    for result in Runner(run_of).results(rows):
+    results: list[Result] = []
+    for result in Runner(of_run).results(rows):
         results.append(result)
         _progress_over()
         print('\n'.join(report.lines(result)), flush=True)
-        if args.out:  # as far as it is: a run that is cut off leaves what it had
+        if args.out:
             report.write(Path(args.out), report.as_json(results, [], where, settings), results, [])
-    print('\n'.join(report.legend(results, settings, pairs, where)))
+    print('\n'.join(report.legend(results, settings, of_run.pairs, where)))
     _say_files(args, results, [], where, settings)
     if all(result.failure for result in results):
         raise UserError(f'nothing could be measured: {results[0].failure}')
@@ -147,21 +170,21 @@ def _rows(args: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def _grow(args: argparse.Namespace, run_of: Run) -> None:
+def _grow(args: argparse.Namespace, of_run: Run) -> None:
     """Time the axis, print the points and the line, and write the files."""
     axis, default = AXES[_known('--grow', args.grow, AXES)]
     if not args.implementations:
         raise UserError('--grow goes with implementations, not with a --suite')
     for name in args.implementations:
-        _check(name, {**run_of.settings, 'size': args.size})
-    found = growth(args.implementations, args.grow, args.values or default, run_of)
+        _check(name, {**of_run.settings, 'size': args.size})
+    found = growth(args.implementations, args.grow, args.values or default, of_run)
     _progress_over()
     for one in found:
         print(f'{one.name}: seconds of a training step against {axis}')
         for point in one.points:
             print(f'  {point.x:>9}  {report.figure(point.seconds.median, "s")}')
         print(f'  line: {one.line.intercept:.4g} + {one.line.slope:.4g} x, R2 {one.line.r2:.4f}')
-    _say_files(args, [], found, report.machine(run_of.settings['device']), dict(run_of.settings))
+    _say_files(args, [], found, report.machine(of_run.settings['device']), dict(of_run.settings))
 
 
 def _say_files(args: argparse.Namespace, results: Any, growths: Any, where: Any, settings: Any) -> None:

@@ -19,6 +19,7 @@ def test_two_implementations(tmp_path, capsys):
     measures = ['--measure', 'train', 'eval', 'accumulate', 'saved', 'peak']
     commands.main('benchmark', [*pair, *TINY, '--pairs', '3', *measures, '--out', str(tmp_path / 'out')])
     said = capsys.readouterr().out
+    assert not torch.backends.cudnn.benchmark  # as it was
     found = json.loads((tmp_path / 'out/benchmark.json').read_text())
     assert [row['measure'] for row in found['rows']] == measures[1:]
     for row in found['rows'][:4]:
