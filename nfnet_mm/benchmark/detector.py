@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from nfnet_mm.named_configs import find_config
-from nfnet_mm.training_cost import compare
 
 from .subject import Unmeasured
 
@@ -37,6 +36,8 @@ def detector_seconds(names: Sequence[str], batch: int, size: int, dtype: str, pa
         raise Unmeasured('mmdet is not installed')
     if dtype != 'float32' and not torch.cuda.is_available():
         raise Unmeasured(f"mmengine's mixed precision needs a GPU, and dtype is {dtype}")
+    from nfnet_mm.training_cost import compare  # which needs a newer torch than all else here
+
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, f'{i}.py') for i in range(len(names))]
         for name, file in zip(names, files):

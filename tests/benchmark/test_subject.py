@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from nfnet_mm.benchmark.implementations import Implementation, find_implementation
 from nfnet_mm.benchmark.measures import MEASURES, _standardised
-from nfnet_mm.benchmark.subject import Settings, Subject, Unmeasured
+from nfnet_mm.benchmark.subject import Settings, Subject, Unmeasured, has_fused_sgd
 from nfnet_mm.benchmark.timing import in_turns
 from nfnet_mm.engine.agc import adaptive_clip_grad_
 
@@ -127,6 +127,7 @@ class Toy(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
+@pytest.mark.skipif(not has_fused_sgd('cpu'), reason='the optimizer has other operations there')
 def test_launches_of_a_toy():
     """By hand: mean, linear, log-softmax and loss; one of the loss's gradient, the backward of the last three, in which
     the linear layer has one for its weight and one for its bias; the optimizer's step of each of its two groups."""
