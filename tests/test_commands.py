@@ -13,7 +13,14 @@ from nfnet_mm import commands
 from nfnet_mm.commands.command_line import was_interrupted
 
 ROOT = Path(__file__).parents[1]
-FILES = dict(train='train', test='test', swap_backbone='swap', convert_weights='convert', prepare_nyu='prepare-nyu')
+FILES = dict(
+    train='train',
+    test='test',
+    swap_backbone='swap',
+    convert_weights='convert',
+    prepare_nyu='prepare-nyu',
+    benchmark='benchmark',
+)
 
 
 def test_overview_names_every_command(capsys):

@@ -61,6 +61,7 @@ LAYERS = (
     ('analysis',),
     ('swap', 'run'),
     ('inference', 'training_cost'),
+    ('benchmark',),
     ('tasks.classification', 'tasks.segmentation', 'tasks.depth'),
     ('tasks',),
     ('commands',),

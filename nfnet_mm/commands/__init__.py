@@ -20,6 +20,7 @@ COMMANDS = {
     'swap': 'put a normalizer-free backbone into a ResNet config',
     'convert': "convert public weights to our names, or back to timm's",
     'cost': 'parameters, multiply-adds, time and memory of a training step here',
+    'benchmark': 'implementations of a network side by side: time, memory, launches',
     'doctor': 'what is installed and what this machine has, with a fix for each problem',
     'pack': 'put a folder of data into one file',
     'prepare-nyu': 'unpack the labelled NYU Depth v2 file',
