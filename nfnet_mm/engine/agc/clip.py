@@ -38,6 +38,11 @@ class Verdict(NamedTuple):
     units: list[int]  # of each
 
 
+def on_device(tensor: Tensor) -> bool:
+    """Whether a tensor is where the host must not look at each step."""
+    return tensor.device.type == 'cuda'
+
+
 def check_agc(clipping: float, eps: float) -> None:
     """Raise :class:`UserError` unless both are positive finite numbers."""
     hint = ' (the papers: clipping 0.01 at batch 4096 to 0.16 at 256, eps 1e-3)'
@@ -101,7 +106,7 @@ def clip_(
     left = [p for p in found if p in exclude]
     order = clipped + left
     groups = [transposed.get(p, 0) for p in order]
-    if not shards and order and order[0].device.type == 'cuda' and norm_dtype is torch.float32:
+    if not shards and order and on_device(order[0]) and norm_dtype is torch.float32:
         job = Grads([found[p] for p in order], [p.detach() for p in clipped], groups)
         done = clip_by_kernel_(job, clipping, eps)
         if done is None and can_be_flat(job):
