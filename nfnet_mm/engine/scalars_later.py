@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nfnet_mm.registry import HOOKS
 
+from .agc import clip
 from .later import Later
 from .optim_wrapper import AGCOptimWrapper
 
@@ -32,7 +33,7 @@ class ScalarsLaterHook(RuntimeInfoHook):
         names = [
             key
             for key, value in outputs.items()
-            if isinstance(value, Tensor) and value.numel() == 1 and value.device.type == 'cuda'
+            if isinstance(value, Tensor) and value.numel() == 1 and clip.on_device(value)
         ]
         others = {key: value for key, value in outputs.items() if key not in names}
         super().after_train_iter(runner, batch_idx, data_batch, others)
