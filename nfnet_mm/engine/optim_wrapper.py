@@ -306,7 +306,8 @@ class AmpAGCOptimWrapper(AGCOptimWrapper):
                 f'{type(self).__name__} refuses use_fsdp=True: AGC needs whole weights, and FSDP tears '
                 'units apart. Use DistributedDataParallel, or a plain AmpOptimWrapper without AGC.'
             )
-        on_cpu = get_device() == 'cpu'
+        on_cpu = _is_on_cpu(kwargs.get('optimizer'))
+        self._device_type = 'cpu' if on_cpu else None  # None: mmengine's choice
         self.cast_dtype = _check_dtype(dtype, on_cpu)
         options = _scaler_options(loss_scale)
         if loss_scale == 'dynamic' and self.cast_dtype is torch.bfloat16:
@@ -320,7 +321,7 @@ class AmpAGCOptimWrapper(AGCOptimWrapper):
         """As in mmengine."""
         from mmengine.runner.amp import autocast  # needs OpenCV
 
-        with super().optim_context(model), autocast(dtype=self.cast_dtype):
+        with super().optim_context(model), autocast(self._device_type, dtype=self.cast_dtype):
             yield
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
@@ -350,6 +351,12 @@ class AmpAGCOptimWrapper(AGCOptimWrapper):
         super().load_state_dict(state)
 
 
+def _is_on_cpu(optimizer: Any) -> bool:
+    """Whether the weights are on the CPU, which they may be on a machine that has an accelerator."""
+    devices = {p.device.type for group in getattr(optimizer, 'param_groups', ()) for p in group['params']}
+    return devices == {'cpu'} if devices else get_device() == 'cpu'
+
+
 def _check_dtype(dtype: str | torch.dtype | None, on_cpu: bool) -> torch.dtype | None:
     names = {'float16': torch.float16, 'bfloat16': torch.bfloat16}
     chosen = names.get(dtype) if isinstance(dtype, str) else torch.bfloat16 if dtype is None and on_cpu else dtype
@@ -358,7 +365,7 @@ def _check_dtype(dtype: str | torch.dtype | None, on_cpu: bool) -> torch.dtype |
             f"AmpAGCOptimWrapper dtype={dtype!r} must be 'float16' or 'bfloat16'; AGCOptimWrapper trains in float32"
         )
     if on_cpu and chosen is torch.float16:
-        why = "needs an accelerator, and this machine shows none: on a CPU autocast takes 'bfloat16'"
+        why = "needs an accelerator, and the weights are on the CPU, where autocast takes 'bfloat16'"
         raise UserError(f'AmpAGCOptimWrapper dtype={dtype!r} {why}')
     return chosen
 
