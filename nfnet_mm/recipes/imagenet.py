@@ -91,8 +91,8 @@ def _imagenet() -> dict[str, ImageNetRecipe]:
     )
     plain('nf_regnet_b0', **long, **sgd, floor=0.0025, top1=77.0, **regnet)
 
-    table3: dict[str, Any] = dict(source='NFNets, Table 3')
     # The batches are for 40 GB, which leaves room for the variants below; memory as torch's allocator counts it.
+    table3: dict[str, Any] = dict(source='NFNets, Table 3')
     add('nfnet_f1', like='nfnet_f0', batch=256, memory=26, top1=84.7, top5=97.1, **table3)
     add('nfnet_f2', like='nfnet_f0', batch=128, memory=26, top1=85.1, top5=97.3, **table3)
     add('nfnet_f3', like='nfnet_f0', batch=64, memory=28, top1=85.7, top5=97.5, **table3)
