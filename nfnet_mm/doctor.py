@@ -2,10 +2,12 @@
 
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -133,7 +135,7 @@ print('|'.join([versions, torch.version.cuda or '', str(len(cards)), names, nccl
 
 def _torch() -> Iterator[Finding]:
     """What torch sees of the GPUs, in one process with its import, which takes the most time of all."""
-    cards, driver = _driver()
+    cards, driver = gpus_and_driver()
     status, said = _in_process(_TORCH)
     if status:
         fix = f'{sys.executable} -m pip install torch torchvision numpy'
@@ -156,18 +158,22 @@ def _torch() -> Iterator[Finding]:
         yield Finding('NCCL', nccl or 'none', 'problem' if missing else 'ok', missing)
 
 
-def _driver() -> tuple[int, str]:
-    """(number of NVIDIA GPUs, version of the driver), as its own tool tells."""
+def gpus_and_driver(
+    devices: Path = Path('/dev'), loaded: Path = Path('/proc/driver/nvidia/version')
+) -> tuple[int, str]:
+    """(number of NVIDIA GPUs, version of the driver): as its own tool tells, or else as the system shows them."""
     tool = shutil.which('nvidia-smi')
-    if not tool:
-        return 0, ''
-    query = [tool, '--query-gpu=driver_version', '--format=csv,noheader']
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=30)
-    except subprocess.TimeoutExpired:
-        return 0, ''
-    lines = done.stdout.split() if done.returncode == 0 else []
-    return len(lines), lines[0] if lines else ''
+    if tool:
+        query = [tool, '--query-gpu=driver_version', '--format=csv,noheader']
+        with suppress(subprocess.TimeoutExpired, OSError):
+            done = subprocess.run(query, capture_output=True, text=True, timeout=30)
+            lines = done.stdout.split() if done.returncode == 0 else []
+            if lines:
+                return len(lines), lines[0]
+    count = len([path for path in devices.glob('nvidia*') if path.name.removeprefix('nvidia').isdigit()])
+    said = loaded.read_text() if count and loaded.is_file() else ''
+    version = re.search(r'\b\d{3}\.\d+(\.\d+)?\b', said)
+    return count, version[0] if version else ''
 
 
 def _driver_fix(driver: str) -> str:

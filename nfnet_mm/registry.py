@@ -122,7 +122,11 @@ WEIGHT_INITIALIZERS = _child('WEIGHT_INITIALIZERS', 'converters')
 OPTIM_WRAPPERS = _child('OPTIM_WRAPPERS', 'engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child('OPTIM_WRAPPER_CONSTRUCTORS', 'engine')
 HOOKS = _child(
-    'HOOKS', *(f'engine.{name}' for name in ('checkpoint_hook', 'exact_resume', 'sam', 'signals', 'strict_load'))
+    'HOOKS',
+    *(
+        f'engine.{name}'
+        for name in ('checkpoint_hook', 'exact_resume', 'sam', 'scalars_later', 'signals', 'strict_load')
+    ),
 )
 LOOPS = _child('LOOPS', 'engine.total_batch')
 DATASETS = _child('DATASETS')

@@ -117,6 +117,7 @@ def _said(recipe: ImageNetRecipe) -> str:
     if recipe.total_batch > parts:
         text += f' x {recipe.total_batch // parts} accumulated'
     text += '; the ascent step takes a fifth of each.' if recipe.sam else '.'
+    text += f' That takes about {recipe.memory} GB of each.' if recipe.memory else ''
     told = [recipe.note] if recipe.note else []
     if recipe.top1:
         figures = f'top-1 / top-5 {recipe.top1} / {recipe.top5}' if recipe.top5 else f'top-1 {recipe.top1}'

@@ -1,5 +1,5 @@
 # Written by tools/write_configs.py from nfnet_mm/recipes.
-# 4096 = 32 samples, each mixed from two images, x 8 GPUs x 16 accumulated.
+# 4096 = 256 samples, each mixed from two images, x 8 GPUs x 2 accumulated.
 # Paper: top-1 84.4 (NFNets, Table 6). A reading: Where BatchNorm stands is not said: before every activation here, in
 # place of standardised weights, variance planning and SkipInit. Nor is whether AGC is kept: it is here, as the rest of
 # the recipe.

@@ -1,5 +1,5 @@
 # Written by tools/write_configs.py from nfnet_mm/recipes.
-# 4096 = 32 samples, each mixed from two images, x 8 GPUs x 16 accumulated.
+# 4096 = 512 samples, each mixed from two images, x 8 GPUs.
 # Paper: top-1 83.2 (NFNets, Table 2).
 _base_ = 'nfnet_f0.py'
 train_dataloader = dict(collate_fn=dict(cutmix=False))

@@ -1,5 +1,5 @@
 # Written by tools/write_configs.py from nfnet_mm/recipes.
-# 4096 = 32 samples, each mixed from two images, x 8 GPUs x 16 accumulated; the ascent step takes a fifth of each.
+# 4096 = 256 samples, each mixed from two images, x 8 GPUs x 2 accumulated; the ascent step takes a fifth of each.
 # The paper has SAM for F5 and F6 only.
 _base_ = 'nfnet_f1.py'
 custom_hooks = [

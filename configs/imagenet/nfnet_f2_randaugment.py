@@ -1,5 +1,5 @@
 # Written by tools/write_configs.py from nfnet_mm/recipes.
-# 4096 = 32 samples, each mixed from two images, x 8 GPUs x 16 accumulated.
+# 4096 = 128 samples, each mixed from two images, x 8 GPUs x 4 accumulated.
 # Paper: top-1 84.8 (NFNets, Table 2).
 _base_ = 'nfnet_f2.py'
 train_dataloader = dict(collate_fn=dict(cutmix=False))

@@ -1,5 +1,5 @@
 # Written by tools/write_configs.py from nfnet_mm/recipes.
-# 4096 = 32 samples, each mixed from two images, x 8 GPUs x 16 accumulated.
+# 4096 = 64 samples, each mixed from two images, x 8 GPUs x 8 accumulated.
 # Paper: top-1 85.5 (NFNets, Table 2).
 _base_ = 'nfnet_f3.py'
 model = dict(

@@ -1,6 +1,6 @@
 # Written by tools/write_configs.py from nfnet_mm/recipes.
-# 4096 = 32 images x 8 GPUs x 16 accumulated.
+# 4096 = 64 images x 8 GPUs x 8 accumulated.
 # Paper: top-1 82.3 (NFNets, Table 2).
 _base_ = 'nfnet_f3.py'
 model = dict(backbone=dict(arch=dict(_delete_=True, depths=(4, 8, 24, 12), extra_conv=False)))
-train_dataloader = dict(batch_size=32, collate_fn=dict(_delete_=True, type='default_collate'))
+train_dataloader = dict(batch_size=64, collate_fn=dict(_delete_=True, type='default_collate'))

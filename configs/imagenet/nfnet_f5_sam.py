@@ -1,5 +1,5 @@
 # Written by tools/write_configs.py from nfnet_mm/recipes.
-# 4096 = 8 samples, each mixed from two images, x 8 GPUs x 64 accumulated; the ascent step takes a fifth of each.
+# 4096 = 32 samples, each mixed from two images, x 8 GPUs x 16 accumulated; the ascent step takes a fifth of each.
 # Paper: top-1 / top-5 86.3 / 97.9 (NFNets, Table 3).
 _base_ = 'nfnet_f5.py'
 custom_hooks = [

@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
     if args.no_validate:
         runs.skip_validation(cfg)
     runs.set_loaders(cfg, not args.no_pin_memory, not args.no_persistent_workers)
+    runs.say_unused_gpu()
     runs.check_amp_device(cfg)
     runs.check_data(cfg, ('train', 'val') if cfg.get('val_cfg') else ('train',))
     runs.prepare_launcher(cfg)

@@ -19,6 +19,7 @@ from nfnet_mm.errors import UserError, did_you_mean, some
 from nfnet_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 from .bfloat16 import keep_boxes_in_float32
+from .fused import can_be_fused, make_safe
 from .optim_wrapper import AGCOptimWrapper
 
 _MULTIPLIERS = ('bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult', 'flat_decay_mult')
@@ -47,8 +48,9 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     weight of an image classifier's last layer: ``head.fc.weight``, and the last weights of every classification head of
     mmpretrain (their biases are clipped); the log names them. A parameter that several modules share is stepped and
     clipped once. Parameters with equal settings share one group, so that foreach and fused optimizers get long lists;
-    frozen ones are in them too, should they be unfrozen later. Works with any optimizer wrapper; without AGC, only the
-    groups matter.
+    frozen ones are in them too, should they be unfrozen later. torch's SGD, Adam and AdamW are its fused ones where the
+    machine has these and the config states neither ``fused`` nor ``foreach``. Works with any optimizer wrapper; without
+    AGC, only the groups matter.
 
     Args:
         optim_wrapper_cfg: as in mmengine.
@@ -93,7 +95,11 @@ class NFOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         finally:
             for p in frozen:
                 p.requires_grad_(False)
-        optimizer = OPTIMIZERS.build(self.optimizer_cfg, default_args=dict(params=self._merged(params, model)))
+        options = dict(self.optimizer_cfg)
+        if can_be_fused(self._optimizer(), options, model):
+            options['fused'] = True
+        optimizer = OPTIMIZERS.build(options, default_args=dict(params=self._merged(params, model)))
+        make_safe(optimizer)
         cfg = dict(dict(type='OptimWrapper'), **self.optim_wrapper_cfg)
         wrapper = ROOT_OPTIM_WRAPPERS.build(cfg, default_args=dict(optimizer=optimizer))
         if frozen:

@@ -1,5 +1,6 @@
 """Optimizer wrappers with adaptive gradient clipping, and a guard against non-finite gradients."""
 
+import itertools
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,8 +18,10 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from nfnet_mm.errors import UserError, check_positive, did_you_mean
 from nfnet_mm.registry import OPTIM_WRAPPERS
 
-from .agc import adaptive_clip_grad_, check_agc
+from .agc import Verdict, check_agc, clip, clip_
 from .bfloat16 import keep_boxes_in_float32
+from .fused import left_out_where, steps_on_device
+from .later import Later
 from .sharded import first_nonfinite, local
 
 _DEFAULTS = dict(clipping=0.01, eps=1e-3)
@@ -42,6 +45,9 @@ class AGCOptimWrapper(OptimWrapper):
     gradient holds a NaN or an infinity is not taken (weights, momentum and decay untouched), counted and logged with
     the first offending parameter's name. Logs ``agc/clipped_fraction`` (of units), ``agc/min_scale`` and
     ``agc/skipped_steps``. Use it with ``constructor='nfnet_mm.NFOptimWrapperConstructor'``.
+
+    On CUDA, with a fused optimizer, it is the device that leaves such a step out: the host waits for nothing, and what
+    it counts, logs and raises comes a step or so later. With another optimizer it looks before each step.
 
     Args:
         optimizer, accumulative_counts, clip_grad: as in mmengine's ``OptimWrapper``; a ``clip_grad`` is applied
@@ -86,6 +92,7 @@ class AGCOptimWrapper(OptimWrapper):
         self.excluded: set[Tensor] = set()
         self._transposed: dict[Tensor, int] = {}
         self._bound = self._explained = False
+        self._later = Later()
         self._refuse_shards(p for group in self.optimizer.param_groups for p in group['params'])
 
     def bind(self, model: nn.Module, exclude: Iterable[Tensor] = ()) -> None:
@@ -121,8 +128,42 @@ class AGCOptimWrapper(OptimWrapper):
 
     def step(self, **kwargs: Any) -> None:
         self._refuse_closure(kwargs)
-        if self._clip_adaptively():
+        params = self._params()
+        if self._device_decides(params):
+            with left_out_where(self._clip_without_looking(params), self.optimizer):
+                super().step(**kwargs)
+        elif self._clip_adaptively():
             super().step(**kwargs)
+
+    def settle(self) -> None:
+        """Wait for what the device has yet to tell of past steps, and log it.
+
+        Raises:
+            FloatingPointError: as a step does.
+        """
+        self._later.read(wait=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        self.settle()  # no checkpoint is saved before it is known what to think of it
+        return super().state_dict()
+
+    def _params(self) -> list[Tensor]:
+        params = [p for group in self.optimizer.param_groups for p in group['params']]
+        self._refuse_shards(params)
+        return params
+
+    def _device_decides(self, params: list[Tensor]) -> bool:
+        grads = [p.grad for p in params if p.grad is not None]
+        on_device = bool(grads) and all(clip.on_device(grad) for grad in grads)
+        return on_device and steps_on_device(self.optimizer)
+
+    def _clip_grad(self) -> None:
+        """As in mmengine; the norm is logged when it is known."""
+        params = [p for p in self._params() if p.requires_grad and p.grad is not None]
+        norm = self.clip_func(params, **self.clip_grad_kwargs) if params else None
+        if norm is not None:
+            name = f'train/{self.grad_name}'
+            self._later.put(norm.detach().view(1), lambda told: self.message_hub.update_scalar(name, told[0]))
 
     def _refuse_engine(self, engine: object) -> None:
         raise RuntimeError(
@@ -148,34 +189,58 @@ class AGCOptimWrapper(OptimWrapper):
             why = f'in which {type(self.optimizer).__name__} computes gradients anew that nothing clips'
             raise RuntimeError(f'{type(self).__name__} does not go with a closure, {why}')
 
-    def _clip_adaptively(self) -> bool:
-        """Clip all gradients; whether they are finite, so that the step may be taken."""
+    def _clip(self, params: list[Tensor], **kwargs: Any) -> Verdict:
         if not self._bound:
             self._bound = True
             self._warn_of_other_constructor()
-        params = [p for group in self.optimizer.param_groups for p in group['params']]
-        self._refuse_shards(params)
         rule: dict[str, Any] = dict(self.agc, transposed=self._transposed, exclude=self.excluded)
-        stats = adaptive_clip_grad_(params, **rule)
+        return clip_(params, **rule, **kwargs)
+
+    def _clip_adaptively(self) -> bool:
+        """Clip all gradients; whether they are finite, so that the step may be taken."""
+        params = self._params()
+        stats = self._clip(params).stats
         # one transfer for everything that the host wants to know
         told = (stats.finite, stats.clipped, stats.min_scale)
         finite, hits, min_scale = torch.stack([x.to(stats.finite.device) for x in told]).tolist()
         if not finite:
             culprit = first_nonfinite(params)
             if culprit is not None:
-                self._skip(culprit, local(culprit.grad))
+                self._skip(culprit, _values_of(local(culprit.grad), culprit))
                 return False
             # finite after all: only a float32 norm had overflown
-            stats = adaptive_clip_grad_(params, **rule, norm_dtype=torch.float64)
+            stats = self._clip(params, norm_dtype=torch.float64).stats
             hits, min_scale = int(stats.clipped), float(stats.min_scale)
+        self._log_step(hits / max(stats.units, 1), min_scale)
+        return True
+
+    def _clip_without_looking(self, params: list[Tensor]) -> Tensor:
+        """Clip all gradients; 1 on the device if one is not finite, so that the step is to be left out, else 0."""
+        stats, first, order, sizes = self._clip(params)
+        assert first is not None
+        iteration = self.message_hub.runtime_info.get('iter')
+        at = '' if iteration is None else f'in iteration {iteration + 1}, '
+
+        def use(told: list[float]) -> None:
+            finite, hits, min_scale, unit = told
+            if finite:
+                self._log_step(hits / max(stats.units, 1), min_scale)
+            else:
+                ends = itertools.accumulate(sizes)
+                self._skip(next(p for p, end in zip(order, ends) if unit < end), f'{at}told later by the device')
+
+        told = [x.to(torch.float64) for x in (stats.finite, stats.clipped, stats.min_scale, first)]
+        self._later.put(torch.stack(told), use)
+        return 1 - stats.finite.float()
+
+    def _log_step(self, clipped_fraction: float, min_scale: float) -> None:
         self._nonfinite_in_a_row = 0
         if not self._explained:
             self._explained = True
             print_log(_MEANING, 'current')
-        self.message_hub.update_scalar('train/agc/clipped_fraction', hits / max(stats.units, 1))
+        self.message_hub.update_scalar('train/agc/clipped_fraction', clipped_fraction)
         self.message_hub.update_scalar('train/agc/min_scale', min_scale)
         self.message_hub.update_scalar('train/agc/skipped_steps', self.skipped_steps)
-        return True
 
     def _warn_of_other_constructor(self) -> None:
         message = (
@@ -189,14 +254,12 @@ class AGCOptimWrapper(OptimWrapper):
             )
         print_log(message, 'current', logging.WARNING)
 
-    def _skip(self, culprit: Tensor, grad: Tensor) -> None:
+    def _skip(self, culprit: Tensor, found: str) -> None:
         """Count and report a step that is not taken; stop training after too many in a row."""
         self.skipped_steps += 1
         self._nonfinite_in_a_row += 1
         self.message_hub.update_scalar('train/agc/skipped_steps', self.skipped_steps)
         name = self._names.get(culprit, f'a parameter of shape {tuple(culprit.shape)}')
-        bad = grad[~grad.isfinite()]
-        found = f'{bad.numel()} of {culprit.numel()} values, e.g. {bad[0].item()}' if len(bad) else 'on another process'
         message = (
             f'non-finite gradient, first in {name} ({found}): step skipped, {self._nonfinite_in_a_row} in a row, '
             f'{self.skipped_steps} in all'
@@ -205,6 +268,11 @@ class AGCOptimWrapper(OptimWrapper):
         if self._nonfinite_in_a_row >= self.max_nonfinite_steps:
             limit = f'max_nonfinite_steps={self.max_nonfinite_steps}'
             raise FloatingPointError(f'{message}. Training stops here: {limit}. The weights are still finite.')
+
+
+def _values_of(grad: Tensor, param: Tensor) -> str:
+    bad = grad[~grad.isfinite()]
+    return f'{bad.numel()} of {param.numel()} values, e.g. {bad[0].item()}' if len(bad) else 'on another process'
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -238,7 +306,8 @@ class AmpAGCOptimWrapper(AGCOptimWrapper):
                 f'{type(self).__name__} refuses use_fsdp=True: AGC needs whole weights, and FSDP tears '
                 'units apart. Use DistributedDataParallel, or a plain AmpOptimWrapper without AGC.'
             )
-        on_cpu = get_device() == 'cpu'
+        on_cpu = _is_on_cpu(kwargs.get('optimizer'))
+        self._device_type = 'cpu' if on_cpu else None  # None: mmengine's choice
         self.cast_dtype = _check_dtype(dtype, on_cpu)
         options = _scaler_options(loss_scale)
         if loss_scale == 'dynamic' and self.cast_dtype is torch.bfloat16:
@@ -252,7 +321,7 @@ class AmpAGCOptimWrapper(AGCOptimWrapper):
         """As in mmengine."""
         from mmengine.runner.amp import autocast  # needs OpenCV
 
-        with super().optim_context(model), autocast(dtype=self.cast_dtype):
+        with super().optim_context(model), autocast(self._device_type, dtype=self.cast_dtype):
             yield
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
@@ -261,7 +330,12 @@ class AmpAGCOptimWrapper(AGCOptimWrapper):
     def step(self, **kwargs: Any) -> None:
         self._refuse_closure(kwargs)
         self.loss_scaler.unscale_(self.optimizer)
-        if self._clip_adaptively():
+        params = self._params()
+        if self._device_decides(params):
+            # unscaled by now, and looked at: not by the scaler's step, which would look at the scaled ones only
+            with left_out_where(self._clip_without_looking(params), self.optimizer):
+                OptimWrapper.step(self, **kwargs)
+        elif self._clip_adaptively():
             if self.clip_grad_kwargs:
                 self._clip_grad()
             self.loss_scaler.step(self.optimizer, **kwargs)
@@ -277,6 +351,12 @@ class AmpAGCOptimWrapper(AGCOptimWrapper):
         super().load_state_dict(state)
 
 
+def _is_on_cpu(optimizer: Any) -> bool:
+    """Whether the weights are on the CPU, which they may be on a machine that has an accelerator."""
+    devices = {p.device.type for group in getattr(optimizer, 'param_groups', ()) for p in group['params']}
+    return devices == {'cpu'} if devices else get_device() == 'cpu'
+
+
 def _check_dtype(dtype: str | torch.dtype | None, on_cpu: bool) -> torch.dtype | None:
     names = {'float16': torch.float16, 'bfloat16': torch.bfloat16}
     chosen = names.get(dtype) if isinstance(dtype, str) else torch.bfloat16 if dtype is None and on_cpu else dtype
@@ -285,7 +365,7 @@ def _check_dtype(dtype: str | torch.dtype | None, on_cpu: bool) -> torch.dtype |
             f"AmpAGCOptimWrapper dtype={dtype!r} must be 'float16' or 'bfloat16'; AGCOptimWrapper trains in float32"
         )
     if on_cpu and chosen is torch.float16:
-        why = "needs an accelerator, and this machine shows none: on a CPU autocast takes 'bfloat16'"
+        why = "needs an accelerator, and the weights are on the CPU, where autocast takes 'bfloat16'"
         raise UserError(f'AmpAGCOptimWrapper dtype={dtype!r} {why}')
     return chosen
 

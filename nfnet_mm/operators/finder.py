@@ -20,6 +20,23 @@ class BrokenOperators(UserError, ImportError):
     """mmcv's compiled operators are there and do not load."""
 
 
+def _say(line: str) -> None:
+    """Write a line, once for all processes of a run."""
+    first = os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
+    if first and multiprocessing.parent_process() is None:
+        print(line, file=sys.stderr, flush=True)
+
+
+def _lacks_cuda(compiled: ModuleType) -> bool:
+    """Whether a training would run on CUDA and the compiled operators cannot."""
+    built_for = getattr(compiled, 'get_compiling_cuda_version', None)
+    if built_for is None or built_for() != 'not available':
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
 class StandInLoader(Loader):
     """Fills the module with this package's functions."""
 
@@ -32,10 +49,8 @@ class StandInLoader(Loader):
 
         vars(module).update(OPERATORS)
         module.__dict__['__getattr__'] = missing
-        first = os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
-        if first and multiprocessing.parent_process() is None:
-            what = 'mmcv has no compiled operators: those of nfnet_mm.operators are used, with the same results'
-            print(f'{what} ({HOW_TO_COMPILE.partition(",")[0]})', file=sys.stderr, flush=True)
+        what = 'mmcv has no compiled operators: those of nfnet_mm.operators are used, with the same results'
+        _say(f'{what} ({HOW_TO_COMPILE.partition(",")[0]})')
 
 
 class CompiledLoader(Loader):
@@ -61,8 +76,15 @@ class CompiledLoader(Loader):
             ) from error
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run its initialization."""
+        """Run its initialization; where it was compiled without CUDA and torch has a GPU, this package's go first."""
         self._loader.exec_module(module)
+        if _lacks_cuda(module):
+            from .table import OPERATORS
+
+            vars(module).update(OPERATORS)
+            _say(
+                "mmcv's operators were compiled without CUDA, and there is a GPU: those of nfnet_mm.operators are used"
+            )
 
     @property
     def _loader(self) -> Any:

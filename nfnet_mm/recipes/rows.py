@@ -69,6 +69,7 @@ class ImageNetRecipe(Experiment):
     arch: Mapping[str, Any] = field(default_factory=dict)  # what of the network's design is changed
     total_batch: int  # of samples that the network sees
     batch: int  # on a device
+    memory: int | None = None  # GB that this takes there
     devices: int = 8  # in the arithmetic that the config tells
     epochs: int
     steps: int | None = None  # in place of epochs

@@ -9,6 +9,7 @@ from .classes import model_classes, use_data_root, use_num_classes
 from .coco_files import check_coco_file, check_coco_files
 from .config import MIXED_PRECISION, check_amp_device, load_config, use_amp
 from .data import check_data
+from .device import say_unused_gpu
 from .labels import check_labels
 from .options import set_loaders, skip_validation, use_amp_in_test, use_auto_scale_lr, use_tta
 from .pictures import show_predictions
@@ -32,6 +33,7 @@ __all__ = [
     'prepare_launcher',
     'read_checkpoint',
     'require_whole',
+    'say_unused_gpu',
     'set_loaders',
     'show_predictions',
     'skip_validation',

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 from mmengine import Config
 from mmengine.device import get_device
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, RuntimeInfoHook
 from mmengine.registry import METRICS, RUNNERS
 
 from nfnet_mm.errors import UserError, check_exists
 
 from .channels import check_channels
+from .device import copy_without_waiting, use_cuda_well
 from .latest import newest_checkpoint
 from .type_names import check_types
 
@@ -74,8 +75,9 @@ def build_runner(cfg: Config) -> 'Runner':
     """The runner of a config, of the class its ``runner_type`` names if it has one.
 
     mmengine's checkpoint hook is replaced in the config by
-    :class:`~nfnet_mm.engine.checkpoint_hook.SafeCheckpointHook`, which saves the same, and hooks are added that no
-    config has to name.
+    :class:`~nfnet_mm.engine.checkpoint_hook.SafeCheckpointHook`, which saves the same, its hook for losses by
+    :class:`~nfnet_mm.engine.scalars_later.ScalarsLaterHook`, which does not wait for a GPU, and hooks are added that no
+    config has to name. On CUDA, batches are pinned and copied while the host goes on.
 
     Raises:
         UserError: a type of this package is misspelt, or a neck or head reads other channels than the backbone gives.
@@ -83,6 +85,7 @@ def build_runner(cfg: Config) -> 'Runner':
     from mmengine.runner import Runner
 
     from nfnet_mm.engine.broken_pictures import BrokenPicturesHook
+    from nfnet_mm.engine.contiguous import keep_operators_contiguous
     from nfnet_mm.engine.exact_resume import ExactResumeHook
     from nfnet_mm.engine.random_start import RandomStartHook
     from nfnet_mm.engine.signals import StopOnSignalHook
@@ -93,7 +96,13 @@ def build_runner(cfg: Config) -> 'Runner':
     for hook in (hooks['checkpoint'], *(cfg.get('custom_hooks') or ())):
         if isinstance(hook, dict) and hook.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):
             hook['type'] = 'nfnet_mm.SafeCheckpointHook'
+    info = hooks.setdefault('runtime_info', dict(type='RuntimeInfoHook'))  # mmengine's default
+    if isinstance(info, dict) and info.get('type') in ('RuntimeInfoHook', 'mmengine.RuntimeInfoHook', RuntimeInfoHook):
+        info['type'] = 'nfnet_mm.ScalarsLaterHook'
+    use_cuda_well(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    copy_without_waiting(runner)
+    keep_operators_contiguous(runner.model)
     check_channels(runner)
     for added in (RandomStartHook(), StopOnSignalHook(), ExactResumeHook()):  # in this order
         runner.register_hook(added)

@@ -4,7 +4,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from mmengine.device import get_device
 from mmengine.logging import MessageHub
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
@@ -532,11 +531,22 @@ def test_a_static_loss_scale_may_be_an_integer(scale):
         assert wrapper.loss_scaler.get_scale() == 8
 
 
-@pytest.mark.skipif(get_device() != 'cpu', reason='has an accelerator')
 @pytest.mark.parametrize('dtype', ['float16', torch.float16])
 def test_float16_is_refused_on_a_cpu(dtype):
     with pytest.raises(ValueError, match="float16'?.* needs an accelerator.* 'bfloat16'"):
         build(nn.Linear(2, 1), 'AmpAGCOptimWrapper', dtype=dtype)
+
+
+def test_weights_on_the_cpu_of_a_machine_with_a_gpu(monkeypatch):
+    """Their device counts, not what the machine has."""
+    from nfnet_mm.engine import optim_wrapper
+
+    monkeypatch.setattr(optim_wrapper, 'get_device', lambda: 'cuda')
+    model = Classifier()
+    wrapper = build(model, 'AmpAGCOptimWrapper')
+    assert (wrapper.cast_dtype, wrapper.loss_scaler.get_scale()) == (torch.bfloat16, 1)
+    with wrapper.optim_context(model):
+        assert model(torch.randn(2, 3, 32, 32)).dtype is torch.bfloat16
 
 
 def test_bfloat16_trains_without_a_scaler():

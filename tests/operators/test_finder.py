@@ -32,6 +32,16 @@ def test_compiled_operators_go_first_and_nothing_is_said(mmcv, capsys):
     assert capsys.readouterr().err == ''
 
 
+@pytest.mark.parametrize('gpu, built_for', [(True, 'not available'), (True, '13.0'), (False, 'not available')])
+def test_compiled_without_cuda_they_do_not_serve_a_gpu(mmcv, capsys, monkeypatch, gpu, built_for):
+    (mmcv / '_ext.py').write_text(f'nms = voxel = 1\ndef get_compiling_cuda_version(): return {built_for!r}')
+    monkeypatch.setattr('torch.cuda.is_available', lambda: gpu)
+    module, ours = load(mmcv), gpu and built_for == 'not available'
+    assert module.voxel == 1 and module.nms is (nms.nms if ours else 1)
+    said = "mmcv's operators were compiled without CUDA, and there is a GPU: those of nfnet_mm.operators are used\n"
+    assert capsys.readouterr().err == said * ours
+
+
 def test_without_them_the_stand_in_is_loaded_and_says_so_in_one_line(mmcv, capsys):
     module = load(mmcv)
     assert module.nms is nms.nms and callable(module.no_such_operator)

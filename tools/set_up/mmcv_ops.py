@@ -17,6 +17,7 @@ from set_up.machine import SetupError, ask, find_compiler, find_nvcc
 from set_up.process import pip, run, say
 
 MMCV = 'onedl-mmcv'
+_CPU_ONLY = 'the operators of mmcv are built for the CPU only; on the GPU those of nfnet_mm.operators go first'
 
 
 def user_cache():
@@ -42,12 +43,12 @@ def cuda_flavour(torch):
         return 'cpu'
     nvcc = find_nvcc()
     if not nvcc:
-        say('  There is a GPU but no nvcc: the operators of mmcv are built for the CPU only.')
+        say(f'  There is a GPU but no nvcc: {_CPU_ONLY}.')
         return 'cpu'
     out = subprocess.run([nvcc, '--version'], stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout.decode()
     have = (re.search(r'release (\d+\.\d+)', out) or ['', 'of unknown version'])[1]
     if have.split('.')[0] != str(torch['cuda']).split('.')[0]:  # torch refuses to compile with another major version
-        say(f'  nvcc is CUDA {have} and torch needs {torch["cuda"]}: the operators of mmcv are built for the CPU only.')
+        say(f'  nvcc is CUDA {have} and torch needs {torch["cuda"]}: {_CPU_ONLY}.')
         return 'cpu'
     arch = os.environ.get('TORCH_CUDA_ARCH_LIST', '').replace(' ', '_').replace(';', '_') or '_'.join(torch['arch'])
     return f'cuda{have}-{arch}'

@@ -1,0 +1,194 @@
+"""Clipping on a GPU by one Triton kernel over all units of all parameters.
+
+Gradients and weights are read where they are, and written are only the gradients of units that are clipped. torch's
+wheels for Linux bring Triton along; with ``TRITON_INTERPRET=1`` in the environment it runs on a CPU, for tests.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+
+from .units import Grads
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # elsewhere than on Linux
+    triton = None
+
+_BLOCK = 1024  # values that a program reads at once
+_NAMES = {torch.float32: 'float32', torch.float16: 'float16', torch.bfloat16: 'bfloat16'}
+_INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
+_failed = False  # Triton is here, but cannot compile
+
+
+class _Layout(NamedTuple):
+    """Where the units of all gradients are, from the first value of each."""
+
+    units: int
+    sizes: list[int]  # units of each gradient
+    owner: Tensor  # of each unit, the index of its gradient
+    table: Tensor  # of each gradient: see _places
+    pointers: list  # [those of the last call, the same on the device]
+
+
+if triton is not None:
+
+    @triton.jit
+    def _sum_of_squares(values, length, inner, outer_stride, WIDE: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+        total = tl.zeros((BLOCK,), WIDE)
+        for start in range(0, length, BLOCK):
+            i = start + tl.arange(0, BLOCK)
+            place = i
+            if inner < length:
+                place = (i // inner) * outer_stride + i % inner
+            value = tl.load(values + place, mask=i < length, other=0.0).to(tl.float32).to(WIDE)
+            total += value * value
+        return tl.sum(total, axis=0).to(tl.float64)
+
+    @triton.jit
+    def _clip(  # type: ignore[no-untyped-def]
+        pointers, table, owner, factors, clipping, eps, GRAD: tl.constexpr, WEIGHT: tl.constexpr, BLOCK: tl.constexpr
+    ):
+        unit = tl.program_id(0)
+        index = tl.load(owner + unit)
+        row = table + index * 7
+        length = tl.load(row + 1).to(tl.int32)
+        inner = tl.load(row + 2).to(tl.int32)
+        outer_stride = tl.load(row + 3).to(tl.int32)
+        within = unit - tl.load(row)
+        in_group = tl.load(row + 4)
+        first = (within // in_group) * tl.load(row + 5) + (within % in_group) * tl.load(row + 6)
+        grads = tl.load(pointers + 2 * index).to(tl.pointer_type(GRAD)) + first
+        squares = _sum_of_squares(grads, length, inner, outer_stride, tl.float32, BLOCK)
+        overflown = (squares < float('inf')) == 0  # by its size, or as some value is not finite
+        if overflown:
+            squares = _sum_of_squares(grads, length, inner, outer_stride, tl.float64, BLOCK)
+        norm = tl.sqrt(squares)
+        factor = tl.where(norm < float('inf'), norm * 0.0 + 1.0, float('inf'))
+        weight = tl.load(pointers + 2 * index + 1)
+        if weight != 0:  # else it is only looked at
+            weights = weight.to(tl.pointer_type(WEIGHT)) + first
+            weight_norm = tl.sqrt(_sum_of_squares(weights, length, inner, outer_stride, tl.float32, BLOCK))
+            limit = clipping * tl.maximum(weight_norm, eps)
+            if (norm > limit) & (norm < float('inf')):
+                factor = limit / tl.maximum(norm, 1e-6)
+                scale = factor.to(tl.float32)
+                for start in range(0, length, BLOCK):
+                    i = start + tl.arange(0, BLOCK)
+                    place = i
+                    if inner < length:
+                        place = (i // inner) * outer_stride + i % inner
+                    value = tl.load(grads + place, mask=i < length, other=0.0).to(tl.float32)
+                    tl.store(grads + place, (value * scale).to(GRAD), mask=i < length)
+        tl.store(factors + unit, factor.to(tl.float32))
+
+
+def clip_by_kernel_(job: Grads, clipping: float, eps: float) -> tuple[Tensor, list[int]] | None:
+    """Clip in place, without waiting for the device.
+
+    Returns:
+        the factor of every unit (1: not clipped; infinite: of non-finite norm, left as it is), and the number of units
+        of each gradient; None: Triton does not work here, or the tensors are not as the kernel takes them (of one type
+        of float of at most 32 bits, without gaps, their units pieces of memory), and nothing was done.
+    """
+    global _failed
+    if triton is None or _failed:
+        return None
+    kinds = [{t.dtype for t in part} for part in (job.grads, job.weights)]
+    layout = _layout(job) if all(len(kind) < 2 and kind <= _NAMES.keys() for kind in kinds) else None
+    if layout is None:
+        return None
+    device = job.grads[0].device
+    addresses = [t.data_ptr() for t in job.grads]
+    weights = [t.data_ptr() for t in job.weights]
+    together = [*addresses, *weights]
+    if layout.pointers[0] != together:
+        weights += [0] * (len(addresses) - len(weights))
+        told = torch.tensor([addresses, weights]).t().contiguous()
+        if device.type == 'cuda':
+            told = told.pin_memory()
+        layout.pointers[:] = together, told.to(device, non_blocking=True)
+    factors = torch.empty(layout.units, device=device)
+    types: list[Any] = [getattr(tl, _NAMES[(part or job.grads)[0].dtype]) for part in (job.grads, job.weights)]
+    try:
+        with torch.cuda.device_of(factors):
+            _clip[(layout.units,)](
+                layout.pointers[1], layout.table, layout.owner, factors, clipping, eps, *types, _BLOCK
+            )
+    except Exception as error:  # no C compiler for its launcher, a GPU that it does not know, another version's syntax
+        if _INTERPRETED:
+            raise
+        _failed = True
+        line = (str(error).splitlines() or [''])[0]
+        what = f'AGC does without Triton, which failed here ({type(error).__name__}: {line})'
+        print_log(f"{what}: it takes torch's own kernels, some forty launches a step more", 'current', logging.WARNING)
+        return None
+    return factors, layout.sizes
+
+
+_layouts: dict[tuple, _Layout | None] = {}
+
+
+def _layout(job: Grads) -> _Layout | None:
+    """Where the units are, kept by the shapes and strides; None: somewhere the kernel does not find them."""
+    weights = [*job.weights, *job.grads[len(job.weights) :]]
+    key = (
+        job.grads[0].device,
+        len(job.weights),
+        tuple((g.shape, g.stride(), w.stride(), n) for g, w, n in zip(job.grads, weights, job.groups)),
+    )
+    if key not in _layouts:
+        if len(_layouts) > 8:
+            _layouts.clear()
+        _layouts[key] = _new_layout(job, weights)
+    return _layouts[key]
+
+
+def _new_layout(job: Grads, weights: Sequence[Tensor]) -> _Layout | None:
+    rows, sizes, units = [], [], 0
+    for grad, weight, groups in zip(job.grads, weights, job.groups):
+        place = _places(grad, groups)
+        if place is None or place != _places(weight, groups) or grad.shape != weight.shape:
+            return None
+        count = grad.numel() // place[0]
+        rows.append([units, *place])
+        sizes.append(count)
+        units += count
+    owner = torch.arange(len(sizes), dtype=torch.int32).repeat_interleave(torch.tensor(sizes))
+    device = job.grads[0].device
+    return _Layout(units, sizes, owner.to(device), torch.tensor(rows).to(device), [None, None])
+
+
+def _places(tensor: Tensor, groups: int) -> list[int] | None:
+    """How the units lie in a tensor's memory; None: it has gaps, or units that are not pieces of it.
+
+    Returns:
+        values of a unit; how many of them follow each other, and the step to the next ones; units of a group; the step
+        to the next group, and to the next unit of one.
+    """
+    sizes = sorted((stride, size) for size, stride in zip(tensor.shape, tensor.stride()) if size > 1)
+    step = 1
+    for stride, size in sizes:
+        if stride != step:
+            return None
+        step *= size
+    n = tensor.numel()
+    if tensor.dim() < 2:
+        return [n, n, 0, 1, 0, 0]
+    if not groups:
+        length = n // len(tensor)
+        whole = len(tensor) == 1 or tensor.stride(0) == length
+        return [length, length, 0, len(tensor), 0, length] if whole else None
+    outputs, length = tensor.shape[1], n // groups // tensor.shape[1]
+    kernel = length // (len(tensor) // groups)
+    if tensor.is_contiguous():
+        return [length, kernel, outputs * kernel, outputs, length * outputs, kernel]
+    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        return [length, 1, outputs, outputs, length * outputs, 1]
+    return None
