@@ -124,6 +124,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child('OPTIM_WRAPPER_CONSTRUCTORS', 'engine')
 HOOKS = _child(
     'HOOKS', *(f'engine.{name}' for name in ('checkpoint_hook', 'exact_resume', 'sam', 'signals', 'strict_load'))
 )
+MODEL_WRAPPERS = _child('MODEL_WRAPPERS', 'engine.fully_shard')
 LOOPS = _child('LOOPS', 'engine.total_batch')
 DATASETS = _child('DATASETS')
 FUNCTIONS = _child('FUNCTIONS')  # a data loader's collate_fn

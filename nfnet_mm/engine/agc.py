@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nfnet_mm.errors import UserError, check_number
 
-from .sharded import Shards, local
+from .sharded import Shards, is_sharded, local
 
 _MIN_GRAD_NORM = 1e-6  # under the division
 
@@ -83,7 +83,7 @@ def adaptive_clip_grad_(
     if shards:
         shards.complete(grad_norms, clipped)
         shards.complete(limits, clipped)
-        units = sum(p.shape[0] if p.dim() > 1 else 1 for p in clipped)
+        units = sum(p.shape[0] if p.dim() > 1 and is_sharded(p) else n.numel() for p, n in zip(clipped, limits))
     sizes = [n.numel() for n in limits]
     grad_norm, limit = torch.cat(grad_norms), torch.cat(limits).clamp_(min=eps).mul_(clipping)
     norm_finite = grad_norm.isfinite()

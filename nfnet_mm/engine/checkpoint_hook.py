@@ -19,6 +19,7 @@ from nfnet_mm.registry import HOOKS
 
 from .checkpoint_file import damage, write_sealed
 from .exact_resume import ExactResumeHook
+from .sharded_checkpoint import is_sharded_checkpoint, remove
 
 
 class SealedFiles(LocalBackend):
@@ -41,7 +42,11 @@ class SealedFiles(LocalBackend):
         """Remove what was asked to be."""
         outdated, self.outdated = self.outdated, []
         for path in outdated:
-            Path(path).unlink(missing_ok=True)
+            remove(path)
+
+    def isfile(self, filepath: str | Path) -> bool:
+        """Whether there is a checkpoint of this name, which of a sharded run is a folder."""
+        return super().isfile(filepath) or is_sharded_checkpoint(filepath)
 
 
 # What a failed save is undone in, of the hook.
@@ -85,9 +90,9 @@ class SafeCheckpointHook(CheckpointHook):
             ends = {'.pth', Path(self.filename_tmpl).suffix or '.pth'}
             left = [path for end in ends for path in Path(self.out_dir).glob(f'.*{end}.*.tmp')]
             for path in [*left, *Path(runner.work_dir).glob('.last_checkpoint.*.tmp')]:
-                path.unlink(missing_ok=True)  # of a kill while it was written
+                remove(path)  # of a kill while it was written
             for name in outdated:  # of one after that
-                Path(self.out_dir, name).unlink(missing_ok=True)
+                remove(Path(self.out_dir, name))
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         self._all_or_nothing(runner, lambda: self._write(runner, step, meta))

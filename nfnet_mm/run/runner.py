@@ -2,14 +2,16 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmengine import Config
 from mmengine.device import get_device
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import METRICS, RUNNERS
 
+from nfnet_mm.engine.sharded_checkpoint import is_sharded_checkpoint
 from nfnet_mm.errors import UserError, check_exists
+from nfnet_mm.registry import type_name
 
 from .channels import check_channels
 from .latest import newest_checkpoint
@@ -47,7 +49,7 @@ def use_resume(cfg: Config, resume: str | None) -> None:
         start = f'from load_from={cfg.load_from!r}' if cfg.get('load_from') else "from the config's initial weights"
         print(f'{what}: training starts {start}', flush=True)
     elif resume is not None:
-        if '://' not in resume:
+        if '://' not in resume and not is_sharded_checkpoint(resume):
             check_exists(resume, 'checkpoint')
         cfg.resume, cfg.load_from = True, resume
 
@@ -67,7 +69,13 @@ def prepare_launcher(cfg: Config) -> None:
     torch.distributed.init_process_group('gloo')
     unused = cfg.get('find_unused_parameters', False)
     wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=unused)
-    cfg.model_wrapper_cfg = {**(cfg.get('model_wrapper_cfg') or wrapper), 'device_ids': None}
+    wrapper = cfg.get('model_wrapper_cfg') or wrapper
+    cfg.model_wrapper_cfg = wrapper if is_fully_sharded(cfg) else {**wrapper, 'device_ids': None}
+
+
+def is_fully_sharded(cfg: Config) -> bool:
+    """Whether a config spreads its model over the processes."""
+    return type_name(cfg.get('model_wrapper_cfg') or {}) == 'FullyShard'
 
 
 def build_runner(cfg: Config) -> 'Runner':
@@ -93,7 +101,13 @@ def build_runner(cfg: Config) -> 'Runner':
     for hook in (hooks['checkpoint'], *(cfg.get('custom_hooks') or ())):
         if isinstance(hook, dict) and hook.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):
             hook['type'] = 'nfnet_mm.SafeCheckpointHook'
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    kind: Any = Runner
+    if is_fully_sharded(cfg):
+        from nfnet_mm.engine.sharded_runner import ShardedRunner as kind
+
+        if 'runner_type' in cfg:
+            raise UserError(f'FullyShard has a runner of its own: remove runner_type={cfg.runner_type!r}')
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else kind.from_cfg(cfg)
     check_channels(runner)
     for added in (RandomStartHook(), StopOnSignalHook(), ExactResumeHook()):  # in this order
         runner.register_hook(added)

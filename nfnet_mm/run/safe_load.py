@@ -24,6 +24,7 @@ from mmengine.runner import CheckpointLoader
 
 from nfnet_mm.converters.hub import local_file
 from nfnet_mm.engine.checkpoint_file import damage
+from nfnet_mm.engine.sharded_checkpoint import is_sharded_checkpoint, read_whole
 from nfnet_mm.errors import UserError, check_exists, short
 
 HATCH = '--trust-checkpoint loads it all the same; a checkpoint can do whatever you can, so only if you know its maker'
@@ -114,16 +115,20 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = None) -> Any:
     """What a checkpoint file holds, read without running anything in it.
 
     Args:
-        path: a file that ``torch.save`` wrote.
+        path: a file that ``torch.save`` wrote, or the folder of a sharded run.
         map_location: as of ``torch.load``.
 
     Raises:
         UserError: there is no such file, it is cut off or broken, or holds what could run code; the message names it.
     """
     path = os.path.expanduser(os.fspath(path))
-    check_exists(path, 'checkpoint')
+    sharded = is_sharded_checkpoint(path)
+    if not sharded:
+        check_exists(path, 'checkpoint')
     if what := damage(path):
         raise UserError(f'checkpoint {path!r} is not whole: {what}')
+    if sharded:
+        return read_whole(path, lambda state: read_checkpoint(state, map_location))
     try:
         if not hasattr(torch.serialization, 'safe_globals'):
             forced = os.environ.pop(_FORCE, None)  # which a pickle module of our own contradicts
