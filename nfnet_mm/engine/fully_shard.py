@@ -125,8 +125,11 @@ class FullyShard(nn.Module):
         return self._without_leftovers(self.module.test_step, data)
 
     def _without_leftovers(self, step: Any, data: Any) -> list:
+        dtype = self.dtypes['param_dtype']
         try:
-            return step(data)
+            # what was kept whole is in float32
+            with torch.autocast(get_device(), dtype, enabled=dtype is torch.bfloat16):
+                return step(data)
         finally:
             if self.sharded:
                 self.module.reshard()  # type: ignore[operator]

@@ -130,6 +130,9 @@ def how_to_go_on(runner: 'Runner') -> str:
     """The line that an interrupted training ends with: how far it came, and how to go on."""
     came = f'training interrupted after {runner.iter} of {runner.max_iters} iterations'
     folder = Path(runner.work_dir)
+    for hook in runner.hooks:
+        if writer := getattr(hook, 'writer', None):  # of a checkpoint, in the background
+            writer.wait()
     last = folder / 'last_checkpoint'
     if last.is_file():
         name = os.path.basename(last.read_text().strip())

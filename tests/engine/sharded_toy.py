@@ -9,9 +9,8 @@ from tests import toy
 
 CONFIG = toy.CONFIG.replace("'tests.toy'", "'tests.engine.sharded_toy'").replace('ToyLinear', 'ToyNet')
 CONFIG = CONFIG.replace("dict(type='ToyNumbers')", "dict(type='ToyImages')")
-CONFIG = CONFIG.replace('max_iters=4, val_interval=4', 'max_iters=10, val_interval=5').replace(
-    'interval=2', 'interval=5'
-)
+CONFIG = CONFIG.replace('max_iters=4, val_interval=4', 'max_iters=10, val_interval=5')
+CONFIG = CONFIG.replace('interval=2', 'interval=5').replace('milestones=[2]', 'milestones=[8]')
 CONFIG += """
 optim_wrapper = dict(type='nfnet_mm.AGCOptimWrapper', constructor='nfnet_mm.NFOptimWrapperConstructor',
                      agc=dict(clipping=0.05),
