@@ -91,7 +91,10 @@ def build_runner(cfg: Config) -> 'Runner':
     from mmengine.runner import Runner
 
     from nfnet_mm.engine.broken_pictures import BrokenPicturesHook
+    from nfnet_mm.engine.data_workers import DataWorkersHook
     from nfnet_mm.engine.exact_resume import ExactResumeHook
+    from nfnet_mm.engine.hook_states import HookStatesHook
+    from nfnet_mm.engine.log_files import go_on_without_logs
     from nfnet_mm.engine.random_start import RandomStartHook
     from nfnet_mm.engine.signals import StopOnSignalHook
 
@@ -101,6 +104,8 @@ def build_runner(cfg: Config) -> 'Runner':
     for hook in (hooks['checkpoint'], *(cfg.get('custom_hooks') or ())):
         if isinstance(hook, dict) and hook.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):
             hook['type'] = 'nfnet_mm.SafeCheckpointHook'
+        if isinstance(hook, dict) and type_name(hook) == 'EarlyStoppingHook':
+            hook.setdefault('priority', 'LOW')  # so that what is saved after a validation has seen its score
     kind: Any = Runner
     if is_fully_sharded(cfg):
         from nfnet_mm.engine.sharded_runner import ShardedRunner as kind
@@ -108,11 +113,13 @@ def build_runner(cfg: Config) -> 'Runner':
         if 'runner_type' in cfg:
             raise UserError(f'FullyShard has a runner of its own: remove runner_type={cfg.runner_type!r}')
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else kind.from_cfg(cfg)
+    go_on_without_logs(runner)
     check_channels(runner)
-    for added in (RandomStartHook(), StopOnSignalHook(), ExactResumeHook()):  # in this order
+    for added in (RandomStartHook(), StopOnSignalHook(), ExactResumeHook(), HookStatesHook()):  # in this order
         runner.register_hook(added)
-    if not any(isinstance(hook, BrokenPicturesHook) for hook in runner.hooks):
-        runner.register_hook(BrokenPicturesHook())
+    for hook in (BrokenPicturesHook, DataWorkersHook):
+        if not any(isinstance(one, hook) for one in runner.hooks):
+            runner.register_hook(hook())
     return runner
 
 
@@ -124,6 +131,22 @@ def require_whole(runner: 'Runner', allow_missing: bool = False) -> None:
     from nfnet_mm.engine.strict_load import StrictLoadHook
 
     runner.register_hook(StrictLoadHook(allow_missing))
+
+
+def train(runner: 'Runner') -> None:
+    """Train; a data worker that dies or hangs is one line."""
+    from nfnet_mm.engine.data_workers import telling_of_workers
+
+    with telling_of_workers(runner):
+        runner.train()
+
+
+def test(runner: 'Runner') -> dict:
+    """Evaluate; a data worker that dies or hangs is one line."""
+    from nfnet_mm.engine.data_workers import telling_of_workers
+
+    with telling_of_workers(runner):
+        return runner.test()
 
 
 def how_to_go_on(runner: 'Runner') -> str:

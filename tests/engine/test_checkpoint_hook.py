@@ -1,6 +1,7 @@
 """Checkpoints under what can go wrong while they are written, and after."""
 
 import io
+import json
 import logging
 import multiprocessing
 import os
@@ -71,15 +72,16 @@ def test_a_file_without_a_seal_tells_by_its_own_checksums(tmp_path):
 class FullDisk(Hook):
     """No file grows beyond 7 kB from one iteration to another; the toy's checkpoints are larger."""
 
-    def __init__(self, first, last):
+    def __init__(self, first, last, size=7000):
         self.first, self.last, self.before = first, last, resource.getrlimit(resource.RLIMIT_FSIZE)
+        self.size = size
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         for hook in runner.hooks:
             if getattr(hook, 'writer', None):  # of the checkpoint before, in the background
                 hook.writer.wait()
         if batch_idx + 1 == self.first:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (7000, self.before[1]))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.before[1]))
         if batch_idx + 1 == self.last + 1:
             self.after_run(runner)
 
@@ -172,6 +174,45 @@ def test_a_best_score_of_numpy_is_kept_as_a_plain_number(tmp_path, quiet):
     hook = next(hook for hook in runner.hooks if isinstance(hook, SafeCheckpointHook))
     hook._save_best_checkpoint(runner, dict(error=np.float32(-0.5)))
     assert repr(runner.message_hub.get_info('best_score')) == '-0.5'
+
+
+def test_training_goes_on_without_its_logs(tmp_path, quiet, log_lines):
+    runner = runner_of(tmp_path, 'logs', interval=6)
+    full = FullDisk(2, 4, size=1)
+    runner.register_hook(full)
+    try:
+        runner.train()
+    finally:
+        full.after_run(runner)
+    written = [json.loads(line) for line in next((tmp_path / 'run').rglob('scalars.json')).read_text().splitlines()]
+    assert [one['step'] for one in written if 'loss' in one] == [1, 5, 6]
+    assert damage(tmp_path / 'run/iter_6.pth') is None
+
+
+@pytest.mark.parametrize('gone', [False, True])
+def test_a_read_only_or_vanished_folder(tmp_path, quiet, gone):
+    """Of another path than the logs': training goes on, and saves again when the folder is as it was."""
+    out = tmp_path / 'out'
+    runner = runner_of(tmp_path, f'folder{gone}', f", out_dir='{out}'")
+    folder = out / 'run'
+
+    class Take(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if batch_idx == 2:
+                folder.rename(out / 'aside')
+                if not gone:
+                    folder.write_text('nothing can be created here, whoever runs the tests')
+            if batch_idx == 4:
+                if not gone:
+                    folder.unlink()
+                    (out / 'aside').rename(folder)
+
+    runner.register_hook(Take())
+    runner.train()
+    names = sorted(path.name for path in folder.glob('*.pth'))
+    # a folder that is gone is made anew; the pointer names what is there
+    assert names == [f'iter_{n}.pth' for n in ((3, 4, 5, 6) if gone else (1, 2, 5, 6))]
+    assert (tmp_path / 'run/last_checkpoint').read_text() == str(folder / 'iter_6.pth')
 
 
 @pytest.mark.parametrize('background', [False, True])
