@@ -69,7 +69,10 @@ class DataWorkersHook(Hook):
         except TypeError:  # of a built-in type, or one with __slots__
             return
         # of each worker: its process, the item, since when
-        dataset.loading = torch.zeros(max(loader.num_workers, 1), 3, dtype=torch.float64).share_memory_()
+        dataset.loading = torch.zeros(loader.num_workers, 3, dtype=torch.float64)
+        if loader.num_workers:
+            with suppress(RuntimeError):  # without shared memory there is only less to tell
+                dataset.loading.share_memory_()
         dataset.tracebacks = os.path.join(runner.work_dir, TRACEBACKS)
 
 

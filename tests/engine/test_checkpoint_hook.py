@@ -8,6 +8,8 @@ import os
 import random
 import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -189,6 +191,54 @@ def test_training_goes_on_without_its_logs(tmp_path, quiet, log_lines):
     assert damage(tmp_path / 'run/iter_6.pth') is None
 
 
+TMPFS = """
+import logging, pathlib
+from mmengine.hooks import Hook
+from tests.engine.test_checkpoint_hook import damage, runner_of
+logging.raiseExceptions = False
+folder = pathlib.Path('{folder}/disk')
+runner = runner_of(folder, 'tmpfs', ', max_keep_ckpts=2, background={background}')
+full = []
+
+class Fill(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if batch_idx == 2:
+            hook = next(hook for hook in runner.hooks if hasattr(hook, 'writer'))
+            hook.writer and hook.writer.wait()
+            with open(folder / 'filler', 'wb', buffering=0) as file:
+                try:
+                    while file.write(bytes(1024)):
+                        pass
+                except OSError as error:
+                    full.append(error.strerror)
+        if batch_idx == 4:
+            (folder / 'filler').unlink()
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if batch_idx in (2, 3):
+            assert damage((folder / 'run/last_checkpoint').read_text()) is None
+
+runner.register_hook(Fill())
+runner.train()
+print(full, sorted(path.name for path in (folder / 'run').glob('*.pth')))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('background', [False, True])
+def test_on_a_small_disk_that_is_full_for_a_while(tmp_path, background):
+    (tmp_path / 'disk').mkdir()
+    (tmp_path / 'train.py').write_text(TMPFS.format(folder=tmp_path, background=background))
+    mount = f'mount -t tmpfs -o size=300k tmpfs {tmp_path}/disk'
+    if subprocess.run(['unshare', '-rm', 'sh', '-c', mount], capture_output=True).returncode:
+        pytest.skip('this machine does not let its users mount a disk in memory')
+    command = ['unshare', '-rm', 'sh', '-c', f'{mount} && {sys.executable} -W ignore {tmp_path}/train.py']
+    env = {**os.environ, 'PYTHONPATH': os.getcwd()}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == "['No space left on device'] ['iter_5.pth', 'iter_6.pth']"
+
+
 @pytest.mark.parametrize('gone', [False, True])
 def test_a_read_only_or_vanished_folder(tmp_path, quiet, gone):
     """Of another path than the logs': training goes on, and saves again when the folder is as it was."""
@@ -202,10 +252,9 @@ def test_a_read_only_or_vanished_folder(tmp_path, quiet, gone):
                 folder.rename(out / 'aside')
                 if not gone:
                     folder.write_text('nothing can be created here, whoever runs the tests')
-            if batch_idx == 4:
-                if not gone:
-                    folder.unlink()
-                    (out / 'aside').rename(folder)
+            if batch_idx == 4 and not gone:
+                folder.unlink()
+                (out / 'aside').rename(folder)
 
     runner.register_hook(Take())
     runner.train()

@@ -115,8 +115,12 @@ def test_an_exception_of_a_transform_names_the_file(tmp_path):
             'kill',
             'was killed by signal: Killed, as the kernel does when memory runs out (dmesg says): lower num_workers',
         ),
-        ('segv', 'was killed by signal: Segmentation fault'),
-        ('bus', 'was killed by signal: Bus error; /dev/shm, by which workers hand over batches, has '),
+        pytest.param('segv', 'was killed by signal: Segmentation fault', marks=pytest.mark.slow),
+        pytest.param(
+            'bus',
+            'was killed by signal: Bus error; /dev/shm, by which workers hand over batches, has ',
+            marks=pytest.mark.slow,
+        ),
         ('exit', 'exited with status 7'),
     ],
 )
@@ -126,6 +130,7 @@ def test_a_worker_that_dies_is_told_with_its_cause_and_what_it_was_loading(tmp_p
     assert line.endswith('. It was loading item 21 of BadFiles (pictures/21.png)')
 
 
+@pytest.mark.slow
 def test_one_that_hangs_is_named_after_the_timeout(tmp_path):
     line = ending(tmp_path, 'hang', 'BadFiles', "custom_hooks = [dict(type='nfnet_mm.DataWorkersHook', timeout=8)]\n")
     said = 'no batch came from the data workers for 8 seconds: they hang at item 21 of BadFiles (pictures/21.png) ('
