@@ -98,6 +98,8 @@ def build_runner(cfg: Config) -> 'Runner':
     from nfnet_mm.engine.random_start import RandomStartHook
     from nfnet_mm.engine.signals import StopOnSignalHook
 
+    from .safe_load import SafeSaveHook
+
     check_types(cfg)
     hooks = cfg.setdefault('default_hooks', {})
     hooks.setdefault('checkpoint', dict(type='CheckpointHook'))  # mmengine's default
@@ -115,7 +117,13 @@ def build_runner(cfg: Config) -> 'Runner':
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else kind.from_cfg(cfg)
     go_on_without_logs(runner)
     check_channels(runner)
-    for added in (RandomStartHook(), StopOnSignalHook(), ExactResumeHook(), HookStatesHook()):  # in this order
+    for added in (
+        RandomStartHook(),
+        StopOnSignalHook(),
+        ExactResumeHook(),
+        HookStatesHook(),
+        SafeSaveHook(),
+    ):  # in order
         runner.register_hook(added)
     for hook in (BrokenPicturesHook, DataWorkersHook):
         if not any(isinstance(one, hook) for one in runner.hooks):
