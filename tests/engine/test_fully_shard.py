@@ -2,11 +2,13 @@
 
 import os
 import pickle
+import resource
 import shutil
 
 import pytest
 import torch
-from mmengine.registry import DefaultScope
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS, DefaultScope
 from torch import distributed, multiprocessing, nn
 
 from nfnet_mm import run
@@ -23,6 +25,8 @@ if not hasattr(fsdp, 'fully_shard'):
     pytest.skip('this PyTorch has no fully_shard', allow_module_level=True)
 
 BF16 = CONFIG.replace("type='nfnet_mm.AGCOptimWrapper'", "type='nfnet_mm.AmpAGCOptimWrapper', dtype='bfloat16'")
+FULL = "custom_imports['imports'].append('tests.engine.test_fully_shard')\n"
+FULL += "custom_hooks = [*custom_hooks, dict(type='FullDiskOfOne')]\n"
 ONE_UNIT = SHARDED.replace('min_params=2000', "units=['backbone', 'fc']")
 HALF = SHARDED.replace('min_params', "param_dtype='bfloat16', min_params")
 
@@ -194,6 +198,16 @@ def test_shared_parameters_are_in_no_unit():
     assert [tuple(p.shape) for p in kept_whole(ToyNet()) if p.dim()] == [(32, 6, 2, 2)]
 
 
+@HOOKS.register_module(force=True)
+class FullDiskOfOne(Hook):
+    """The second of the processes cannot write until the sixth step."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if os.environ['RANK'] == '1' and batch_idx in (0, 6):
+            _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (500 if batch_idx == 0 else most, most))
+
+
 REFUSED = dict(
     sam="custom_hooks = [dict(type='nfnet_mm.SAMHook')]\n",
     clip="optim_wrapper['clip_grad'] = dict(max_norm=1.0)\n",
@@ -222,6 +236,7 @@ def test_on_three_processes_in_bfloat16_and_what_is_refused(trained, tmp_path):
         tmp_path,
         *jobs,
         ('again', config + SHARDED, tmp_path / 'one/iter_5.pth'),
+        ('full', config + SHARDED + FULL),
         *((name, config + SHARDED + line) for name, line in REFUSED.items()),
         world=3,
     )
@@ -231,5 +246,8 @@ def test_on_three_processes_in_bfloat16_and_what_is_refused(trained, tmp_path):
     for end in ends(tmp_path, 'amp', 'half'):
         off = (flat(end) - flat(amp_one)).norm() / (flat(amp_one) - flat(read(tmp_path / 'one_amp/iter_5.pth'))).norm()
         assert 0 < off < 0.05, off
+    # one that could not write its part: no checkpoint, on all of them, and training goes on
+    assert sorted(path.name for path in (tmp_path / 'full').glob('*iter*')) == ['iter_10.pth']
+    same(*ends(tmp_path, 'full', 'three'))
     for name, said in SAID.items():
         assert [said in (tmp_path / f'{name}.{rank}.error').read_text() for rank in range(3)] == [True] * 3
