@@ -139,13 +139,15 @@ def _together(target: Path, act: Callable[[], Any]) -> list[Any]:
     answer: tuple[Any, str | None] = None, None
     try:
         answer = act(), None
-    except Exception as error:  # whatever it is, the others wait for this process
-        told = error.failures.values() if hasattr(error, 'failures') else [error]  # of PyTorch's, one of each process
-        one = next(iter(told))
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # whatever it is, the others wait for this process; PyTorch's own is no Exception
+        # of PyTorch's there is one of each process that failed
+        rank, one = next(iter(getattr(error, 'failures', {get_rank(): error}).items()))
         one = one[0] if isinstance(one, tuple) else one
-        answer = None, str(getattr(one, 'strerror', None) or one) or type(one).__name__
+        answer = None, f'process {rank}: {getattr(one, "strerror", None) or str(one) or type(one).__name__}'
     answers = all_gather_object(answer)
-    failures = [f'process {rank}: {why}' for rank, (_, why) in enumerate(answers) if why]
+    failures = [why for _, why in answers if why]
     if failures:
         raise UserError(f'{os.fspath(target)!r} was not written: {short(failures[0])}')
     return [value for value, _ in answers]
@@ -274,9 +276,9 @@ def read_tensors(
         found = {name: one for name, one in made.items() if one is not None}
         planner = dcp.DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
         dcp.load(found, storage_reader=reader, planner=planner, no_dist=alone)
-    except (OSError, MemoryError):
+    except (OSError, MemoryError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:  # of a broken or hostile index nearly any kind
+    except BaseException as error:  # of a broken or hostile index nearly any kind, and PyTorch's own is no Exception
         raise UserError(f'checkpoint {os.fspath(folder)!r} cannot be read: {short(error)}') from None
     return found
 
