@@ -14,10 +14,16 @@ class UserError(ValueError):
     """Something the user named is wrong. The tools print it as one line and exit with status 2.
 
     From a data loader's worker torch passes it on as the text of its traceback, of which only the message is kept.
+
+    Attributes:
+        of_one_process: of several processes this one alone may have met it, and says so itself.
     """
+
+    of_one_process = False
 
     def __init__(self, *args: Any) -> None:
         if args and str(args[0]).startswith('Caught ') and 'DataLoader worker' in str(args[0]):
+            self.of_one_process = True
             args = (str(args[0]).rstrip().rpartition(f'{type(self).__name__}: ')[2], *args[1:])
         super().__init__(*args)
 

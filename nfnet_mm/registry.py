@@ -121,13 +121,18 @@ MODELS = _child('MODELS', 'models')
 WEIGHT_INITIALIZERS = _child('WEIGHT_INITIALIZERS', 'converters')
 OPTIM_WRAPPERS = _child('OPTIM_WRAPPERS', 'engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child('OPTIM_WRAPPER_CONSTRUCTORS', 'engine')
-HOOKS = _child(
-    'HOOKS',
-    *(
-        f'engine.{name}'
-        for name in ('checkpoint_hook', 'exact_resume', 'sam', 'scalars_later', 'signals', 'strict_load')
-    ),
+_HOOKS = (
+    'broken_pictures',
+    'checkpoint_hook',
+    'data_workers',
+    'exact_resume',
+    'sam',
+    'scalars_later',
+    'signals',
+    'strict_load',
 )
+HOOKS = _child('HOOKS', *(f'engine.{name}' for name in _HOOKS))
+MODEL_WRAPPERS = _child('MODEL_WRAPPERS', 'engine.fully_shard')
 LOOPS = _child('LOOPS', 'engine.total_batch')
 DATASETS = _child('DATASETS')
 FUNCTIONS = _child('FUNCTIONS')  # a data loader's collate_fn

@@ -22,8 +22,9 @@ def default_scope():
 @pytest.fixture(autouse=True)
 def loading(monkeypatch):
     """Commands change how the process loads checkpoints."""
-    from mmengine.runner import CheckpointLoader
+    from mmengine.runner import CheckpointLoader, checkpoint
 
+    monkeypatch.setattr(checkpoint, 'load_from_http', checkpoint.load_from_http)
     monkeypatch.setattr(CheckpointLoader, '_schemes', CheckpointLoader._schemes.copy())
     monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '0')
 

@@ -19,6 +19,7 @@ from mmengine.runner import CheckpointLoader
 
 from nfnet_mm.errors import UserError
 from nfnet_mm.run import read_checkpoint, use_safe_loading
+from nfnet_mm.run.safe_load import SafeSaveHook
 from tests import toy
 from tests.converters import hostile
 
@@ -171,7 +172,7 @@ def address(tmp_path, monkeypatch):
         server.shutdown()
 
 
-def test_a_checkpoint_from_an_address(tmp_path, address, canary):
+def test_a_checkpoint_from_an_address(tmp_path, address, canary, monkeypatch):
     use_safe_loading()
     hub = MessageHub.get_instance('test_a_checkpoint_from_an_address')
     hub.update_scalar('loss', 0.5)
@@ -179,8 +180,37 @@ def test_a_checkpoint_from_an_address(tmp_path, address, canary):
     loaded = CheckpointLoader.load_checkpoint(f'{address}/good.pth')
     assert loaded['message_hub']['log_scalars']['loss'].current() == 0.5
     archive(tmp_path / 'bad.pth', RUNNING['getattr of a global'])
-    with pytest.raises(UserError, match='bad.pth.* is refused: it asks for'):
-        CheckpointLoader.load_checkpoint(f'{address}/bad.pth')
+    named = {name: f'{address}/{name}.pth' for name in ('good', 'bad')}
+    for table in ('get_torchvision_models', 'get_external_models', 'get_mmcls_models'):
+        monkeypatch.setattr(f'mmengine.runner.checkpoint.{table}', lambda: named)
+    for place in ('torchvision://', 'open-mmlab://'):
+        loaded = CheckpointLoader.load_checkpoint(f'{place}good')
+        assert loaded['message_hub']['log_scalars']['loss'].current() == 0.5
+    for one in (f'{address}/bad.pth', 'torchvision://bad', 'open-mmlab://bad', 'mmcls://bad'):
+        with pytest.raises(UserError, match='bad.pth.* is refused: it asks for'):
+            CheckpointLoader.load_checkpoint(one)
+
+
+class Odd:
+    """Of a hook of the user's."""
+
+
+def test_what_will_be_refused_is_told_when_it_is_saved(log_lines):
+    hook, hub = SafeSaveHook(), MessageHub.get_instance('test_what_will_be_refused')
+    hub.update_scalar('loss', 0.5)
+    hub.update_info('epoch', 1)
+    plain = dict(
+        meta=dict(cfg='', numbers=[np.float32(1.0)]), state_dict=dict(a=torch.ones(3)), message_hub=hub.state_dict()
+    )
+    hook.before_save_checkpoint(None, plain)
+    assert not log_lines()
+    hub.update_info('mine', dict(all=[Odd()]))
+    for _ in range(2):
+        hook.before_save_checkpoint(None, {**plain, 'message_hub': hub.state_dict(), 'own': functools.partial(print)})
+    told = [line for line in log_lines().splitlines() if 'REFUSE IT' in line]
+    assert len(told) == 2  # each once
+    where = 'message_hub runtime_info.mine of the checkpoint holds tests.test_safe_load.Odd, which is not read back'
+    assert told[0].startswith(where) and told[1].startswith('own of the checkpoint holds functools.partial')
 
 
 def test_a_cut_checkpoint_is_one_line(run_tool, tmp_path):

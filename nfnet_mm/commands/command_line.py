@@ -84,7 +84,7 @@ def one_line_errors(main: Callable[_Arguments, None]) -> Callable[_Arguments, No
             with _quiet_workers():
                 main(*args, **kwargs)
         except UserError as error:
-            _end(2, f'error: {error}')
+            _end(2, f'error: {error}', error.of_one_process)
         except KeyboardInterrupt as stop:
             _end(130, str(stop) or 'interrupted')
         except SystemExit as stop:
@@ -145,8 +145,8 @@ def _in_group() -> bool:
     return bool(torch and torch.distributed.is_available() and torch.distributed.is_initialized())
 
 
-def _end(status: int, line: str | None = None) -> NoReturn:
-    if line and os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
+def _end(status: int, line: str | None = None, whoever: bool = False) -> NoReturn:
+    if line and (whoever or os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'):
         print(line, file=sys.stderr, flush=True)
     if _in_group():
         # Destroying the group would wait for ranks that may have died; the system closes what this one has open, and

@@ -75,6 +75,6 @@ def run(args: argparse.Namespace) -> None:
     runs.show_predictions(runner, args.show, args.show_dir, args.wait_time, args.interval)
     if args.out and args.out_item != 'metrics':
         runs.dump_predictions(runner, args.out)
-    metrics = runner.test()
+    metrics = runs.test(runner)
     if args.out and args.out_item == 'metrics' and runner.rank == 0:
         dump(metrics, args.out)

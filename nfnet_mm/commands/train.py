@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     runs.check_labels(runner)
     runs.require_whole(runner, allow_missing=not cfg.get('resume'))
     try:
-        runner.train()
+        runs.train(runner)
     except BaseException as error:
         if not was_interrupted(error):
             raise

@@ -3,6 +3,7 @@
 import os
 import re
 
+from nfnet_mm.engine.sharded_checkpoint import is_sharded_checkpoint
 from nfnet_mm.errors import some
 from nfnet_mm.models.backbones.arch import Network, find_network, network_names
 from nfnet_mm.models.backbones.plan import NUM_STAGES, plan_blocks
@@ -35,8 +36,8 @@ def is_run_checkpoint(path: str | os.PathLike) -> bool:
     Told from the names in it: nothing is unpickled, and no weight is read. A broken file is none: whoever reads it as
     weights says what is wrong with it.
     """
-    if os.path.isdir(path):  # some formats of weights are folders
-        return False
+    if os.path.isdir(path):  # some formats of weights are folders, too
+        return is_sharded_checkpoint(path)
     with open(path, 'rb') as file:
         if not file.read(16).startswith(BEGINNINGS):
             return False

@@ -21,12 +21,13 @@ from nfnet_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class BrokenPicturesHook(Hook):
-    """Go on without pictures that are missing, empty or no pictures, up to a limit.
+    """Go on without pictures that are missing, empty, cut off or no pictures, up to a limit.
 
     In training another one is drawn in its place, as mmengine's data sets do where a pipeline yields nothing; each is
     logged with its path, once, and listed in ``broken_pictures.txt`` of the work folder. In validation and test, whose
-    score would be another without it, the first one ends the run. This holds for pictures that a pipeline of the data
-    set loads with ``LoadImageFromFile`` from local files or a pack.
+    score would be another without it, the first one ends the run; one that is cut off is only warned of, as decoders
+    make a picture of it. This holds for pictures that a pipeline of the data set loads with ``LoadImageFromFile`` from
+    local files or a pack.
 
     Args:
         limit: end the run when more of them than this were found, in whatever process.
@@ -69,10 +70,16 @@ def _datasets(dataset: Any) -> Iterator[Any]:
 
 def _load(step: Any, found: Path, limit: int | None, results: dict) -> dict | None:
     """What a loading step does; None if the picture cannot be read, and there may be such ones."""
+    path = str(results.get('img_path'))
     try:
-        return type(step).transform(step, results)
+        loaded = type(step).transform(step, results)
+        if not _is_cut(path):
+            return loaded
+        why: str | None = 'it is cut off: a JPEG without its end'
+        if limit is None:  # what is scored is what others score
+            print_log(f'picture {path!r} is scored as it is, but {why}', 'current', logging.WARNING)
+            return loaded
     except Exception as error:  # which one depends on the decoder; one that is not the file's fault goes on
-        path = str(results.get('img_path'))
         why = _unreadable(path) or (str(error) if isinstance(error, OSError) else None)
         if why is None:
             raise
@@ -88,6 +95,24 @@ def _load(step: Any, found: Path, limit: int | None, results: dict) -> dict | No
         what = f'picture {path!r} is skipped, it cannot be read: {why} ({len(known) + 1} so far)'
         print_log(what, 'current', logging.WARNING)
     return None
+
+
+def _is_cut(path: str) -> bool:
+    """Whether a local file is a JPEG that ends before its picture does, of which decoders make a grey rest."""
+    if '://' in path or not os.path.isfile(path):
+        return False
+    with open(path, 'rb') as file:
+        if file.read(2) != b'\xff\xd8':
+            return False
+        file.seek(max(os.path.getsize(path) - 32, 0))
+        if b'\xff\xd9' in file.read():
+            return False
+        file.seek(0)
+        content = file.read()
+    at = 2
+    while content[at : at + 1] == b'\xff' and content[at + 1 : at + 2] != b'\xda':  # segments before the picture
+        at += 2 + int.from_bytes(content[at + 2 : at + 4], 'big')  # one of them may hold a smaller picture
+    return content.find(b'\xff\xd9', at) < 0
 
 
 def _unreadable(path: str) -> str | None:

@@ -14,6 +14,8 @@ from typing import BinaryIO
 
 from nfnet_mm.errors import write_atomically
 
+from .sharded_checkpoint import folder_damage, is_sharded_checkpoint
+
 _SEAL = b'nfnet_mm sha256 '
 _LENGTH = len(_SEAL) + 64
 _CHUNK = 1 << 22
@@ -41,8 +43,10 @@ def damage(path: str | os.PathLike) -> str | None:
     """Why a checkpoint file is not whole; None if it is, as far as it can tell.
 
     A sealed file tells of every changed byte. Of another of PyTorch's zip archives the checksums in it are compared;
-    one that an old PyTorch wrote has none.
+    one that an old PyTorch wrote has none. The folder of a sharded run has the digests of its parts.
     """
+    if os.path.isdir(path):
+        return folder_damage(path) if is_sharded_checkpoint(path) else 'it is a folder, and not that of a sharded run'
     try:
         size = os.path.getsize(path)
         if not size:

@@ -4,12 +4,12 @@ import copy
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
@@ -17,36 +17,24 @@ from mmengine.runner import Runner
 from nfnet_mm.errors import UserError, check_positive, write_atomically
 from nfnet_mm.registry import HOOKS
 
-from .checkpoint_file import damage, write_sealed
 from .exact_resume import ExactResumeHook
+from .fully_shard import FullyShard
+from .sealed_files import BackgroundWriter, SealedFiles
+from .sharded_checkpoint import remove
 
-
-class SealedFiles(LocalBackend):
-    """Local files; checkpoints are written whole or not at all, and what is removed waits for ``remove_outdated``."""
-
-    def __init__(self) -> None:
-        self.outdated: list[str] = []
-
-    def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write a checkpoint, and read it back."""
-        os.makedirs(os.path.dirname(filepath) or '.', exist_ok=True)
-        write_sealed(filepath, obj)
-        if what := damage(filepath):
-            raise UserError(f'{os.fspath(filepath)!r} was written, but {what}')
-
-    def remove(self, filepath: str | Path) -> None:
-        self.outdated.append(os.fspath(filepath))
-
-    def remove_outdated(self) -> None:
-        """Remove what was asked to be."""
-        outdated, self.outdated = self.outdated, []
-        for path in outdated:
-            Path(path).unlink(missing_ok=True)
-
-
-# What a failed save is undone in, of the hook.
+# What a failed save is undone in: of the hook, and of the message hub.
 _STATE = {'saved_at', 'between', 'last_ckpt', 'keep_ckpt_ids', 'best_ckpt_path', 'best_ckpt_path_dict'}
-register_backend('nfnet_mm.sealed', SealedFiles, force=True)
+_INFO = ('last_ckpt', 'keep_ckpt_ids', 'outdated_ckpts', 'ckpt_between', 'best_')
+
+
+@dataclass
+class _Before:
+    """How things stood before a save."""
+
+    iteration: int
+    info: dict[str, Any]
+    own: dict[str, Any]
+    outdated: list[str]
 
 
 @HOOKS.register_module()
@@ -61,13 +49,21 @@ class SafeCheckpointHook(CheckpointHook):
     Args:
         *args, **kwargs: mmengine's.
         max_failures: end the run when so many checkpoints in a row could not be written.
+        background: training stops only while the state is copied to host memory, and goes on while a thread writes,
+            flushes, renames and verifies the file. The next checkpoint, the end of the training and a signal wait for
+            it, and tell if it failed.
 
     Raises:
-        UserError: so many failed; the message says why.
+        UserError: so many failed, or the last one of the training; the message says why.
     """
 
-    def __init__(self, *args: Any, max_failures: int = 3, **kwargs: Any):
+    def __init__(self, *args: Any, max_failures: int = 3, background: bool = False, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        if not isinstance(background, bool):
+            raise UserError(f'CheckpointHook background={background!r} must be True or False')
+        self.writer = BackgroundWriter() if background else None
+        self.writing: _Before | None = None  # what the save that the writer is at would be undone to
+        self.inside = False  # a save that consists of several
         self.max_failures = check_positive('max_failures', max_failures)
         self.failures = 0
         self.saved_at: int | None = None  # after so many iterations
@@ -78,6 +74,14 @@ class SafeCheckpointHook(CheckpointHook):
         folder = str(self.out_dir or runner.work_dir)
         if self.backend_args is None and self.file_client_args is None and '://' not in folder:
             self.backend_args: dict | None = dict(backend='nfnet_mm.sealed')
+            if self.writer is not None:
+                self.backend_args['writer'] = id(self.writer)
+        elif self.writer is not None:
+            raise UserError('CheckpointHook background=True writes local files, without backend_args')
+        if self.writer is not None and isinstance(runner.model, FullyShard):
+            raise UserError(
+                'CheckpointHook background=True does not go with FullyShard, whose processes write together'
+            )
         super().before_train(runner)
         info = runner.message_hub.runtime_info  # of the checkpoint that is resumed
         self.between, outdated = info.pop('ckpt_between', None), info.pop('outdated_ckpts', ())
@@ -85,14 +89,16 @@ class SafeCheckpointHook(CheckpointHook):
             ends = {'.pth', Path(self.filename_tmpl).suffix or '.pth'}
             left = [path for end in ends for path in Path(self.out_dir).glob(f'.*{end}.*.tmp')]
             for path in [*left, *Path(runner.work_dir).glob('.last_checkpoint.*.tmp')]:
-                path.unlink(missing_ok=True)  # of a kill while it was written
+                remove(path)  # of a kill while it was written
             for name in outdated:  # of one after that
-                Path(self.out_dir, name).unlink(missing_ok=True)
+                remove(Path(self.out_dir, name))
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         self._all_or_nothing(runner, lambda: self._write(runner, step, meta))
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        if not self.save_best:
+            return
         save = super()._save_best_checkpoint
         # mmseg's scores are NumPy's, which the state in the file would hold, and torch does not read as weights alone
         plain = {name: one.item() if isinstance(one, np.generic) else one for name, one in metrics.items()}
@@ -100,10 +106,18 @@ class SafeCheckpointHook(CheckpointHook):
 
     def save_now(self, runner: Runner, done: int) -> None:
         """Save a checkpoint after ``done`` iterations, in the middle of an epoch too, unless that one is saved."""
+        self._settle(runner)
         if done != self.saved_at:
             name, meta = f'iter_{done}.pth', dict(epoch=runner.epoch, iter=done)
             runner.message_hub.update_info('ckpt_between', name)
             self._all_or_nothing(runner, lambda: self._write_file(runner, name, meta))
+            self._settle(runner)
+
+    def after_train(self, runner: Runner) -> None:
+        self._settle(runner)
+        if self.failures:
+            raise UserError(f'the training is done, but its LAST CHECKPOINT COULD NOT BE SAVED: {self._kept(runner)}')
+        super().after_train(runner)
 
     def _write(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         """Write a checkpoint as mmengine does, but for ``last_checkpoint``, which it empties before it writes it."""
@@ -140,40 +154,82 @@ class SafeCheckpointHook(CheckpointHook):
             **self.args,
         )
         if is_main_process():
-            text = str(self.last_ckpt).encode()
-            write_atomically(os.path.join(runner.work_dir, 'last_checkpoint'), lambda file: file.write(text))
+            text, pointer = str(self.last_ckpt).encode(), os.path.join(runner.work_dir, 'last_checkpoint')
+            self._do(lambda: write_atomically(pointer, lambda file: file.write(text)))
 
     def _path(self, step: int) -> str:
         return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
 
+    def _do(self, task: Callable[[], None]) -> None:
+        """Do something after the files that were written, when they are."""
+        task() if self.writer is None else self.writer.tasks.append(task)
+
     def _all_or_nothing(self, runner: Runner, save: Callable[[], None]) -> None:
         """Save, then remove what is outdated; if it fails, on the one process that writes, be as before on all."""
-        info = runner.message_hub.runtime_info
-        failures = self.failures
-        before, own = dict(info), {name: copy.copy(vars(self)[name]) for name in _STATE & vars(self).keys()}
-        outdated = list(getattr(self.file_backend, 'outdated', ()))
+        if self.writer is not None and self.inside:
+            save()
+            return
+        self._settle(runner)
+        failures, before = self.failures, self._state(runner)
         failure: list[str | None] = [None]
+        self.inside = True
         try:
             save()
         except (OSError, UserError) as error:
             failure = [str(error)]
+        finally:
+            self.inside = False
+        broadcast_object_list(failure)
+        if failure[0] is not None:
+            if self.writer is not None:
+                self.writer.tasks = []
+            self._undo(runner, before, failure[0])
+            return
+        if self._state(runner) == before:  # there was no better one
+            return
+        if isinstance(self.file_backend, SealedFiles):
+            self.file_backend.remove_outdated()
+        if self.writer is not None:
+            self.writing = before
+            self.writer.start()
+        elif self.failures == failures:  # the last one, saved once more after the best, may have failed
+            self.failures = 0
+
+    def _settle(self, runner: Runner) -> None:
+        """Wait for what is written in the background; if it failed, be as before."""
+        if self.writer is None or self.writing is None:
+            return
+        failure, before, self.writing = [self.writer.wait()], self.writing, None
         broadcast_object_list(failure)
         if failure[0] is None:
-            if self.failures == failures:  # the last one, saved once more after the best, may have failed
-                self.failures = 0
-            if isinstance(self.file_backend, SealedFiles):
-                self.file_backend.remove_outdated()
-            return
-        self.__dict__.update(own)
-        info.clear()
-        info.update(before)
+            self.failures = 0
+        else:
+            self._undo(runner, before, failure[0])
+
+    def _state(self, runner: Runner) -> _Before:
+        info = runner.message_hub.runtime_info
+        return _Before(
+            runner.iter + 1,
+            {key: copy.copy(info[key]) for key in info if key.startswith(_INFO)},
+            {name: copy.copy(vars(self)[name]) for name in _STATE & vars(self).keys()},
+            list(getattr(self.file_backend, 'outdated', ())),
+        )
+
+    def _undo(self, runner: Runner, before: _Before, why: str) -> None:
+        self.__dict__.update(before.own)
+        info = runner.message_hub.runtime_info
+        for key in [key for key in info if key.startswith(_INFO)]:
+            del info[key]
+        info.update(before.info)
         if isinstance(self.file_backend, SealedFiles):
-            self.file_backend.outdated = outdated
+            self.file_backend.outdated = before.outdated
         self.failures += 1
-        last = self.last_ckpt or (runner._load_from if runner._resume else None)
-        kept = f'the last good one is {last!r}' if last else 'there is none yet'
-        what = f'NO CHECKPOINT was saved at iteration {runner.iter + 1}: {failure[0]}; {kept}'
+        what = f'NO CHECKPOINT was saved at iteration {before.iteration}: {why}; {self._kept(runner)}'
         if self.failures >= self.max_failures:
             end = f'{self.failures} in a row failed (CheckpointHook max_failures={self.max_failures})'
             raise UserError(f'{what}. The run ends, since {end}: make room and go on with --resume')
         print_log(f'{what}. Training goes on', 'current', logging.ERROR)
+
+    def _kept(self, runner: Runner) -> str:
+        last = self.last_ckpt or (runner._load_from if runner._resume else None)
+        return f'the last good one is {last!r}' if last else 'there is none yet'

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from nfnet_mm.errors import UserError, check_number, check_positive
 from nfnet_mm.registry import MODELS
 
+from .sharded import is_sharded, local
+
 
 def warmup_momentum(momentum: float, t: int) -> float:
     """The weight of the newest parameters in update ``t`` = 0, 1, ...: 1 - min(1 - momentum, (1 + t) / (10 + t)).
@@ -79,7 +81,8 @@ class WarmupEMA(BaseAveragedModel):
         self.momentum = momentum
         self._device = device
         self.steps = self.steps.cpu()
-        _StartAtFirstForward(self, model)
+        if not any(map(is_sharded, model.parameters())):  # these are initialised before they are sharded
+            _StartAtFirstForward(self, model)
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
@@ -136,7 +139,8 @@ class WarmupEMA(BaseAveragedModel):
         if ours.keys() != theirs.keys():
             name = min(ours.keys() ^ theirs.keys())
             raise UserError(f'not the model that WarmupEMA was built for: only one of the two has {name!r}')
-        return [(tensor, theirs[name].detach().to(tensor.device)) for name, tensor in ours.items()]
+        pairs = [(local(tensor), local(theirs[name].detach())) for name, tensor in ours.items()]
+        return [(tensor, other.to(tensor.device)) for tensor, other in pairs]
 
     def _mirror_ties(self, model: nn.Module) -> None:
         """Tie our parameters as the model's are by now: mmengine swaps by zip() over each tied one once."""

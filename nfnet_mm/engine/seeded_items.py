@@ -33,7 +33,10 @@ class _Pair(tuple):
 _PLACED = (_Number, _Pair)
 
 
-def _plain(index: Any) -> Any:
+def plain_index(index: Any) -> Any:
+    """An index of a data set without its place; of each of a list."""
+    if type(index) is list:
+        return [plain_index(one) for one in index]
     return int(index) if isinstance(index, _Number) else tuple(index) if isinstance(index, _Pair) else index
 
 
@@ -84,11 +87,11 @@ def _seeded_dataset(kind: Any) -> dict[str, Any]:
     def __getitem__(self: Any, index: Any) -> Any:
         if not isinstance(index, _PLACED):
             return kind.__getitem__(self, index)
-        return load(kind.__getitem__, self, index.place, _plain(index))
+        return load(kind.__getitem__, self, index.place, plain_index(index))
 
     def __getitems__(self: Any, indices: Any) -> Any:  # a batch at once
         places = [index.place for index in indices if isinstance(index, _PLACED)]
-        plain = [_plain(index) for index in indices]
+        plain = [plain_index(index) for index in indices]
         return load(kind.__getitems__, self, places[0], plain) if places else kind.__getitems__(self, plain)
 
     at_once = dict(__getitems__=__getitems__) if getattr(kind, '__getitems__', None) else {}
@@ -117,7 +120,9 @@ def _skipping_batches(kind: Any) -> dict[str, Any]:
 
 
 @functools.cache
-def _derived(methods: Any, kind: Any) -> Any:
+def derived(methods: Any, kind: Any) -> Any:
+    """A class like ``kind``, with methods that ``methods(kind)`` makes; its objects are pickled as theirs."""
+
     def __reduce_ex__(self: Any, protocol: Any) -> Any:  # the class is in no module
         how = kind.__reduce_ex__(self, protocol)
         if isinstance(how, str):
@@ -131,7 +136,7 @@ def _derived(methods: Any, kind: Any) -> Any:
 
 def _remake(methods: Any, make: Any, args: tuple) -> Any:
     one = make(*args)
-    one.__class__ = _derived(methods, type(one))  # type: ignore[arg-type]
+    one.__class__ = derived(methods, type(one))  # type: ignore[arg-type]
     return one
 
 
@@ -149,7 +154,7 @@ def seed_items(loader: DataLoader) -> bool:
     try:
         for methods, one in parts.items():
             if getattr(type(one), 'derived', None) is not methods:
-                one.__class__ = _derived(methods, type(one))  # type: ignore[arg-type]
+                one.__class__ = derived(methods, type(one))  # type: ignore[arg-type]
     except TypeError:
         return False
     if loader.generator is None:  # or each pass would draw a number of the process that trains

@@ -14,7 +14,17 @@ from .labels import check_labels
 from .options import set_loaders, skip_validation, use_amp_in_test, use_auto_scale_lr, use_tta
 from .pictures import show_predictions
 from .public_weights import use_public_weights
-from .runner import build_runner, check_out, dump_predictions, how_to_go_on, prepare_launcher, require_whole, use_resume
+from .runner import (
+    build_runner,
+    check_out,
+    dump_predictions,
+    how_to_go_on,
+    prepare_launcher,
+    require_whole,
+    test,
+    train,
+    use_resume,
+)
 from .safe_load import read_checkpoint, use_safe_loading
 
 __all__ = [
@@ -37,6 +47,8 @@ __all__ = [
     'set_loaders',
     'show_predictions',
     'skip_validation',
+    'test',
+    'train',
     'use_amp',
     'use_amp_in_test',
     'use_auto_scale_lr',

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nfnet_mm.engine.checkpoint_file import damage
+from nfnet_mm.engine.sharded_checkpoint import restore_replaced
 
 # Of mmengine's templates, and of what a signal saves.
 _TEMPLATES = ('iter_{}.pth', 'epoch_{}.pth')
@@ -25,7 +26,7 @@ def newest_checkpoint(
     for path in _newest_first(work_dir, out_dir, template):
         if '://' in path:
             return path, passed
-        what = damage(path) if os.path.isfile(path) else 'it does not exist'
+        what = damage(path) if os.path.exists(path) else 'it does not exist'
         if what is None:
             return path, passed
         passed.append(f'{path!r}: {what}')
@@ -52,6 +53,7 @@ def _newest_first(work_dir: str, out_dir: str | None, template: str | None) -> I
     folders = [Path(work_dir), *([Path(out_dir, os.path.basename(os.path.normpath(work_dir)))] if out_dir else [])]
     numbered = {}  # by (template, number)
     for folder in folders:
+        restore_replaced(folder)
         for path in folder.iterdir() if folder.is_dir() else ():
             if told := _told(path.name, template):
                 numbered[told] = path
@@ -70,7 +72,7 @@ def _newest_first(work_dir: str, out_dir: str | None, template: str | None) -> I
     elif numbered or last:
         if last:  # of a template that the config no longer has
             here = os.path.join(work_dir, os.path.basename(last))
-            yield here if os.path.isfile(here) else last
+            yield here if os.path.exists(here) else last
         if not numbered:
             return
         kind, number = max(numbered, key=lambda key: (_time(numbered[key]), key[1]))[0], None
@@ -88,4 +90,4 @@ def _time(path: Path) -> float:
 
 def _elsewhere(last: str) -> bool:
     """Whether a file is in a folder that is no run's own, as the one that this run's was copied from would be."""
-    return os.path.isfile(last) and not os.path.exists(os.path.join(os.path.dirname(last), 'last_checkpoint'))
+    return os.path.exists(last) and not os.path.exists(os.path.join(os.path.dirname(last), 'last_checkpoint'))

@@ -2,14 +2,16 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmengine import Config
 from mmengine.device import get_device
 from mmengine.hooks import CheckpointHook, RuntimeInfoHook
 from mmengine.registry import METRICS, RUNNERS
 
+from nfnet_mm.engine.sharded_checkpoint import is_sharded_checkpoint
 from nfnet_mm.errors import UserError, check_exists
+from nfnet_mm.registry import type_name
 
 from .channels import check_channels
 from .device import copy_without_waiting, use_cuda_well
@@ -48,7 +50,7 @@ def use_resume(cfg: Config, resume: str | None) -> None:
         start = f'from load_from={cfg.load_from!r}' if cfg.get('load_from') else "from the config's initial weights"
         print(f'{what}: training starts {start}', flush=True)
     elif resume is not None:
-        if '://' not in resume:
+        if '://' not in resume and not is_sharded_checkpoint(resume):
             check_exists(resume, 'checkpoint')
         cfg.resume, cfg.load_from = True, resume
 
@@ -68,7 +70,13 @@ def prepare_launcher(cfg: Config) -> None:
     torch.distributed.init_process_group('gloo')
     unused = cfg.get('find_unused_parameters', False)
     wrapper = dict(type='MMDistributedDataParallel', broadcast_buffers=False, find_unused_parameters=unused)
-    cfg.model_wrapper_cfg = {**(cfg.get('model_wrapper_cfg') or wrapper), 'device_ids': None}
+    wrapper = cfg.get('model_wrapper_cfg') or wrapper
+    cfg.model_wrapper_cfg = wrapper if is_fully_sharded(cfg) else {**wrapper, 'device_ids': None}
+
+
+def is_fully_sharded(cfg: Config) -> bool:
+    """Whether a config spreads its model over the processes."""
+    return type_name(cfg.get('model_wrapper_cfg') or {}) == 'FullyShard'
 
 
 def build_runner(cfg: Config) -> 'Runner':
@@ -86,9 +94,14 @@ def build_runner(cfg: Config) -> 'Runner':
 
     from nfnet_mm.engine.broken_pictures import BrokenPicturesHook
     from nfnet_mm.engine.contiguous import keep_operators_contiguous
+    from nfnet_mm.engine.data_workers import DataWorkersHook
     from nfnet_mm.engine.exact_resume import ExactResumeHook
+    from nfnet_mm.engine.hook_states import HookStatesHook
+    from nfnet_mm.engine.log_files import go_on_without_logs
     from nfnet_mm.engine.random_start import RandomStartHook
     from nfnet_mm.engine.signals import StopOnSignalHook
+
+    from .safe_load import SafeSaveHook
 
     check_types(cfg)
     hooks = cfg.setdefault('default_hooks', {})
@@ -96,18 +109,28 @@ def build_runner(cfg: Config) -> 'Runner':
     for hook in (hooks['checkpoint'], *(cfg.get('custom_hooks') or ())):
         if isinstance(hook, dict) and hook.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook', CheckpointHook):
             hook['type'] = 'nfnet_mm.SafeCheckpointHook'
+        if isinstance(hook, dict) and type_name(hook) == 'EarlyStoppingHook':
+            hook.setdefault('priority', 'LOW')  # so that what is saved after a validation has seen its score
     info = hooks.setdefault('runtime_info', dict(type='RuntimeInfoHook'))  # mmengine's default
     if isinstance(info, dict) and info.get('type') in ('RuntimeInfoHook', 'mmengine.RuntimeInfoHook', RuntimeInfoHook):
         info['type'] = 'nfnet_mm.ScalarsLaterHook'
     use_cuda_well(cfg)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    kind: Any = Runner
+    if is_fully_sharded(cfg):
+        from nfnet_mm.engine.sharded_runner import ShardedRunner as kind
+
+        if 'runner_type' in cfg:
+            raise UserError(f'FullyShard has a runner of its own: remove runner_type={cfg.runner_type!r}')
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else kind.from_cfg(cfg)
     copy_without_waiting(runner)
     keep_operators_contiguous(runner.model)
+    go_on_without_logs(runner)
     check_channels(runner)
-    for added in (RandomStartHook(), StopOnSignalHook(), ExactResumeHook()):  # in this order
-        runner.register_hook(added)
-    if not any(isinstance(hook, BrokenPicturesHook) for hook in runner.hooks):
-        runner.register_hook(BrokenPicturesHook())
+    for hook in (RandomStartHook, StopOnSignalHook, ExactResumeHook, HookStatesHook, SafeSaveHook):  # in this order
+        runner.register_hook(hook())
+    for hook in (BrokenPicturesHook, DataWorkersHook):
+        if not any(isinstance(one, hook) for one in runner.hooks):
+            runner.register_hook(hook())
     return runner
 
 
@@ -121,10 +144,29 @@ def require_whole(runner: 'Runner', allow_missing: bool = False) -> None:
     runner.register_hook(StrictLoadHook(allow_missing))
 
 
+def train(runner: 'Runner') -> None:
+    """Train; a data worker that dies or hangs is one line."""
+    from nfnet_mm.engine.data_workers import telling_of_workers
+
+    with telling_of_workers(runner):
+        runner.train()
+
+
+def test(runner: 'Runner') -> dict:
+    """Evaluate; a data worker that dies or hangs is one line."""
+    from nfnet_mm.engine.data_workers import telling_of_workers
+
+    with telling_of_workers(runner):
+        return runner.test()
+
+
 def how_to_go_on(runner: 'Runner') -> str:
     """The line that an interrupted training ends with: how far it came, and how to go on."""
     came = f'training interrupted after {runner.iter} of {runner.max_iters} iterations'
     folder = Path(runner.work_dir)
+    for hook in runner.hooks:
+        if writer := getattr(hook, 'writer', None):  # of a checkpoint, in the background
+            writer.wait()
     last = folder / 'last_checkpoint'
     if last.is_file():
         name = os.path.basename(last.read_text().strip())

@@ -7,23 +7,29 @@ checkpoint, ``load_from``, an ``init_cfg``, a file from a URL.
 
 import argparse
 import datetime
+import io
 import logging
 import os
 import pickle
 import re
 import sys
 import types
+from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import ConfigDict
+from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
-from mmengine.runner import CheckpointLoader
+from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from nfnet_mm.converters.hub import local_file
 from nfnet_mm.engine.checkpoint_file import damage
+from nfnet_mm.engine.sharded_checkpoint import is_sharded_checkpoint, read_whole
 from nfnet_mm.errors import UserError, check_exists, short
 
 HATCH = '--trust-checkpoint loads it all the same; a checkpoint can do whatever you can, so only if you know its maker'
@@ -114,25 +120,22 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = None) -> Any:
     """What a checkpoint file holds, read without running anything in it.
 
     Args:
-        path: a file that ``torch.save`` wrote.
+        path: a file that ``torch.save`` wrote, or the folder of a sharded run.
         map_location: as of ``torch.load``.
 
     Raises:
         UserError: there is no such file, it is cut off or broken, or holds what could run code; the message names it.
     """
     path = os.path.expanduser(os.fspath(path))
-    check_exists(path, 'checkpoint')
+    sharded = is_sharded_checkpoint(path)
+    if not sharded:
+        check_exists(path, 'checkpoint')
     if what := damage(path):
         raise UserError(f'checkpoint {path!r} is not whole: {what}')
+    if sharded:
+        return read_whole(path, lambda state: read_checkpoint(state, map_location))
     try:
-        if not hasattr(torch.serialization, 'safe_globals'):
-            forced = os.environ.pop(_FORCE, None)  # which a pickle module of our own contradicts
-            try:
-                return torch.load(path, map_location=map_location, pickle_module=_Restricted)
-            finally:
-                os.environ.update({_FORCE: forced} if forced else {})
-        with torch.serialization.safe_globals(_marked()):
-            return torch.load(path, map_location=map_location, weights_only=True)
+        return _load(path, map_location)
     except MemoryError:
         raise
     except Exception as error:  # PyTorch raises nearly any kind on a broken or hostile file
@@ -144,6 +147,78 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = None) -> Any:
         reason = re.search(r'WeightsUnpickler error:\s*(.*)', text)
         what = short(reason[1] if reason else f'{type(error).__name__}: {text}')
         raise UserError(f'checkpoint {path!r} cannot be read: {what}') from None
+
+
+def _load(file: Any, map_location: Any = None) -> Any:
+    """``torch.load`` of a path or an open file, with the allow-list."""
+    if not hasattr(torch.serialization, 'safe_globals'):
+        forced = os.environ.pop(_FORCE, None)  # which a pickle module of our own contradicts
+        try:
+            return torch.load(file, map_location=map_location, pickle_module=_Restricted)
+        finally:
+            os.environ.update({_FORCE: forced} if forced else {})
+    with torch.serialization.safe_globals(_marked()):
+        return torch.load(file, map_location=map_location, weights_only=True)
+
+
+class SafeSaveHook(Hook):
+    """Tell when a checkpoint is saved, and not only when it is loaded, that something in it will be refused.
+
+    What hooks of the user's own put into a checkpoint, or into the message hub, may be of any type.
+    """
+
+    priority = 'LOWEST'  # after the others have put in theirs
+
+    def __init__(self) -> None:
+        self.told: set[str] = set()
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        for key, value in checkpoint.items():
+            for place, part in _parts(key, value):
+                name = _refused(part)
+                if name and place not in self.told:
+                    self.told.add(place)
+                    what = f'{place} of the checkpoint holds {name}, which is not read back: --resume will REFUSE IT'
+                    how = 'let the hook that stores it store numbers, texts, lists and tensors'
+                    print_log(f'{what} without --trust-checkpoint; {how}', 'current', logging.ERROR)
+
+
+def _parts(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """What is looked at by itself: the entries of the message hub, and the others."""
+    if key == 'message_hub' and isinstance(value, dict):
+        for group, entries in value.items():
+            for name, one in entries.items() if isinstance(entries, dict) else ((None, entries),):
+                yield f'message_hub {group}.{name}', one
+    else:
+        yield key, value
+
+
+def _refused(value: Any) -> str | None:
+    """The name of what in a value the safe reader refuses; None if it reads it."""
+    content = io.BytesIO()
+    try:
+        torch.save(_without_tensors(value), content)
+        content.seek(0)
+        _load(content)
+    except MemoryError:
+        raise
+    except Exception as error:
+        found = _REFUSED.search(str(error))
+        return short(next(filter(None, found.groups()))) if found else short(error)
+    return None
+
+
+def _without_tensors(value: Any) -> Any:
+    """The same with small values in the place of tensors and numbers' arrays, of which there may be gigabytes."""
+    if isinstance(value, torch.Tensor):
+        return None
+    if type(value) is np.ndarray and value.dtype != object:
+        return None
+    if isinstance(value, HistoryBuffer):
+        return None
+    if type(value) in (dict, OrderedDict):
+        return {key: _without_tensors(one) for key, one in value.items()}
+    return type(value)(map(_without_tensors, value)) if type(value) in (list, tuple) else value
 
 
 def _marked() -> list[Any]:
@@ -175,8 +250,10 @@ def use_safe_loading(trust: bool = False) -> None:
     os.environ[_FORCE] = '1'  # of torch.load, wherever it is called
     CheckpointLoader.register_scheme('', read_checkpoint, force=True)
     CheckpointLoader.register_scheme(('http://', 'https://'), _read_address, force=True)
+    # by which mmengine reads what names such as torchvision://, open-mmlab:// and mmcls:// stand for
+    vars(mmengine_checkpoint)['load_from_http'] = _read_address
     return None
 
 
-def _read_address(url: str, map_location: Any = None) -> Any:
+def _read_address(url: str, map_location: Any = None, *_: Any, **__: Any) -> Any:
     return read_checkpoint(local_file(url, 'checkpoint'), map_location)

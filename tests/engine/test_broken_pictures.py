@@ -82,3 +82,27 @@ def test_one_that_is_missing_is_told_and_what_is_no_fault_of_the_file_s_is_not(p
     step.imdecode_backend = 'none'
     with pytest.raises(ValueError, match='backend'):
         _load(step, pictures / 'list', 1, dict(img_path=str(pictures / 'val/a/0.png')))
+
+
+def test_a_jpeg_that_is_cut_off_is_skipped_though_a_decoder_makes_a_picture_of_it(pictures, log_lines, monkeypatch):
+    step, listed = LoadImageFromFile(), pictures / 'list'
+    noise = np.random.RandomState(1).randint(0, 255, (64, 64, 3), np.uint8)
+    whole = cv2.imencode('.jpg', noise)[1].tobytes()
+    thumbnail = whole[:2] + b'\xff\xe1' + (len(whole) + 2).to_bytes(2, 'big') + whole + whole[2:]  # with an end inside
+    path = pictures / 'train/a/0.jpg'
+    for content, cut in (
+        (whole, False),
+        (whole + bytes(2000), False),  # padded
+        (thumbnail, False),
+        (whole[: len(whole) // 2], True),
+        (whole[:-2], True),
+        (thumbnail[: -len(whole) // 2], True),
+    ):
+        path.write_bytes(content)
+        assert (_load(step, listed, 9, dict(img_path=str(path))) is None) == cut, len(content)
+    assert listed.read_text().splitlines() == [str(path)]
+    # to be scored, it is what the decoder makes of it: some make a grey rest of what is missing, some refuse
+    path.write_bytes(whole[:-2])
+    monkeypatch.setattr(LoadImageFromFile, 'transform', lambda self, results: results)
+    assert _load(step, listed, None, dict(img_path=str(path)))
+    assert f"picture '{path}' is scored as it is, but it is cut off: a JPEG without its end" in log_lines()

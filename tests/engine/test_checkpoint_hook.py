@@ -1,12 +1,16 @@
 """Checkpoints under what can go wrong while they are written, and after."""
 
 import io
+import json
 import logging
 import multiprocessing
 import os
 import random
 import resource
 import signal
+import subprocess
+import sys
+import threading
 import time
 
 import numpy as np
@@ -15,6 +19,7 @@ import torch
 from mmengine.hooks import Hook
 
 from nfnet_mm import run
+from nfnet_mm.engine import sealed_files
 from nfnet_mm.engine.checkpoint_file import damage, write_sealed
 from nfnet_mm.engine.checkpoint_hook import SafeCheckpointHook
 from nfnet_mm.errors import UserError
@@ -69,12 +74,16 @@ def test_a_file_without_a_seal_tells_by_its_own_checksums(tmp_path):
 class FullDisk(Hook):
     """No file grows beyond 7 kB from one iteration to another; the toy's checkpoints are larger."""
 
-    def __init__(self, first, last):
+    def __init__(self, first, last, size=7000):
         self.first, self.last, self.before = first, last, resource.getrlimit(resource.RLIMIT_FSIZE)
+        self.size = size
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
+        for hook in runner.hooks:
+            if getattr(hook, 'writer', None):  # of the checkpoint before, in the background
+                hook.writer.wait()
         if batch_idx + 1 == self.first:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (7000, self.before[1]))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.before[1]))
         if batch_idx + 1 == self.last + 1:
             self.after_run(runner)
 
@@ -84,9 +93,9 @@ class FullDisk(Hook):
 
 def runner_of(folder, name, hooks='', iters=6, workers=0, interval=1):
     config = folder / 'config.py'
-    config.write_text(
-        f"{CONFIG}default_hooks['checkpoint'].update(interval={interval}{hooks})\ntrain_cfg['max_iters'] = {iters}\n"
-    )
+    hooks, seeded, _ = hooks.partition('SEED')
+    settings = f"default_hooks['checkpoint'].update(interval={interval}{hooks})\ntrain_cfg['max_iters'] = {iters}\n"
+    config.write_text(CONFIG + settings + ('randomness = dict(seed=5)\n' if seeded else ''))
     cfg = run.load_config(str(config), dict(experiment_name=f'{folder}{name}'), str(folder / 'run'))
     run.use_resume(cfg, 'auto')
     return run.build_runner(cfg)
@@ -169,10 +178,210 @@ def test_a_best_score_of_numpy_is_kept_as_a_plain_number(tmp_path, quiet):
     assert repr(runner.message_hub.get_info('best_score')) == '-0.5'
 
 
-def train_on(folder, number, iters):
+def test_training_goes_on_without_its_logs(tmp_path, quiet, log_lines):
+    runner = runner_of(tmp_path, 'logs', interval=6)
+    full = FullDisk(2, 4, size=1)
+    runner.register_hook(full)
+    try:
+        runner.train()
+    finally:
+        full.after_run(runner)
+    written = [json.loads(line) for line in next((tmp_path / 'run').rglob('scalars.json')).read_text().splitlines()]
+    assert [one['step'] for one in written if 'loss' in one] == [1, 5, 6]
+    assert damage(tmp_path / 'run/iter_6.pth') is None
+
+
+TMPFS = """
+import logging, pathlib
+from mmengine.hooks import Hook
+from tests.engine.test_checkpoint_hook import damage, runner_of
+logging.raiseExceptions = False
+folder = pathlib.Path('{folder}/disk')
+runner = runner_of(folder, 'tmpfs', ', max_keep_ckpts=2, background={background}')
+full = []
+
+class Fill(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if batch_idx == 2:
+            hook = next(hook for hook in runner.hooks if hasattr(hook, 'writer'))
+            hook.writer and hook.writer.wait()
+            with open(folder / 'filler', 'wb', buffering=0) as file:
+                try:
+                    while file.write(bytes(1024)):
+                        pass
+                except OSError as error:
+                    full.append(error.strerror)
+        if batch_idx == 4:
+            (folder / 'filler').unlink()
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if batch_idx in (2, 3):
+            assert damage((folder / 'run/last_checkpoint').read_text()) is None
+
+runner.register_hook(Fill())
+runner.train()
+print(full, sorted(path.name for path in (folder / 'run').glob('*.pth')))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('background', [False, True])
+def test_on_a_small_disk_that_is_full_for_a_while(tmp_path, background):
+    (tmp_path / 'disk').mkdir()
+    (tmp_path / 'train.py').write_text(TMPFS.format(folder=tmp_path, background=background))
+    mount = f'mount -t tmpfs -o size=300k tmpfs {tmp_path}/disk'
+    if subprocess.run(['unshare', '-rm', 'sh', '-c', mount], capture_output=True).returncode:
+        pytest.skip('this machine does not let its users mount a disk in memory')
+    command = ['unshare', '-rm', 'sh', '-c', f'{mount} && {sys.executable} -W ignore {tmp_path}/train.py']
+    env = {**os.environ, 'PYTHONPATH': os.getcwd()}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == "['No space left on device'] ['iter_5.pth', 'iter_6.pth']"
+
+
+@pytest.mark.parametrize('gone', [False, True])
+def test_a_read_only_or_vanished_folder(tmp_path, quiet, gone):
+    """Of another path than the logs': training goes on, and saves again when the folder is as it was."""
+    out = tmp_path / 'out'
+    runner = runner_of(tmp_path, f'folder{gone}', f", out_dir='{out}'")
+    folder = out / 'run'
+
+    class Take(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if batch_idx == 2:
+                folder.rename(out / 'aside')
+                if not gone:
+                    folder.write_text('nothing can be created here, whoever runs the tests')
+            if batch_idx == 4 and not gone:
+                folder.unlink()
+                (out / 'aside').rename(folder)
+
+    runner.register_hook(Take())
+    runner.train()
+    names = sorted(path.name for path in folder.glob('*.pth'))
+    # a folder that is gone is made anew; the pointer names what is there
+    assert names == [f'iter_{n}.pth' for n in ((3, 4, 5, 6) if gone else (1, 2, 5, 6))]
+    assert (tmp_path / 'run/last_checkpoint').read_text() == str(folder / 'iter_6.pth')
+
+
+@pytest.mark.parametrize('background', [False, True])
+def test_the_last_checkpoint_of_a_training_must_be_saved(tmp_path, quiet, background):
+    runner = runner_of(tmp_path, f'last{background}', f', background={background}')
+    full = FullDisk(6, 9)
+    runner.register_hook(full)
+    try:
+        with pytest.raises(UserError, match=r'LAST CHECKPOINT COULD NOT BE SAVED: the last good one is .*iter_5.pth'):
+            runner.train()
+    finally:
+        full.after_run(runner)
+    assert not (tmp_path / 'run/iter_6.pth').exists() and (tmp_path / 'run/last_checkpoint').read_text().endswith(
+        '5.pth'
+    )
+
+
+class Slow(Hook):
+    """Writing takes until it is released; what is there is noted after every step."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, monkeypatch, folder):
+        self.gate, self.begun, self.seen, self.folder = threading.Event(), threading.Event(), {}, folder
+
+        def write(path, content, write=sealed_files.write_sealed):
+            self.begun.set()
+            assert self.gate.wait(60)
+            write(path, content)
+
+        monkeypatch.setattr(sealed_files, 'write_sealed', write)
+
+    def files(self):
+        return sorted(path.name for path in self.folder.glob('[a-z]*'))
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.seen[batch_idx + 1] = self.files()
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch, quiet):
+    """The file holds the weights of its step, though training has gone on; only then is the one before removed."""
+    folder = tmp_path / 'run'
+    reference = runner_of(tmp_path, 'sync', ', max_keep_ckpts=1SEED', interval=2)
+    reference.train()
+    (folder / 'iter_6.pth').rename(tmp_path / 'six.pth')
+    want = run.read_checkpoint(tmp_path / 'six.pth')
+    (folder / 'last_checkpoint').unlink()
+    runner = runner_of(tmp_path, 'background', ', max_keep_ckpts=1, background=TrueSEED', interval=2)
+    slow = Slow(monkeypatch, folder)
+    runner.register_hook(slow, 'LOWEST')
+
+    class Release(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if batch_idx == 3:  # the second checkpoint, at 4, waits for the first
+                slow.gate.set()
+            if batch_idx == 5:
+                slow.gate.clear()  # that of the end is waited for
+                threading.Timer(0.3, slow.gate.set).start()
+
+    runner.register_hook(Release())
+    runner.train()
+    assert slow.seen[2] == slow.seen[3] and not any(name.endswith('.pth') for name in slow.seen[3])
+    assert 'iter_2.pth' in slow.seen[4] and {'iter_6.pth', 'last_checkpoint'} <= set(slow.files())
+    assert [name for name in slow.files() if name.endswith('.pth')] == ['iter_6.pth']
+    found = run.read_checkpoint(folder / 'iter_6.pth')
+    for key in ('state_dict', 'optimizer'):
+        torch.testing.assert_close(found[key], want[key], rtol=0, atol=0)
+    assert found['meta']['iter'] == 6 and found['message_hub']['runtime_info']['keep_ckpt_ids'] == [6]
+
+
+def test_a_failure_in_the_background_is_told_at_the_next_checkpoint(tmp_path, quiet):
+    """As test_training_goes_on_when_the_disk_is_full, a checkpoint later."""
+    hooks = ", max_keep_ckpts=2, background=True, max_failures=9, save_best='error', rule='less'"
+    runner = runner_of(tmp_path, 'later', hooks)
+    runner.cfg.train_cfg.val_interval = runner._train_loop['val_interval'] = 1
+    full = FullDisk(3, 4)
+    runner.register_hook(full)
+    failures, seen = {}, {}
+
+    class Look(Hook):
+        priority = 'LOWEST'
+
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            hook = next(hook for hook in runner.hooks if isinstance(hook, SafeCheckpointHook))
+            hook.writer.thread and hook.writer.thread.join()
+            failures[batch_idx] = hook.failures
+            seen[batch_idx] = sorted(path.name for path in (tmp_path / 'run').glob('*.pth'))
+            assert all(damage(path) is None for path in (tmp_path / 'run').glob('*.pth'))
+
+    runner.register_hook(Look(), 'LOWEST')
+    try:
+        runner.train()
+    finally:
+        full.after_run(runner)
+    assert seen[2] == seen[3] == seen[4] and seen[2][1:] == ['iter_1.pth', 'iter_2.pth']
+    assert failures[2] == 0 < failures[4]
+    best = os.path.basename(runner.message_hub.get_info('best_ckpt'))
+    left = sorted(path.name for path in (tmp_path / 'run').glob('*.pth'))
+    assert left == [best, 'iter_5.pth', 'iter_6.pth']
+    assert damage((tmp_path / 'run/last_checkpoint').read_text()) is None
+
+
+def test_a_run_that_cannot_save_in_the_background_ends(tmp_path, quiet):
+    runner = runner_of(tmp_path, 'ends_later', ', max_failures=2, background=True')
+    full = FullDisk(2, 9)
+    runner.register_hook(full)
+    try:
+        with pytest.raises(
+            UserError, match=r'at iteration 3: .*iter_3.pth.* was not written: File too large; the last '
+        ):
+            runner.train()
+    finally:
+        full.after_run(runner)
+    assert damage(tmp_path / 'run/iter_1.pth') is None and not (tmp_path / 'run/iter_2.pth').exists()
+
+
+def train_on(folder, number, iters, background=False):
     """Of a process that may be killed at any moment."""
     logging.disable(logging.CRITICAL)
-    runner_of(folder, number, ', max_keep_ckpts=2', iters, workers=1, interval=2).train()
+    runner_of(folder, number, f', max_keep_ckpts=2, background={background}', iters, workers=1, interval=2).train()
 
 
 def last_of(folder):
@@ -180,8 +389,11 @@ def last_of(folder):
     return int(pointer.read_text().rpartition('_')[2].removesuffix('.pth')) if pointer.exists() else 0
 
 
-@pytest.mark.parametrize('kills,iters', [(5, 24), pytest.param(50, 400, marks=pytest.mark.slow)])
-def test_killed_at_random_moments(tmp_path, kills, iters):
+@pytest.mark.parametrize(
+    'kills,iters,background',
+    [(5, 24, False), *(pytest.param(50, 400, b, marks=pytest.mark.slow) for b in (False, True))],
+)
+def test_killed_at_random_moments(tmp_path, kills, iters, background):
     """Every resumed run finds a whole checkpoint, and the weights in the end are those of a run in one piece.
 
     Every other kill comes while a checkpoint is being written.
@@ -197,7 +409,7 @@ def test_killed_at_random_moments(tmp_path, kills, iters):
     assert process.exitcode == 0
     generator, inside = random.Random(0), 0
     for number in range(kills + 1):
-        process = server.Process(target=train_on, args=(part, number, iters))
+        process = server.Process(target=train_on, args=(part, number, iters, background))
         process.start()
         target = last_of(part) + generator.randint(1, max(iters // kills - 1, 1))
         while number < kills and process.is_alive() and last_of(part) < min(target, iters - 3):

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from nfnet_mm.errors import short, some
+from nfnet_mm.engine.sharded_checkpoint import is_sharded_checkpoint, read_state_dict
+from nfnet_mm.errors import UserError, short, some
 
 from ..errors import ReadError, naming
 from .orbax import find_checkpoint, read_orbax
@@ -34,7 +35,9 @@ class Content:
 
 
 def read_weights(path: str | os.PathLike) -> Content:
-    """Read DeepMind's pickles, PyTorch's ``.pth`` (both formats), ``.safetensors`` and Orbax's folders, by content.
+    """Read DeepMind's pickles, PyTorch's ``.pth`` (both formats), ``.safetensors``, and folders, by content.
+
+    The folders are Orbax's, and the checkpoints of sharded runs.
 
     Pickles are never unpickled (see :mod:`nfnet_mm.converters.formats.pickled`); ``.pth`` files are loaded with
     ``weights_only=True``, the training state that mmengine keeps beside the weights read as nothing at all.
@@ -44,6 +47,8 @@ def read_weights(path: str | os.PathLike) -> Content:
     """
     with naming(path):
         try:
+            if is_sharded_checkpoint(path):
+                return Content('torch', state_dict=read_state_dict(path))
             if os.path.isdir(path):
                 if (folder := find_checkpoint(path)) is None:
                     inside = some(name for name in os.listdir(path) if name.endswith(('.pth', '.safetensors', '.npz')))
@@ -53,6 +58,8 @@ def read_weights(path: str | os.PathLike) -> Content:
                 raise ReadError('not a regular file')
             with open(path, 'rb') as file:
                 return _read(file, os.fstat(file.fileno()).st_size)
+        except UserError as error:  # of a folder
+            raise error if isinstance(error, ReadError) else ReadError(str(error)) from None
         except OSError as error:
             raise ReadError(error.strerror or short(error)) from None
         except MemoryError:

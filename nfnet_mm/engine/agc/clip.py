@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nfnet_mm.errors import UserError, check_number
 
-from ..sharded import Shards, local
+from ..sharded import Shards, is_sharded, local
 from .blocks import clip_by_blocks_
 from .flat import can_be_flat, clip_flat_
 from .kernel import clip_by_kernel_
@@ -135,7 +135,7 @@ def clip_(
     stats = _verdict(factors, sizes, clipped, len(clipped)).stats
     all_finite = stats.finite & finite if left else stats.finite
     if shards:
-        units = sum(p.shape[0] if p.dim() > 1 else 1 for p in clipped)
+        units = sum(p.shape[0] if p.dim() > 1 and is_sharded(p) else n for p, n in zip(clipped, sizes))
         told = shards.totals(clipped, (factors < 1).split(sizes), all_finite, stats.min_scale)
         return Verdict(ClipStats(units, *told), None, clipped, sizes)
     return Verdict(stats._replace(finite=all_finite), None, clipped, sizes)
