@@ -1,0 +1,126 @@
+"""The same training in one, two and four processes: ten updates of whatever can be combined, weights against weights.
+
+One process with the whole batch is the measure. With SAM, whose ascent goes by micro-batches, and under bfloat16, which
+rounds the gradient of each, it is one process that accumulates the same micro-batches.
+"""
+
+import copy
+from itertools import product
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+from nfnet_mm.run import read_checkpoint
+from tests.adversarial import by_hand, probe
+from tests.adversarial.test_training import AGC, BFLOAT16, EMA, PLAIN, SCALED, check, sam
+
+TOTAL, UPDATES = 16, 10
+WRAPPERS = {
+    'plain': PLAIN,
+    'agc': AGC,
+    'agc and clip_grad': dict(AGC, clip_grad=dict(max_norm=0.05)),
+    'bfloat16': BFLOAT16,
+    'bfloat16, scaled': SCALED,
+}
+HOOKS = {'': [], 'ema': [EMA], 'sam': [sam(0.5)], 'whole sam': [sam(1)], 'sam and ema': [sam(0.5), EMA]}
+# micro-batches of a process, and who counts them
+ACCUMULATION = {'at once': (1, 'loop'), 'accumulated': (2, 'loop'), 'counted': (2, 'wrapper')}
+
+
+def config(folder, wrapper, hooks, each, counted='loop', order=(1, 1), shuffle=False, world=1):
+    """A run of batches of ``each`` samples on ``world`` processes, in the order of other processes."""
+    hooks, wrapper = copy.deepcopy(HOOKS[hooks]), copy.deepcopy(WRAPPERS[wrapper])
+    cfg = probe.config(folder, dict(type='Probe'), wrapper, each, TOTAL, UPDATES, hooks)
+    cfg['train_dataloader']['dataset'].update(replicas=order[0], batch=order[1])
+    cfg['train_dataloader']['sampler'] = dict(type='InfiniteSampler', shuffle=shuffle)
+    last = UPDATES
+    if counted == 'wrapper':
+        accumulated = TOTAL // (each * world)
+        last *= accumulated
+        cfg['train_cfg'] = dict(type='IterBasedTrainLoop', max_iters=last)
+        wrapper['accumulative_counts'] = accumulated
+        for hook in hooks:
+            if hook['type'] == 'EMAHook':
+                hook['interval'] = accumulated
+    cfg['default_hooks']['checkpoint']['interval'] = last
+    return cfg, folder / f'iter_{last}.pth'
+
+
+def state(path):
+    """(weights, their average or None)."""
+    saved = read_checkpoint(path)
+    average = saved['state_dict']
+    if 'ema_state_dict' not in saved:
+        return average, None
+    # mmengine writes the average where the weights would be
+    return {name.removeprefix('module.'): p for name, p in saved['ema_state_dict'].items() if name != 'steps'}, average
+
+
+def distance(one, other):
+    """Between two checkpoints: the largest distance of two tensors, relative to the norm of the second.
+
+    Below AGC's eps, as under it, a weight's norm counts as eps: a bias begins at zero.
+    """
+    largest = []
+    for ours, theirs in zip(state(one), state(other)):
+        assert ours is theirs is None or ours.keys() == theirs.keys()
+        for name, p in (theirs or {}).items():
+            largest.append(float((ours[name] - p).norm() / p.norm().clamp(min=by_hand.EPS)))
+    return max(largest)
+
+
+def trained_together(processes, world, folder, *args, **kwargs):
+    cfg, path = config(folder, *args, world=world, **kwargs)
+    processes(world).call(probe.run_in_group, cfg)
+    return path
+
+
+def trained_alone(folder, *args, **kwargs):
+    cfg, path = config(folder, *args, **kwargs)
+    probe.run(cfg)
+    return path
+
+
+QUICK = [('agc and clip_grad', '', 'at once'), ('agc', 'ema', 'accumulated'), ('bfloat16', 'sam and ema', 'counted')]
+SLOW = [
+    pytest.param(world, *row, marks=pytest.mark.slow)
+    for world, row in product((2, 4), product(WRAPPERS, HOOKS, ACCUMULATION))
+    if (world, row) not in product([2], QUICK)
+]
+
+
+@pytest.mark.parametrize('world,wrapper,hooks,accumulation', [*((2, *row) for row in QUICK), *SLOW])
+def test_processes_train_as_one(processes, record_property, tmp_path, world, wrapper, hooks, accumulation):
+    times, counted = ACCUMULATION[accumulation]
+    each = TOTAL // world // times
+    micro = 'sam' in hooks or 'bfloat16' in wrapper
+    path = trained_together(processes, world, tmp_path / 'together', wrapper, hooks, each, counted, shuffle=not micro)
+    if micro:
+        alone = trained_alone(tmp_path / 'alone', wrapper, hooks, each, counted, order=(world, each))
+    else:
+        alone = trained_alone(tmp_path / 'alone', wrapper, hooks, TOTAL, shuffle=True)
+    apart = distance(path, alone)
+    record_property('distance', apart)
+    assert apart < 1e-6
+
+
+@pytest.mark.parametrize('randomness,distinct', [({}, True), (dict(diff_rank_seed=False), False)])
+def test_each_process_drops_paths_of_its_own(processes, tmp_path, randomness, distinct):
+    """And the result is that of a training by hand in which each part of the batch has its process's masks."""
+    cfg, path = config(tmp_path, 'agc', '', TOTAL // 2)
+    cfg['model']['extras'] = ('drops',)
+    cfg['randomness'].update(randomness)
+    cfg['custom_hooks'] = [dict(type='Draws')]
+    torch.manual_seed(3)
+    processes(2).call(probe.run_in_group, cfg)
+    draws = [torch.load(tmp_path / f'draws_{rank}.pth') for rank in range(2)]
+    assert [torch.equal(*states) for states in zip(*draws)] == [not distinct] * UPDATES
+    weights, _ = by_hand.train(
+        MODELS.build(cfg['model']),
+        probe.updates_of(UPDATES, TOTAL // 2, TOTAL, replicas=2),
+        agc=True,
+        excluded=('head.fc.weight',),
+        draws=draws,
+    )
+    check(state(path)[0], weights)
