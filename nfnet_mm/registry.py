@@ -121,9 +121,8 @@ MODELS = _child('MODELS', 'models')
 WEIGHT_INITIALIZERS = _child('WEIGHT_INITIALIZERS', 'converters')
 OPTIM_WRAPPERS = _child('OPTIM_WRAPPERS', 'engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child('OPTIM_WRAPPER_CONSTRUCTORS', 'engine')
-HOOKS = _child(
-    'HOOKS', *(f'engine.{name}' for name in ('checkpoint_hook', 'exact_resume', 'sam', 'signals', 'strict_load'))
-)
+_HOOK_FILES = ('checkpoint_hook', 'exact_resume', 'finite', 'rank_seed', 'sam', 'signals', 'strict_load')
+HOOKS = _child('HOOKS', *(f'engine.{name}' for name in _HOOK_FILES))
 LOOPS = _child('LOOPS', 'engine.total_batch')
 DATASETS = _child('DATASETS')
 FUNCTIONS = _child('FUNCTIONS')  # a data loader's collate_fn

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from mmengine.device import get_device
-from mmengine.logging import print_log
+from mmengine.logging import MessageHub, print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from nfnet_mm.errors import UserError, check_positive, did_you_mean
+from nfnet_mm.errors import DivergedError, UserError, check_positive, did_you_mean
 from nfnet_mm.registry import OPTIM_WRAPPERS
 
 from .agc import adaptive_clip_grad_, check_agc
@@ -32,6 +32,12 @@ _MEANING = (
 )
 # What marks a parameter as a piece of one.
 _SHARDED = {'ds_id': 'DeepSpeed ZeRO-3', '_fsdp_flattened': 'FSDP'}
+
+
+def iteration() -> str:
+    """``iteration N: `` where mmengine's runner counts them, as its log does; empty elsewhere."""
+    done = MessageHub.get_current_instance().runtime_info.get('iter')
+    return '' if done is None else f'iteration {done + 1}: '
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -198,13 +204,13 @@ class AGCOptimWrapper(OptimWrapper):
         bad = grad[~grad.isfinite()]
         found = f'{bad.numel()} of {culprit.numel()} values, e.g. {bad[0].item()}' if len(bad) else 'on another process'
         message = (
-            f'non-finite gradient, first in {name} ({found}): step skipped, {self._nonfinite_in_a_row} in a row, '
-            f'{self.skipped_steps} in all'
+            f'{iteration()}non-finite gradient, first in {name} ({found}): step skipped, '
+            f'{self._nonfinite_in_a_row} in a row, {self.skipped_steps} in all'
         )
         print_log(message, 'current', logging.WARNING)
         if self._nonfinite_in_a_row >= self.max_nonfinite_steps:
             limit = f'max_nonfinite_steps={self.max_nonfinite_steps}'
-            raise FloatingPointError(f'{message}. Training stops here: {limit}. The weights are still finite.')
+            raise DivergedError(f'{message}. Training stops here: {limit}. The weights are still finite.')
 
 
 @OPTIM_WRAPPERS.register_module()

@@ -84,6 +84,7 @@ def build_runner(cfg: Config) -> 'Runner':
 
     from nfnet_mm.engine.broken_pictures import BrokenPicturesHook
     from nfnet_mm.engine.exact_resume import ExactResumeHook
+    from nfnet_mm.engine.finite import FiniteWeightsHook
     from nfnet_mm.engine.random_start import RandomStartHook
     from nfnet_mm.engine.rank_seed import RankSeedHook
     from nfnet_mm.engine.signals import StopOnSignalHook
@@ -98,7 +99,7 @@ def build_runner(cfg: Config) -> 'Runner':
     check_channels(runner)
     for added in (RandomStartHook(), StopOnSignalHook(), ExactResumeHook()):  # in this order
         runner.register_hook(added)
-    for kind in (BrokenPicturesHook, RankSeedHook):
+    for kind in (BrokenPicturesHook, RankSeedHook, FiniteWeightsHook):
         if not any(isinstance(hook, kind) for hook in runner.hooks):
             runner.register_hook(kind())
     return runner

@@ -1,5 +1,7 @@
 """A small classifier that can be given whatever people's models have, its data, and an mmengine runner around it."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from mmengine import Config
@@ -11,6 +13,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from nfnet_mm.engine.finite import FiniteWeightsHook
 from nfnet_mm.models import NFNet
 
 SIZE, CLASSES = 16, 5
@@ -106,6 +109,22 @@ class Draws(Hook):
         torch.save(self.states, f'{runner.work_dir}/draws_{get_rank()}.pth')
 
 
+@HOOKS.register_module(force=True)
+class Spoil(Hook):
+    """Make a value of the batches of some iterations not finite, on one process; check the weights after each."""
+
+    def __init__(self, at=(), rank=0, value=math.nan):
+        self.at, self.rank, self.value = at, rank, value
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter + 1 in self.at and runner.rank == self.rank:
+            data_batch['inputs'] = [x.clone() for x in data_batch['inputs']]
+            data_batch['inputs'][-1].view(-1)[0] = self.value
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        assert all(p.isfinite().all() for p in runner.model.parameters())
+
+
 def config(work_dir, model, wrapper, batch=4, total=8, updates=3, hooks=(), channels=3, collate='pseudo_collate'):
     loader = dict(
         batch_size=batch,
@@ -140,13 +159,19 @@ def run(cfg):
 
 
 def run_in_group(cfg, **more):
-    """The same as one of several processes on CPUs, with changes by dotted key."""
+    """The same as one of several processes on CPUs, with changes by dotted key.
+
+    Returns: the weights, and how many steps were left out.
+    """
     extras = cfg['model'].get('extras', ())
     wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
     wrapper['find_unused_parameters'] = bool({'unused', 'empty'} & set(extras))
     cfg = Config(dict(cfg, launcher='pytorch', model_wrapper_cfg=wrapper))
     cfg.merge_from_dict(more)
-    run(cfg)
+    runner = run(cfg)
+    skipped = [one.skipped for one in runner.hooks if isinstance(one, FiniteWeightsHook)]
+    skipped += [getattr(runner.optim_wrapper, 'skipped_steps', 0)]
+    return dict(weights={name: p.detach().numpy() for name, p in runner.model.named_parameters()}, skipped=sum(skipped))
 
 
 def updates_of(count, batch=4, total=8, replicas=1, channels=3, as_lists=True):
