@@ -85,6 +85,7 @@ def build_runner(cfg: Config) -> 'Runner':
     from nfnet_mm.engine.broken_pictures import BrokenPicturesHook
     from nfnet_mm.engine.exact_resume import ExactResumeHook
     from nfnet_mm.engine.finite import FiniteWeightsHook
+    from nfnet_mm.engine.hang import HangHook
     from nfnet_mm.engine.random_start import RandomStartHook
     from nfnet_mm.engine.rank_seed import RankSeedHook
     from nfnet_mm.engine.signals import StopOnSignalHook
@@ -99,7 +100,7 @@ def build_runner(cfg: Config) -> 'Runner':
     check_channels(runner)
     for added in (RandomStartHook(), StopOnSignalHook(), ExactResumeHook()):  # in this order
         runner.register_hook(added)
-    for kind in (BrokenPicturesHook, RankSeedHook, FiniteWeightsHook):
+    for kind in (BrokenPicturesHook, RankSeedHook, FiniteWeightsHook, HangHook):
         if not any(isinstance(hook, kind) for hook in runner.hooks):
             runner.register_hook(kind())
     return runner
