@@ -12,6 +12,7 @@ from mmengine.registry import METRICS, RUNNERS
 from nfnet_mm.errors import UserError, check_exists
 
 from .channels import check_channels
+from .combinations import check_combinations
 from .latest import newest_checkpoint
 from .type_names import check_types
 
@@ -78,7 +79,8 @@ def build_runner(cfg: Config) -> 'Runner':
     config has to name.
 
     Raises:
-        UserError: a type of this package is misspelt, or a neck or head reads other channels than the backbone gives.
+        UserError: a type of this package is misspelt, settings do not go together, or a neck or head reads other
+            channels than the backbone gives.
     """
     from mmengine.runner import Runner
 
@@ -91,6 +93,7 @@ def build_runner(cfg: Config) -> 'Runner':
     from nfnet_mm.engine.signals import StopOnSignalHook
 
     check_types(cfg)
+    check_combinations(cfg)
     hooks = cfg.setdefault('default_hooks', {})
     hooks.setdefault('checkpoint', dict(type='CheckpointHook'))  # mmengine's default
     for hook in (hooks['checkpoint'], *(cfg.get('custom_hooks') or ())):
