@@ -21,18 +21,22 @@ from nfnet_mm.registry import HOOKS
 from .optim_wrapper import AGCOptimWrapper, iteration
 from .sharded import local
 
-# Of a weight, of the learning rate, and of the two's like for a gradient: far above whatever is trained, and as far
-# below 3e38, where float32 ends, as momentum and weight decay may lead in one step.
-LIMIT = 1e30
+# Of a weight's norm, of the learning rate, and of the two's like for a gradient: far above whatever is trained, whose
+# square float32 still holds, and as far below its end as momentum and weight decay may lead in one step.
+LIMIT = 1e18
 
 
-def largest(tensors: Iterable[Tensor]) -> Tensor:
-    """The largest magnitude in each of the tensors, (n,) on the first one's device; NaN where there is one."""
-    dense = [local(one) for one in tensors]
-    dense = [one.coalesce().values() if one.is_sparse else one for one in dense]
-    # an empty tensor has no largest value
-    norms = torch._foreach_norm([one if one.numel() else one.new_zeros(1) for one in dense], math.inf)
-    return torch.stack([norm.to(norms[0].device, torch.float32) for norm in norms])
+def _dense(tensor: Tensor) -> Tensor:
+    """The values of this process's part of it."""
+    part = local(tensor)
+    return part.coalesce().values() if part.is_sparse else part
+
+
+def norms(tensors: Iterable[Tensor]) -> Tensor:
+    """The L2 norm of each of the tensors, (n,) on the first one's device."""
+    found = [_dense(one) for one in tensors]
+    found = [one.float() if one.dtype is torch.float16 else one for one in found]  # in which the norm could overflow
+    return torch.stack([norm.to(found[0].device, torch.float32) for norm in torch._foreach_norm(found)])
 
 
 @HOOKS.register_module()
@@ -41,9 +45,9 @@ class FiniteWeightsHook(Hook):
 
     AGC's optimizer wrappers and those with a loss scale leave out a step with a non-finite gradient by themselves;
     with any other, this hook does, counts it and logs the iteration and the parameter, and so it does with a gradient
-    that times the learning rate is above 1e30. After each iteration it looks at the weights: one above 1e30 ends the
-    run, before a checkpoint is saved, as does a learning rate that is no finite number. All processes decide alike,
-    by what they have in common.
+    whose norm times the learning rate is above 1e18. After each iteration it looks at the weights: a norm above 1e18
+    ends the run, before a checkpoint is saved, as does a learning rate that is no finite number. All processes decide
+    alike, by what they have in common.
 
     Args:
         max_nonfinite_steps: so many steps in a row that are not taken end the run, as in AGC's wrappers.
@@ -86,11 +90,11 @@ class FiniteWeightsHook(Hook):
         params = [p for p in self.names if p.requires_grad]
         if not params:
             return
-        sizes = self._agreed(largest(params)).tolist()
-        for p, size in zip(params, sizes):
+        for p, size in zip(params, self._agreed(norms(params)).tolist()):
             if not size < LIMIT:
-                left = 'The weights are still finite' if all(map(math.isfinite, sizes)) else 'It is not saved'
-                what = f'{self.names[p]} has grown to {size:.3g}: the training has diverged'
+                finite = all(one.isfinite().all() for one in params)
+                left = 'The weights are still finite' if finite else 'It is not saved'
+                what = f'{self.names[p]} has grown to a norm of {size:.3g}: the training has diverged'
                 raise DivergedError(f'{iteration()}{what}. {left}. Lower the learning rate.')
 
     def _agreed(self, sizes: Tensor) -> Tensor:
@@ -128,12 +132,13 @@ class FiniteWeightsHook(Hook):
             limits += [math.inf if scaled else LIMIT / max(1.0, abs(float(group['lr'])))] * len(found)
         if not params:
             return None
-        for p, size, limit in zip(params, self._agreed(largest(p.grad for p in params)).tolist(), limits):
+        for p, size, limit in zip(params, self._agreed(norms(p.grad for p in params)).tolist(), limits):
             if not size < limit:
                 name = self.names.get(p, f'a parameter of shape {tuple(p.shape)}')
-                if math.isfinite(size):
-                    return f'a gradient of {size:.3g} in {name} is too large for this learning rate'
-                return f'non-finite gradient, first in {name}'
+                if self._agreed((~_dense(p.grad).isfinite()).any().float()[None]):
+                    return f'non-finite gradient, first in {name}'
+                if not scaled:
+                    return f'a gradient of norm {size:.3g} in {name} is too large for this learning rate'
         return None
 
     def _report(self, trouble: str) -> None:

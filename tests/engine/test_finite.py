@@ -74,7 +74,7 @@ def test_a_spoilt_batch_is_named_and_not_stepped_with(tmp_path, wrapper, value):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0, msg=str(name))
 
 
-STUCK = r'iteration \d+: non-finite gradient, first in backbone.* 20 in a row.*The weights are still finite'
+STUCK = r'iteration \d+: (non-finite|a) gradient.* in backbone.* 20 in a row.*The weights are still finite'
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ def toy_run(folder, **more):
 
 
 SAID_OF = {
-    'OptimWrapper': r'iteration \d+: a gradient of .* in linear.weight is too large .*20 in a row.*still finite',
-    'nfnet_mm.AGCOptimWrapper': r'iteration 10: linear.weight has grown to 5.74e\+32: the.*weights are still finite',
+    'OptimWrapper': r'iteration \d+: a gradient of norm .* in linear.weight is too large .*20 in a row.*still finite',
+    'nfnet_mm.AGCOptimWrapper': r'iteration \d+: linear.weight has grown to a norm of .*weights are still finite',
 }
 
 
@@ -138,10 +138,10 @@ def test_a_weight_above_the_limit_ends_the_run_before_it_is_saved(tmp_path):
 
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
             if runner.iter + 1 == 6:
-                runner.model.linear.bias.data.fill_(2e30)
+                runner.model.linear.bias.data.fill_(2e18)
 
     runner.register_hook(Grow())
-    said = 'iteration 6: linear.bias has grown to 2e+30: the training has diverged. The weights are still finite. Lower'
+    said = 'iteration 6: linear.bias has grown to a norm of 2e+18: the training has diverged. The weights are still'
     with pytest.raises(DivergedError, match=re.escape(said)):
         runner.train()
     assert {path.name for path in (tmp_path / 'run').glob('*.pth')} == {'iter_2.pth', 'iter_4.pth'}
