@@ -43,18 +43,21 @@ class Die(Hook):
 
 
 def begin(folder, command, *args, config=TRAINING, **env):
+    """A process that has begun, and the file of what it says."""
     (folder / 'toy.py').write_text(config)
     environment = dict(os.environ, PYTHON=sys.executable, PYTHONPATH=str(ROOT), OMP_NUM_THREADS='1', **env)
     environment['CUDA_VISIBLE_DEVICES'] = '-1'
-    return subprocess.Popen(
-        [*command, *args], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    log = folder / f'said_{len(list(folder.glob("said_*")))}.txt'
+    with log.open('w') as out:
+        return subprocess.Popen([*command, *args], cwd=folder, env=environment, stdout=out, stderr=out), log
 
 
-def finish(*processes):
-    said = [process.communicate(timeout=400)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), '\n'.join(said)[-5000:]
-    return '\n'.join(said)
+def finish(*begun):
+    for process, _ in begun:
+        process.wait(400)
+    said = '\n'.join(log.read_text() for _, log in begun)
+    assert [process.returncode for process, _ in begun] == [0] * len(begun), said[-5000:]
+    return said
 
 
 def train(folder, processes, *args, **kwargs):
