@@ -1,5 +1,6 @@
 """Keep the weights of a run finite, whatever optimizer wrapper it has."""
 
+import functools
 import logging
 import math
 from collections.abc import Callable, Iterable
@@ -106,8 +107,9 @@ class FiniteWeightsHook(Hook):
 
     def _guard(self, wrapper: OptimWrapper) -> None:
         """Have a wrapper's ``step`` look at the gradients first; a loss scale's own step leaves them out by itself."""
-        plain_step = wrapper.step
+        plain_step, own = wrapper.step, vars(wrapper).get('step')
 
+        @functools.wraps(plain_step)  # a scheduler marks what it has put there itself
         def step(**kwargs: Any) -> None:
             scaler = getattr(wrapper, 'loss_scaler', None)
             scaled = scaler is not None and scaler.is_enabled()
@@ -120,7 +122,7 @@ class FiniteWeightsHook(Hook):
                 self._report(trouble)
 
         vars(wrapper)['step'] = step
-        self.undo.append(lambda: vars(wrapper).pop('step', None))
+        self.undo.append(lambda: vars(wrapper).update(step=own) if own else vars(wrapper).pop('step'))
 
     def _trouble(self, wrapper: OptimWrapper, scaled: bool) -> str | None:
         """What is wrong with the gradients, if they are not to be stepped with."""

@@ -23,8 +23,15 @@ EXIT_STATUS = 70  # sysexits.h: an internal software error
 
 # Where a process is that waits for the others, or for its device, which does: in a collective, in the backward pass,
 # whose end is one, or where a number is read from the device.
-_WAITING = ('/torch/distributed/', '/torch/autograd/', '/mmengine/dist/', '/mmengine/logging/message_hub.py')
-_WAITING += ('/nfnet_mm/engine/optim_wrapper.py', '/nfnet_mm/engine/finite.py', '/nfnet_mm/engine/signals.py')
+_WAITING = (
+    '/torch/distributed/',
+    '/torch/autograd/',
+    '/mmengine/dist/',
+    '/mmengine/logging/message_hub.py',
+    '/nfnet_mm/engine/optim_wrapper.py',
+    '/nfnet_mm/engine/finite.py',
+    '/nfnet_mm/engine/signals.py',
+)
 _STANDARD = sysconfig.get_paths()['stdlib']
 
 
@@ -91,7 +98,8 @@ class _Watch(threading.Thread):
         self.rank, self.world = get_rank(), get_world_size()
         self.main = threading.get_ident()
         self.ended = threading.Event()
-        self.done, self.beat, self.since = 0, 0, time.monotonic()
+        self.done, self.beat = 0, 0
+        self.since: float | None = time.monotonic()  # None: it is not to be watched now
         self.store: Any = None
 
     def note(self, done: int) -> None:

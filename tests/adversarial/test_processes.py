@@ -112,7 +112,9 @@ def test_processes_train_as_one(processes, record_property, tmp_path, world, wra
     assert apart < 1e-6
 
 
-@pytest.mark.parametrize('randomness,distinct', [({}, True), (dict(diff_rank_seed=False), False)])
+@pytest.mark.parametrize(
+    'randomness,distinct', [({}, True), pytest.param(dict(diff_rank_seed=False), False, marks=pytest.mark.slow)]
+)
 def test_each_process_drops_paths_of_its_own(processes, tmp_path, randomness, distinct):
     """And the result is that of a training by hand in which each part of the batch has its process's masks."""
     cfg, path = config(tmp_path, 'agc', '', TOTAL // 2)
