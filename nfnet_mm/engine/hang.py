@@ -7,6 +7,7 @@ import sys
 import sysconfig
 import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 from types import FrameType
 from typing import Any
@@ -136,8 +137,16 @@ class _Watch(threading.Thread):
         self.store.set(f'nfnet_mm/hang/{self.rank}', json.dumps({**told, **_who()}))
 
     def _read(self) -> dict[int, dict[str, Any]]:
-        keys = {rank: f'nfnet_mm/hang/{rank}' for rank in range(self.world)}
-        return {rank: json.loads(self.store.get(key)) for rank, key in keys.items() if self.store.check([key])}
+        told = {}
+        for rank in range(self.world):
+            key = f'nfnet_mm/hang/{rank}'
+            if hasattr(self.store, 'check'):
+                if self.store.check([key]):
+                    told[rank] = json.loads(self.store.get(key))
+                continue
+            with suppress(RuntimeError):  # older versions of torch wait for what is not there
+                told[rank] = json.loads(self.store.get(key))
+        return told
 
     def _judge(self) -> None:
         """End the process if the run hangs: the first that waits says what does."""
