@@ -28,6 +28,10 @@ class UserError(ValueError):
         super().__init__(*args)
 
 
+class DivergedError(UserError, FloatingPointError):
+    """A training cannot go on: its gradients or weights are not finite, or about to be."""
+
+
 def some(names: Iterable[str], limit: int = 6) -> str:
     """The first names, and how many more there are.
 

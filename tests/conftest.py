@@ -51,6 +51,17 @@ def canary(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope='session')
+def processes():
+    """processes(2).call(function, *args) -> what it returns on each of two gloo processes, which stay for the next."""
+    from tests.processes import Processes
+
+    groups = {}
+    yield lambda world: groups.setdefault(world, Processes(world))
+    for group in groups.values():
+        group.end()
+
+
+@pytest.fixture(scope='session')
 def digits_root(tmp_path_factory):
     """A small digits dataset: 24 training and 6 validation pictures."""
     from demo.digits import DigitsSpec, generate

@@ -5,7 +5,7 @@ TOOLS=$(dirname "$0")
 usage() {
     cat >&2 <<END
 error: $1
-usage: [NNODES=1] [NODE_RANK=0] [MASTER_ADDR=127.0.0.1] [PORT=29500] \\
+usage: [NNODES=1] [NODE_RANK=0] [MASTER_ADDR=127.0.0.1] [PORT=29500] [MAX_RESTARTS=0] \\
     tools/dist_train.sh CONFIG PROCESSES [options of tools/train.py]
 PROCESSES is one per GPU of this machine. Two runs on one machine need two PORTs; several machines: docs/commands.md.
 END
@@ -18,5 +18,5 @@ PYTHONPATH="$TOOLS/..:$PYTHONPATH" \
 exec "${PYTHON:-python}" -m nfnet_mm.commands.launch \
     --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
-    --nproc_per_node="$2" \
+    --nproc_per_node="$2" ${MAX_RESTARTS:+--max-restarts="$MAX_RESTARTS"} \
     "$TOOLS/train.py" "$1" --launcher pytorch "${@:3}"

@@ -9,7 +9,7 @@ from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-TOLD = (2, 75, 130)  # exit statuses after the line of a command, or of a run that a signal ended
+TOLD = (2, 70, 75, 130)  # exit statuses after the line of a command, or of a run that a signal ended
 
 
 def main() -> NoReturn:

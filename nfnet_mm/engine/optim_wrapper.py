@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from mmengine.device import get_device
-from mmengine.logging import print_log
+from mmengine.logging import MessageHub, print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from nfnet_mm.errors import UserError, check_positive, did_you_mean
+from nfnet_mm.errors import DivergedError, UserError, check_positive, did_you_mean
 from nfnet_mm.registry import OPTIM_WRAPPERS
 
 from .agc import Verdict, check_agc, clip, clip_
@@ -35,6 +35,12 @@ _MEANING = (
 )
 # What marks a parameter as a piece of one.
 _SHARDED = {'ds_id': 'DeepSpeed ZeRO-3', '_fsdp_flattened': 'FSDP'}
+
+
+def iteration() -> str:
+    """``iteration N: `` where mmengine's runner counts them, as its log does; empty elsewhere."""
+    done = MessageHub.get_current_instance().runtime_info.get('iter')
+    return '' if done is None else f'iteration {done + 1}: '
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -206,7 +212,7 @@ class AGCOptimWrapper(OptimWrapper):
         if not finite:
             culprit = first_nonfinite(params)
             if culprit is not None:
-                self._skip(culprit, _values_of(local(culprit.grad), culprit))
+                self._skip(culprit, _values_of(local(culprit.grad), culprit), iteration())
                 return False
             # finite after all: only a float32 norm had overflown
             stats = self._clip(params, norm_dtype=torch.float64).stats
@@ -218,8 +224,7 @@ class AGCOptimWrapper(OptimWrapper):
         """Clip all gradients; 1 on the device if one is not finite, so that the step is to be left out, else 0."""
         stats, first, order, sizes = self._clip(params)
         assert first is not None
-        iteration = self.message_hub.runtime_info.get('iter')
-        at = '' if iteration is None else f'in iteration {iteration + 1}, '
+        at = iteration()
 
         def use(told: list[float]) -> None:
             finite, hits, min_scale, unit = told
@@ -227,7 +232,7 @@ class AGCOptimWrapper(OptimWrapper):
                 self._log_step(hits / max(stats.units, 1), min_scale)
             else:
                 ends = itertools.accumulate(sizes)
-                self._skip(next(p for p, end in zip(order, ends) if unit < end), f'{at}told later by the device')
+                self._skip(next(p for p, end in zip(order, ends) if unit < end), 'told later by the device', at)
 
         told = [x.to(torch.float64) for x in (stats.finite, stats.clipped, stats.min_scale, first)]
         self._later.put(torch.stack(told), use)
@@ -254,20 +259,23 @@ class AGCOptimWrapper(OptimWrapper):
             )
         print_log(message, 'current', logging.WARNING)
 
-    def _skip(self, culprit: Tensor, found: str) -> None:
-        """Count and report a step that is not taken; stop training after too many in a row."""
+    def _skip(self, culprit: Tensor, found: str, at: str) -> None:
+        """Count and report a step that is not taken; stop training after too many in a row.
+
+        ``at``: which iteration it was of.
+        """
         self.skipped_steps += 1
         self._nonfinite_in_a_row += 1
         self.message_hub.update_scalar('train/agc/skipped_steps', self.skipped_steps)
         name = self._names.get(culprit, f'a parameter of shape {tuple(culprit.shape)}')
         message = (
-            f'non-finite gradient, first in {name} ({found}): step skipped, {self._nonfinite_in_a_row} in a row, '
-            f'{self.skipped_steps} in all'
+            f'{at}non-finite gradient, first in {name} ({found}): step skipped, '
+            f'{self._nonfinite_in_a_row} in a row, {self.skipped_steps} in all'
         )
         print_log(message, 'current', logging.WARNING)
         if self._nonfinite_in_a_row >= self.max_nonfinite_steps:
             limit = f'max_nonfinite_steps={self.max_nonfinite_steps}'
-            raise FloatingPointError(f'{message}. Training stops here: {limit}. The weights are still finite.')
+            raise DivergedError(f'{message}. Training stops here: {limit}. The weights are still finite.')
 
 
 def _values_of(grad: Tensor, param: Tensor) -> str:

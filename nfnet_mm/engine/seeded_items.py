@@ -68,6 +68,14 @@ def set_random_states(states: dict[str, Any]) -> None:
         torch.cuda.set_rng_state(states['cuda'].cpu())
 
 
+def seed_generators(place: str, on_devices: bool = False) -> None:
+    """Seed the generators that a process uses globally by the hash of a text; those of accelerators too, if asked."""
+    seed = int.from_bytes(hashlib.blake2b(place.encode(), digest_size=7).digest(), 'big')
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    (torch.manual_seed if on_devices else torch.default_generator.manual_seed)(seed)
+
+
 # What the class of a loader's object is made to do besides; ``kind`` is its own class.
 
 
@@ -75,10 +83,7 @@ def _seeded_dataset(kind: Any) -> dict[str, Any]:
     def load(method: Any, self: Any, place: str, index: Any) -> Any:
         before = random_states() if get_worker_info() is None else None
         # here, in the data worker, and not where the indices are drawn, which a resumed run draws anew
-        seed = int.from_bytes(hashlib.blake2b(place.encode(), digest_size=7).digest(), 'big')
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        torch.default_generator.manual_seed(seed)
+        seed_generators(place)
         item = method(self, index)
         if before is not None:  # the process that trains draws numbers of its own
             set_random_states(before)

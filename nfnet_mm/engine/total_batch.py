@@ -19,6 +19,7 @@ from nfnet_mm.errors import UserError, check_number, check_positive
 from nfnet_mm.registry import LOOPS
 
 from .epochs import in_updates, updates_of
+from .rank_seed import RankSeedHook
 from .resume import ResumeHook
 
 
@@ -248,8 +249,9 @@ class TotalBatchTrainLoop(IterBasedTrainLoop):
         rate = self._complete_wrapper(runner, lr_batch)
         self._convert_schedules(runner)
         runner.register_hook(_CountUpdates())
-        if not any(isinstance(hook, ResumeHook) for hook in runner.hooks):
-            runner.register_hook(ResumeHook())
+        for kind in (ResumeHook, RankSeedHook):  # for whoever starts a run without this package's commands
+            if not any(isinstance(hook, kind) for hook in runner.hooks):
+                runner.register_hook(kind())
         mixed = f' (mixed from {loaded} images)' if each > 1 else ''
         length = f'; {max_epochs} epochs of {self.images} samples = {max_iters} updates' if self.counts_epochs else ''
         runner.logger.info(

@@ -14,6 +14,7 @@ from nfnet_mm.errors import UserError, check_exists
 from nfnet_mm.registry import type_name
 
 from .channels import check_channels
+from .combinations import check_combinations
 from .device import copy_without_waiting, use_cuda_well
 from .latest import newest_checkpoint
 from .type_names import check_types
@@ -88,7 +89,8 @@ def build_runner(cfg: Config) -> 'Runner':
     config has to name. On CUDA, batches are pinned and copied while the host goes on.
 
     Raises:
-        UserError: a type of this package is misspelt, or a neck or head reads other channels than the backbone gives.
+        UserError: a type of this package is misspelt, settings do not go together, or a neck or head reads other
+            channels than the backbone gives.
     """
     from mmengine.runner import Runner
 
@@ -96,14 +98,18 @@ def build_runner(cfg: Config) -> 'Runner':
     from nfnet_mm.engine.contiguous import keep_operators_contiguous
     from nfnet_mm.engine.data_workers import DataWorkersHook
     from nfnet_mm.engine.exact_resume import ExactResumeHook
+    from nfnet_mm.engine.finite import FiniteWeightsHook
+    from nfnet_mm.engine.hang import HangHook
     from nfnet_mm.engine.hook_states import HookStatesHook
     from nfnet_mm.engine.log_files import go_on_without_logs
     from nfnet_mm.engine.random_start import RandomStartHook
+    from nfnet_mm.engine.rank_seed import RankSeedHook
     from nfnet_mm.engine.signals import StopOnSignalHook
 
     from .safe_load import SafeSaveHook
 
     check_types(cfg)
+    check_combinations(cfg)
     hooks = cfg.setdefault('default_hooks', {})
     hooks.setdefault('checkpoint', dict(type='CheckpointHook'))  # mmengine's default
     for hook in (hooks['checkpoint'], *(cfg.get('custom_hooks') or ())):
@@ -128,7 +134,7 @@ def build_runner(cfg: Config) -> 'Runner':
     check_channels(runner)
     for hook in (RandomStartHook, StopOnSignalHook, ExactResumeHook, HookStatesHook, SafeSaveHook):  # in this order
         runner.register_hook(hook())
-    for hook in (BrokenPicturesHook, DataWorkersHook):
+    for hook in (BrokenPicturesHook, DataWorkersHook, RankSeedHook, FiniteWeightsHook, HangHook):
         if not any(isinstance(one, hook) for one in runner.hooks):
             runner.register_hook(hook())
     return runner

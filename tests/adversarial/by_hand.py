@@ -13,7 +13,7 @@ from torch import nn
 LR, MOMENTUM, DECAY, CLIPPING, EPS, RHO = 0.1, 0.9, 0.01, 0.05, 1e-3, 0.05
 
 
-def train(model, updates, agc=False, sam=None, ema=False, dtype=None, excluded=()):
+def train(model, updates, agc=False, sam=None, ema=False, dtype=None, excluded=(), draws=None):
     """Train a copy of a model.
 
     Args:
@@ -23,6 +23,7 @@ def train(model, updates, agc=False, sam=None, ema=False, dtype=None, excluded=(
         sam: fraction of each batch for the ascent; None for none.
         ema: whether to average.
         dtype: of autocast.
+        draws: for each replica the generator's states that it begins its updates with.
 
     Returns:
         (weights, averaged weights) by name.
@@ -33,7 +34,9 @@ def train(model, updates, agc=False, sam=None, ema=False, dtype=None, excluded=(
     momentum = {}
     for t, replicas in enumerate(updates):
         total = {}
-        for batches in replicas:
+        for replica, batches in enumerate(replicas):
+            if draws is not None:
+                torch.set_rng_state(draws[replica][t])
             for batch in batches:
                 grads = gradient(model, named, batch, sam, dtype)
                 for name, grad in grads.items():

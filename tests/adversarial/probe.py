@@ -1,13 +1,19 @@
 """A small classifier that can be given whatever people's models have, its data, and an mmengine runner around it."""
 
+import math
+
 import torch
 import torch.nn.functional as F
+from mmengine import Config
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, MODELS
+from mmengine.registry import DATASETS, HOOKS, MODELS
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from nfnet_mm.engine.finite import FiniteWeightsHook
 from nfnet_mm.models import NFNet
 
 SIZE, CLASSES = 16, 5
@@ -23,7 +29,11 @@ class Probe(BaseModel):
         torch.manual_seed(0)
         self.extras = extras
         self.backbone = NFNet(
-            ARCH, in_channels=channels, out_indices=(4,), frozen_stages=2 if 'frozen' in extras else -1
+            ARCH,
+            in_channels=channels,
+            out_indices=(4,),
+            frozen_stages=2 if 'frozen' in extras else -1,
+            drop_path_rate=0.5 if 'drops' in extras else 0.0,
         )
         for block in self.backbone.modules():
             if hasattr(block, 'skip_gain'):
@@ -54,7 +64,10 @@ class Probe(BaseModel):
             x = self.up(x)
         if 'norm' in self.extras:
             x = self.norm(x)
-        logits = self.head.fc(x.mean((2, 3)))
+        pooled = x.mean((2, 3))
+        if 'drops' in self.extras:
+            pooled = F.dropout(pooled, 0.3, self.training)
+        logits = self.head.fc(pooled)
         losses = dict(loss=F.cross_entropy(logits.float(), labels))
         if 'losses' in self.extras:
             losses.update(loss_size=0.1 * logits.float().square().mean(), accuracy=(logits.argmax(1) == labels).float())
@@ -63,18 +76,53 @@ class Probe(BaseModel):
 
 @DATASETS.register_module(force=True)
 class ProbeData(torch.utils.data.Dataset):
+    """Random pictures; in the order in which one process sees the batches of ``replicas`` ones, each of ``batch``."""
+
     metainfo: dict = {}
 
-    def __init__(self, channels=3, samples=48):
+    def __init__(self, channels=3, samples=48, replicas=1, batch=1):
         random = torch.Generator().manual_seed(1)
         self.inputs = torch.randn(samples, channels, SIZE, SIZE, generator=random)
         self.labels = torch.arange(samples) % CLASSES
+        # process r of W has the samples r, W + r, 2 W + r, ... : (round, process, sample) instead of (..., process)
+        order = torch.arange(samples).view(-1, batch, replicas).transpose(1, 2).flatten()
+        self.inputs, self.labels = self.inputs[order], self.labels[order]
 
     def __len__(self):
         return len(self.labels)
 
     def __getitem__(self, index):
         return dict(inputs=self.inputs[index], data_samples=self.labels[index])
+
+
+@HOOKS.register_module(force=True)
+class Draws(Hook):
+    """Write down the state of the random number generator before each iteration, a file for each process."""
+
+    def __init__(self):
+        self.states = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.states.append(torch.get_rng_state())
+
+    def after_train(self, runner):
+        torch.save(self.states, f'{runner.work_dir}/draws_{get_rank()}.pth')
+
+
+@HOOKS.register_module(force=True)
+class Spoil(Hook):
+    """Make a value of the batches of some iterations not finite, on one process; check the weights after each."""
+
+    def __init__(self, at=(), rank=0, value=math.nan):
+        self.at, self.rank, self.value = at, rank, value
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter + 1 in self.at and runner.rank == self.rank:
+            data_batch['inputs'] = [x.clone() for x in data_batch['inputs']]
+            data_batch['inputs'][-1].view(-1)[0] = self.value
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        assert all(p.isfinite().all() for p in runner.model.parameters())
 
 
 def config(work_dir, model, wrapper, batch=4, total=8, updates=3, hooks=(), channels=3, collate='pseudo_collate'):
@@ -108,6 +156,22 @@ def run(cfg):
     runner = Runner.from_cfg(cfg)
     runner.train()
     return runner
+
+
+def run_in_group(cfg, **more):
+    """The same as one of several processes on CPUs, with changes by dotted key.
+
+    Returns: the weights, and how many steps were left out.
+    """
+    extras = cfg['model'].get('extras', ())
+    wrapper = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+    wrapper['find_unused_parameters'] = bool({'unused', 'empty'} & set(extras))
+    cfg = Config(dict(cfg, launcher='pytorch', model_wrapper_cfg=wrapper))
+    cfg.merge_from_dict(more)
+    runner = run(cfg)
+    skipped = [one.skipped for one in runner.hooks if isinstance(one, FiniteWeightsHook)]
+    skipped += [getattr(runner.optim_wrapper, 'skipped_steps', 0)]
+    return dict(weights={name: p.detach().numpy() for name, p in runner.model.named_parameters()}, skipped=sum(skipped))
 
 
 def updates_of(count, batch=4, total=8, replicas=1, channels=3, as_lists=True):

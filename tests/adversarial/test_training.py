@@ -4,12 +4,7 @@ A new feature is a row of ``FEATURES``, a new situation a row of ``SITUATIONS``;
 """
 
 import copy
-import os
 import pickle
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +14,6 @@ from nfnet_mm.run import read_checkpoint
 from tests.adversarial import by_hand, probe
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 
 SGD = dict(type='SGD', lr=by_hand.LR, momentum=by_hand.MOMENTUM, nesterov=True, weight_decay=by_hand.DECAY)
 PLAIN = dict(type='OptimWrapper', constructor='nfnet_mm.NFOptimWrapperConstructor', optimizer=SGD)
@@ -174,20 +168,6 @@ def test_resuming_with_another_rate_is_refused(tmp_path, feature, change, messag
         probe.run(cfg)
 
 
-TWO = """
-import sys
-import torch
-torch.distributed.init_process_group('gloo')
-from mmengine import Config
-from tests.adversarial import probe
-cfg = Config.fromfile(sys.argv[1])
-cfg.launcher = 'pytorch'
-cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
-                             find_unused_parameters='unused' in cfg.model.extras or 'empty' in cfg.model.extras)
-probe.run(cfg)
-"""
-
-
 @pytest.mark.parametrize(
     'situation',
     [
@@ -201,30 +181,8 @@ probe.run(cfg)
     ],
 )
 @pytest.mark.parametrize('feature', ['agc', 'all', 'agc_scaled', 'sam_whole'])
-def test_two_processes_equal_training_by_hand(tmp_path, feature, situation):
-    from mmengine import Config
-
+def test_two_processes_equal_training_by_hand(processes, tmp_path, feature, situation):
     options = {'batch': 2, **SITUATIONS[situation]}
     cfg, expected = by_both(tmp_path, feature, replicas=2, **options)
-    Config(cfg).dump(tmp_path / 'cfg.py')
-    (tmp_path / 'two.py').write_text(TWO)
-    with socket.socket() as listener:
-        listener.bind(('127.0.0.1', 0))
-        port = listener.getsockname()[1]
-    done = subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'torch.distributed.run',
-            '--nproc-per-node=2',
-            f'--master-port={port}',
-            tmp_path / 'two.py',
-            tmp_path / 'cfg.py',
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=dict(os.environ, PYTHONPATH=str(ROOT), CUDA_VISIBLE_DEVICES='-1', OMP_NUM_THREADS='1'),
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    processes(2).call(probe.run_in_group, cfg)
     check_checkpoint(tmp_path / 'iter_3.pth', expected)

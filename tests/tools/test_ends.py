@@ -10,6 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 
 from nfnet_mm.run import how_to_go_on
 from tests import toy
@@ -26,10 +28,10 @@ train_cfg.update(max_iters=10**5, val_interval=10**6)
 @pytest.fixture
 def start(tmp_path):
     """start(command, *args) -> a training that has begun, and its log, which its errors go to as well."""
-    (tmp_path / 'slow.py').write_text(toy.CONFIG + SLOW)
     started = []
 
-    def begin(command, *args):
+    def begin(command, *args, config=''):
+        (tmp_path / 'slow.py').write_text(toy.CONFIG + SLOW + config)
         log = tmp_path / 'log.txt'
         with log.open('w') as out:
             process = subprocess.Popen(
@@ -139,3 +141,42 @@ def test_an_error_in_two_processes_is_one_line(tmp_path):
         'error: a total batch of 9 is not a multiple of 2 samples x 2 devices = 4: set train_cfg.total_batch to 8 or '
         '12 (the learning rate follows it)'
     ]
+
+
+# what goes wrong on process 1: it loops, at a line of its own; it is stopped, as the first process may be too
+LOOP = """
+custom_imports['imports'].append('tests.tools.test_ends')
+custom_hooks = [dict(type='nfnet_mm.HangHook', timeout=3), dict(type='Loop', at=5)]
+"""
+
+
+@HOOKS.register_module(force=True)
+class Loop(Hook):
+    def __init__(self, at):
+        self.at = at
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        while runner.rank == 1 and runner.iter == self.at:
+            time.sleep(0.01)  # hangs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('hung', ['loop', 0, 1])
+def test_a_process_that_hangs_ends_the_run_with_its_name(start, tmp_path, hung):
+    at = 5 if hung == 'loop' else 10**6
+    process, log = start(DIST, '2', config=LOOP.replace('at=5', f'at={at}'))
+    if hung != 'loop':
+        children = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
+        os.kill(int(children[hung]), signal.SIGSTOP)
+    began = time.monotonic()
+    # 3 s, four of the tenths of it, and what the launcher gives a process that was stopped: 30 s
+    assert process.wait(120) == 70
+    line = said_after_training(log)[-1]
+    rank = 1 if hung == 'loop' else hung
+    assert f'the run makes no progress, since process {rank} ({socket.gethostname()}, pid ' in line
+    if hung == 'loop':
+        number = 1 + Path(__file__).read_text().splitlines().index('            time.sleep(0.01)  # hangs')
+        assert f'has been at {__file__}:{number} (before_train_iter) for ' in line and ', after iteration 5;' in line
+    else:
+        assert 'gives no sign of life after iteration ' in line
+    print('ENDED AFTER', time.monotonic() - began)

@@ -58,6 +58,8 @@ def test_what_the_scripts_start(tmp_path):
         *('--nnodes=3', '--node_rank=1', '--master_addr=10.0.0.1', '--master_port=29511', '--nproc_per_node=2'),
         *(f'{ROOT}/tools/train.py', CONFIG, '--launcher', 'pytorch', '--amp'),
     ]
+    code, out, _ = script(TRAIN, CONFIG, '2', MAX_RESTARTS='3')
+    assert code == 0 and f' --nproc_per_node=2 --max-restarts=3 {ROOT}/tools/train.py {CONFIG} ' in out
     code, out, _ = script(TEST, 'mmdet::ssd/ssd300_coco.py', 'x.pth', '4', '--tta')
     started = f'--nproc_per_node=4 {ROOT}/tools/test.py mmdet::ssd/ssd300_coco.py x.pth --launcher pytorch --tta'
     assert code == 0 and out.strip().endswith(started)
