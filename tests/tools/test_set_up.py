@@ -428,7 +428,7 @@ def test_cause_of_a_failed_command(output, advice):
 # ---- The pins and the metadata --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('version', environment.PYTHONS)
+@pytest.mark.parametrize('version', machine.PYTHONS)
 def test_pins_are_exact_and_name_each_package_once(version):
     lines = [
         line.split('#')[0].strip()
