@@ -9,7 +9,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ALL = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
-IMPORT_NAMES = {'mmcv-lite': 'mmcv', 'onedl-mmdetection': 'mmdet', 'mmsegmentation': 'mmseg', 'onedl-mmsegmentation': 'mmseg'}
+IMPORT_NAMES = {
+    'mmcv-lite': 'mmcv',
+    'onedl-mmdetection': 'mmdet',
+    'mmsegmentation': 'mmseg',
+    'onedl-mmsegmentation': 'mmseg',
+}
 ONEDL = {
     'onedl-mmengine': '0.10.12',
     'onedl-mmcv': '2.3.6',

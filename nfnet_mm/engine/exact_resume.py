@@ -1,6 +1,7 @@
 """Let a resumed run go on bit for bit as if it had not been interrupted."""
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from mmengine.dist import all_gather_object, get_rank, get_world_size
@@ -119,4 +120,21 @@ def _skip_in(loop: IterBasedTrainLoop) -> None:
     if hasattr(stream, 'skip_iter'):
         stream.skip_iter = skip
     elif getattr(stream, '_iterator', None) is not None:  # before mmengine 0.10.8, where it began with the loop
+        if hasattr(sampler, '_indices_of_rank'):  # of mmengine's endless sampler, which ends with what drew from it
+            sampler.indices, sampler.next_item = sampler._indices_of_rank(), 0
+        skip(loop._iter * getattr(loop, 'accumulation', 1))
         stream._iterator = iter(loader)
+        loop.dataloader_iterator = _Passed(stream, loop._iter)  # type: ignore[assignment]
+
+
+class _Passed:
+    """A stream of batches that are skipped already, for a loop that takes one for each iteration that is done."""
+
+    def __init__(self, batches: Iterator[Any], done: int):
+        self.batches, self.done = batches, done
+
+    def __next__(self) -> Any:
+        if self.done:
+            self.done -= 1
+            return None
+        return next(self.batches)

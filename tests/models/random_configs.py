@@ -17,7 +17,18 @@ SMALL_NAMES = {'NFNet': ('nano', 'timm/test_nfnet'), 'BNNFNet': ('nano',)}
 
 WRONG: list[Any] = [None, True, 'x', '', -1, 0, 1.5, float('nan'), float('inf'), 10**400, (), [], {}, b'F0', ..., 2j]
 WRONG += [[1, 2], (1, 2, 3, 'x'), (0, 1, 1, 1), [2.0] * 4, 'F9', '51', [None], {'type': 'nope'}, torch.relu, nn.ReLU]
-WRONG += [np.array([1, 2, 2, 2]), torch.ones(4), object(), dict, Fraction(1, 3), 1e-320, 1e200, np.nan, range(0), {1: 2}]
+WRONG += [
+    np.array([1, 2, 2, 2]),
+    torch.ones(4),
+    object(),
+    dict,
+    Fraction(1, 3),
+    1e-320,
+    1e200,
+    np.nan,
+    range(0),
+    {1: 2},
+]
 BAD_ACTS = [nn.ReLU(inplace=True), nn.PReLU(5), print, len, torch.sum, lambda x: x[..., 1:], lambda: 1, nn.Linear]
 BAD_ACTS += [nn.Hardshrink(1e9), lambda x: x.tolist(), lambda x: x / 0, lambda x: x.bool()]
 
@@ -111,8 +122,10 @@ def cases(draw: st.DrawFn) -> Case:
         wrong = draw(st.sampled_from([*arguments, 'arch', *(arch if isinstance(arch, dict) else ())]))
         value = draw(st.sampled_from(WRONG + BAD_ACTS if wrong == 'act' else WRONG))
         if wrong == 'arch':
-            arch = 7 if isinstance(value, dict) and not value else value  # that is the network of the paper, of full size
-        elif wrong in arguments and draw(st.booleans()) or not isinstance(arch, dict) or wrong not in arch:
+            arch = (
+                7 if isinstance(value, dict) and not value else value
+            )  # that is the network of the paper, of full size
+        elif (wrong in arguments and draw(st.booleans())) or not isinstance(arch, dict) or wrong not in arch:
             chosen[wrong] = value
         else:
             arch = {**arch, wrong: value}

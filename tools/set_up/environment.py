@@ -37,8 +37,10 @@ CACHE_GB = 3.0  # what pip keeps of its downloads
 
 def preflight(at, python, fresh, ops):
     """Raise SetupError for what the machine lacks, before anything is downloaded. `fresh`: .venv is made anew."""
-    if ops and (fresh or not at.built_for.exists()) and not glob.glob(
-        str(wheel_folder(at, python['version'], '*') / '*.whl')
+    if (
+        ops
+        and (fresh or not at.built_for.exists())
+        and not glob.glob(str(wheel_folder(at, python['version'], '*') / '*.whl'))
     ):
         find_compiler()
         if not python['headers']:

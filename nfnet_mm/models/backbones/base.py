@@ -245,7 +245,9 @@ def _check_init_cfg(init_cfg: Any) -> None:
     """Raise UserError unless it is None, or as mmengine takes it; which type it names is looked up as it is built."""
     for one in init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]:
         if init_cfg is not None and not (isinstance(one, Mapping) and isinstance(one.get('type'), (str, type))):
-            raise UserError(f"init_cfg={init_cfg!r} must be None, a dict such as dict(type='Kaiming'), or a list of such")
+            raise UserError(
+                f"init_cfg={init_cfg!r} must be None, a dict such as dict(type='Kaiming'), or a list of such"
+            )
 
 
 def _check_out_indices(indices: Sequence[int]) -> tuple[int, ...]:

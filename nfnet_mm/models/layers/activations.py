@@ -121,7 +121,9 @@ def activation_gain(act: str | Activation) -> float:
             try:
                 y = fn(x.float()).double()
             except RuntimeError as error:
-                raise UserError(f'act={act!r} has no gain, which takes a tensor of any shape: {short(error)}') from error
+                raise UserError(
+                    f'act={act!r} has no gain, which takes a tensor of any shape: {short(error)}'
+                ) from error
     variance = float((density * y * y).sum() - (density * y).sum() ** 2)
     if not (math.isfinite(variance) and variance > 1e-12):
         raise UserError(f'act={act!r} has variance {variance} on N(0, 1) inputs, so no gain can scale it to 1.')
