@@ -30,9 +30,19 @@ class Places:
         self.built_for = self.venv / 'mmcv_built_for.txt'  # the key of the wheel that is installed
         folder = self.root / 'requirements'
         self.files = [folder / 'base.txt', folder / 'known_good.txt'] + ([folder / f'{stack}.txt'] if stack else [])
-        self.base, self.rest = self.requirements()
-        self.mmcv = 'mmcv-lite' if self.pin('mmcv-lite') else 'onedl-mmcv'
         self.lock = None  # the file descriptor of build/lock, once it is taken
+
+    @property
+    def base(self):
+        return self.requirements()[0]
+
+    @property
+    def rest(self):
+        return self.requirements()[1]
+
+    @property
+    def mmcv(self):
+        return 'mmcv-lite' if self.pin('mmcv-lite') else 'onedl-mmcv'
 
     def site(self):
         return next(iter(self.venv.glob('lib/python3*/site-packages')), self.venv / 'none')

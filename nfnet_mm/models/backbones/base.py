@@ -13,7 +13,7 @@ from nfnet_mm.errors import UserError, check_positive, is_integer, short
 from ..layers import WSConv2d, activation_gain, get_activation, max_pool2d_same
 from ..layers.activations import Activation
 from .block import NFBlock, Stage
-from .plan import NUM_STAGES, BlockSpec, NFArch, plan_blocks
+from .plan import NUM_STAGES, BlockSpec, NFArch, check_attention, plan_blocks
 
 
 class Stem(nn.Module):
@@ -115,6 +115,7 @@ class Backbone(BaseModule):
         if not isinstance(with_cp, bool):
             raise UserError(f'with_cp={with_cp!r} must be True or False')
         plan = plan_blocks(arch, alpha, drop_path_rate, strides, dilations)
+        check_attention(plan)
         stages = [[block for block in plan if block.stage == stage] for stage in range(NUM_STAGES)]
         self.strides = tuple(blocks[0].stride for blocks in stages)
         self.dilations = tuple(blocks[0].dilation for blocks in stages)

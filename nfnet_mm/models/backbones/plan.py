@@ -87,16 +87,13 @@ class NFArch:
             raise UserError(f'arch field {name}={getattr(self, name)!r} must be {what}')
 
     def _check_block(self, block: 'BlockSpec') -> None:
-        """Raise UserError if a block has no channels somewhere."""
+        """Raise UserError if a block has no channels."""
         ratio, shape = f'bottleneck_ratio={self.bottleneck_ratio}', f'with widths={self.widths}'
         if block.width < 1 and self.group_width is None:
             raise UserError(f'arch field {ratio} leaves nothing of the bottleneck of stage {block.stage} {shape}')
         if block.width < 1:
             too_wide = f'arch field group_width={self.group_width} is wider than the bottleneck of stage {block.stage}'
             raise UserError(f'{too_wide}: {shape} and {ratio} it must be smaller')
-        if block.se_hidden is not None and block.se_hidden < 1:
-            what = f'the {block.attention_channels} channels that Squeeze-Excite weighs in stage {block.stage}'
-            raise UserError(f'arch field se_ratio={self.se_ratio} leaves nothing of {what}: it must be larger')
 
     @property
     def stem_stride(self) -> int:
@@ -178,6 +175,14 @@ class BlockSpec:
         if self.arch.attention != 'se':
             return None
         return round_to_multiple(self.attention_channels * self.arch.se_ratio, self.arch.se_divisor)
+
+
+def check_attention(blocks: Iterable[BlockSpec]) -> None:
+    """Raise UserError if a block's Squeeze-Excite has no hidden channels."""
+    for block in blocks:
+        if block.se_hidden is not None and block.se_hidden < 1:
+            what = f'the {block.attention_channels} channels that Squeeze-Excite weighs in stage {block.stage}'
+            raise UserError(f'arch field se_ratio={block.arch.se_ratio} leaves nothing of {what}: it must be larger')
 
 
 def plan_blocks(
