@@ -57,7 +57,7 @@ def get_activation(act: str | Activation) -> Activation:
             any elementwise callable on tensors, which is returned as it is.
 
     Raises:
-        UserError: the name is unknown (the message lists the known ones), or the callable overwrites its input or is not
+        UserError: the name is unknown (the message lists the known ones); the callable overwrites its input, or is not
             elementwise.
     """
     if callable(act):
