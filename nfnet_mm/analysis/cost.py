@@ -20,7 +20,7 @@ from nfnet_mm.registry import MODELS
 try:
     from torch.utils.flop_counter import flop_registry
 except ImportError:  # before torch 2.2, whose formulas take shapes
-    from torch.utils.flop_counter import flop_mapping, get_shape
+    from torch.utils.flop_counter import flop_mapping, get_shape  # type: ignore[attr-defined]
 
     def _of_shapes(formula: Callable[..., int], *args: Any, out_val: Any, **kwargs: Any) -> int:
         args, kwargs, out_shape = tree_map(get_shape, (args, kwargs, out_val))
