@@ -11,10 +11,10 @@ SETUP = @boot=; for p in python3 python3.11 python3.12 python3.10 python $(PYTHO
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help env ops demo demo-cls demo-seg demo-depth demo-all test test-all lint clean
+.PHONY: help env ops demo demo-cls demo-seg demo-depth demo-all test test-all test-openmmlab test-newest lint clean
 
 help:
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 env: ## make or mend .venv: the pinned packages; no compiler is needed
 	$(SETUP)
@@ -40,7 +40,7 @@ demo-all: env ## all four, one after another; ends with their figures
 		work_dirs/demo_depth/result.txt
 
 # Small models gain nothing from more threads, and lose much where the cores are shared.
-test test-all: export OMP_NUM_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
+test test-all test-openmmlab test-newest: export OMP_NUM_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
 
 test: env ## the tests that a change must pass
 	@$(RUN) -m pytest -q -n 2 --durations=10
@@ -48,10 +48,20 @@ test: env ## the tests that a change must pass
 test-all: ops ## all tests, the slow ones too, some of which need the compiled operators
 	@$(RUN) -m pytest -q -n 2 --durations=10 -m ""
 
+# In environments of their own, .venv-openmmlab and .venv-newest, of the versions in requirements/ and without compiled
+# operators; each ends with the list of what it left out and why.
+test-openmmlab: ## the tests on the original OpenMMLab packages, with torch 2.1 (6 GB more of disk)
+	$(SETUP) --stack openmmlab
+	@.venv-openmmlab/bin/python -m pytest -q -n 2 -rs -W ignore
+
+test-newest: ## the tests on the newest torch that there is (7 GB more; delete .venv-newest for a newer one)
+	$(SETUP) --stack newest
+	@.venv-newest/bin/python -m pytest -q -n 2 -rs
+
 lint: env ## what every change must be free of: lint, unformatted code, wrong types
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check --quiet
 	@.venv/bin/mypy
 
-clean: ## delete .venv (the compiled operators stay in the user's cache)
-	rm -rf .venv
+clean: ## delete the environments (the compiled operators stay in the user's cache)
+	rm -rf .venv .venv-openmmlab .venv-newest

@@ -22,11 +22,16 @@ class _Package:
     original_pin: str  # of both families also the oldest that will do
     onedl_pin: str
     needs: tuple[str, ...] = ()
+    lite: tuple[str, ...] = ()  # the original under another name, without compiled operators
+
+    @property
+    def distributions(self) -> tuple[str, ...]:
+        return (self.onedl, self.original, *self.lite)
 
 
 _PACKAGES = {
     'mmengine': _Package('mmengine', 'onedl-mmengine', '0.10.7', '0.10.12'),
-    'mmcv': _Package('mmcv', 'onedl-mmcv', '2.1.0', '2.3.6', ('mmengine',)),
+    'mmcv': _Package('mmcv', 'onedl-mmcv', '2.1.0', '2.3.6', ('mmengine',), ('mmcv-lite',)),
     'mmdet': _Package('mmdet', 'onedl-mmdetection', '3.3.0', '3.5.1', ('mmengine', 'mmcv')),
     'mmseg': _Package('mmsegmentation', 'onedl-mmsegmentation', '1.2.2', '1.4.2', ('mmengine', 'mmcv')),
     'mmpretrain': _Package('mmpretrain', 'onedl-mmpretrain', '1.2.0', '1.3.6', ('mmengine', 'mmcv')),
@@ -65,7 +70,7 @@ def _number(version: str) -> tuple[int, ...]:
 
 def _look(name: str) -> _Found:
     package = _PACKAGES[name]
-    versions = {d: _version(d) for d in (package.onedl, package.original)}
+    versions = {d: _version(d) for d in package.distributions}
     there = tuple(d for d, version in versions.items() if version)
     try:
         spec = importlib.util.find_spec(name)
@@ -83,7 +88,7 @@ def _problems(names: Iterable[str], found: Mapping[str, _Found], torch: str | No
     for name in names:
         package, it = _PACKAGES[name], found[name]
         if it.onedl and it.original:
-            both = f'{package.original} and {package.onedl}'
+            both = ' and '.join(reversed(it.distributions))
             yield f"{both} are both installed and overwrite each other's files ({name})"
         elif it.version is None:
             yield f'{name} is missing'
@@ -109,8 +114,6 @@ def _commands(names: Iterable[str], found: Mapping[str, _Found], torch: str | No
     # What stays from the other family would overwrite, or be overwritten by, what is installed now.
     both = {d for it in found.values() for d in it.distributions if it.onedl and it.original}
     leave = [d for it in found.values() for d in it.distributions if d in both or d.startswith('onedl-') != onedl]
-    if leave:
-        steps.append(f'{pip} uninstall -y {" ".join(leave)}')
 
     def good(name: str) -> bool:
         it = found[name]
@@ -121,16 +124,20 @@ def _commands(names: Iterable[str], found: Mapping[str, _Found], torch: str | No
 
     wanted = set(names) | {name for name, it in found.items() if set(it.distributions) & set(leave)}
     pins = {
-        name: f'{p.onedl}=={p.onedl_pin}' if onedl else f'{p.original}=={p.original_pin}'
+        # mmcv without its operators, which nfnet_mm.operators stand in for: that takes no compiler
+        name: f'{p.onedl}=={p.onedl_pin}' if onedl else f'{(p.lite or (p.original,))[0]}=={p.original_pin}'
         for name, p in _PACKAGES.items()
         if name in wanted and not good(name)
     }
+    if not onedl and 'mmcv' in pins and 'mmcv' in found['mmcv'].distributions:
+        leave.append('mmcv')  # which the other name of the same files would overwrite
+    if leave:
+        steps.append(f'{pip} uninstall -y {" ".join(dict.fromkeys(leave))}')
     if pins:
         build = '"setuptools>=80,<82"' if onedl else '"setuptools<80" "numpy<2" "opencv-python<4.11"'
         steps.append(f'{pip} install {build} wheel')
-    if 'mmcv' in pins:
-        # Without its operators, which nfnet_mm.operators stand in for: that takes no compiler. pip's cache may hold a
-        # wheel with operators, made for another torch, under the same name.
+    if onedl and 'mmcv' in pins:
+        # pip's cache may hold a wheel with operators, made for another torch, under the same name
         again = '--force-reinstall --no-deps ' if found['mmcv'].version else ''
         steps.append(f'MMCV_WITH_OPS=0 {pip} install --no-cache-dir {again}{pins.pop("mmcv")}')
     if pins:

@@ -9,7 +9,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ALL = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
-IMPORT_NAMES = {'onedl-mmdetection': 'mmdet', 'mmsegmentation': 'mmseg', 'onedl-mmsegmentation': 'mmseg'}
+IMPORT_NAMES = {
+    'mmcv-lite': 'mmcv',
+    'onedl-mmdetection': 'mmdet',
+    'mmsegmentation': 'mmseg',
+    'onedl-mmsegmentation': 'mmseg',
+}
 ONEDL = {
     'onedl-mmengine': '0.10.12',
     'onedl-mmcv': '2.3.6',
@@ -89,6 +94,24 @@ def test_mmcv_without_operators_will_do(ask):
     assert ask(ALL, {**ONEDL, 'torch': '2.15.0'}, operators=False) is None
 
 
+LITE = {('mmcv-lite' if name == 'mmcv' else name): version for name, version in ORIGINALS.items()}
+
+
+def test_the_original_mmcv_without_operators_has_another_name(ask):
+    assert ask(ALL, {**LITE, 'torch': '2.1.2'}, operators=False) is None
+
+
+def test_an_old_mmcv_lite_is_replaced_by_a_newer(ask):
+    message = ask(ALL, {**LITE, 'mmcv-lite': '2.0.0', 'torch': '2.1.2'}, operators=False)
+    assert 'mmcv 2.0.0 is older than 2.1.0' in message and 'mmcv 2.0.0 without operators (mmcv-lite)' in message
+    assert 'uninstall' not in message and 'mmcv-lite==2.1.0' in message
+
+
+def test_mmcv_lite_is_of_the_original_family(ask):
+    message = ask(['mmcv'], {**ONEDL, 'mmcv-lite': '2.1.0', 'torch': '2.11.0'}, operators=False)
+    assert 'mmcv-lite and onedl-mmcv are both installed' in message and 'uninstall -y onedl-mmcv mmcv-lite' in message
+
+
 def test_what_is_there_is_said_with_its_operators(ask):
     installed = {k: v for k, v in ONEDL.items() if k != 'onedl-mmdetection'}
     message = ask(['mmdet'], {**installed, 'torch': '2.11.0'}, operators=False)
@@ -99,7 +122,8 @@ def test_what_is_there_is_said_with_its_operators(ask):
 def test_original_mmdet_with_too_new_mmcv_stays_in_its_family(ask):
     message = ask(['mmdet'], {**ORIGINALS, 'mmcv': '2.2.0', 'torch': '2.1.2'})
     assert 'mmdet 3.3.0 demands mmcv < 2.2 and mmcv is 2.2.0' in message
-    assert '--force-reinstall --no-deps mmcv==2.1.0' in message and 'onedl' not in message.split('Run:')[1]
+    command = message.split('Run:')[1]
+    assert 'uninstall -y mmcv && ' in command and 'mmcv-lite==2.1.0' in command and 'onedl' not in command
 
 
 def test_mmpretrain_takes_mmcv_2_2(ask):
@@ -126,7 +150,10 @@ def test_both_families_are_named_and_both_removed(ask):
 def test_old_version_and_old_torch_get_the_originals(ask):
     message = ask(['mmseg'], {'mmengine': '0.7.0', 'torch': '2.1.2'})
     assert 'mmengine 0.7.0 is older than 0.10.7' in message
-    assert '"numpy<2"' in message and 'mmsegmentation==1.2.2' in message and 'onedl' not in message.split('Run:')[1]
+    command = message.split('Run:')[1]
+    assert '"numpy<2"' in command and 'onedl' not in command
+    # mmcv 2.1.0 cannot be built by the newest setuptools; mmcv-lite is the same without operators, as a wheel
+    assert 'mmcv-lite==2.1.0' in command and 'mmsegmentation==1.2.2' in command
 
 
 def test_torch_missing(ask):

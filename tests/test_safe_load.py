@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import CheckpointLoader
 
+from nfnet_mm.converters.formats.older_torch import HAS_ALLOW_LIST
 from nfnet_mm.errors import UserError
 from nfnet_mm.run import read_checkpoint, use_safe_loading
 from nfnet_mm.run.safe_load import SafeSaveHook
@@ -62,6 +63,9 @@ def test_there_are_twenty_kinds():
 
 @pytest.mark.parametrize('name', RUNNING)
 def test_code_is_refused(tmp_path, canary, name):
+    if name == 'second pickle behind' and not HAS_ALLOW_LIST:  # whose reader ends before it
+        assert read_checkpoint(archive(tmp_path / 'hostile.pth', RUNNING[name])) == {}
+        return
     with pytest.raises(UserError, match='is refused: it asks for|cannot be read') as error:
         read_checkpoint(archive(tmp_path / 'hostile.pth', RUNNING[name]))
     assert '\n' not in str(error.value)

@@ -2,19 +2,31 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils._pytree import tree_map
 
 from nfnet_mm.errors import UserError
 from nfnet_mm.models.backbones.arch import FAMILIES, Network, resolve_arch
 from nfnet_mm.models.backbones.plan import NFArch
 from nfnet_mm.recipes import setting
 from nfnet_mm.registry import MODELS
+
+try:
+    from torch.utils.flop_counter import flop_registry
+except ImportError:  # before torch 2.2, whose formulas take shapes
+    from torch.utils.flop_counter import flop_mapping, get_shape  # type: ignore[attr-defined]
+
+    def _of_shapes(formula: Callable[..., int], *args: Any, out_val: Any, **kwargs: Any) -> int:
+        args, kwargs, out_shape = tree_map(get_shape, (args, kwargs, out_val))
+        return formula(*args, **kwargs, out_shape=out_shape)
+
+    flop_registry = {name: functools.partial(_of_shapes, formula) for name, formula in flop_mapping.items()}
 
 CLASSES = 1000
 

@@ -1,6 +1,7 @@
 """Let a resumed run go on bit for bit as if it had not been interrupted."""
 
 import logging
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mmengine.dist import all_gather_object, get_rank, get_world_size
@@ -119,4 +120,31 @@ def _skip_in(loop: IterBasedTrainLoop) -> None:
     if hasattr(stream, 'skip_iter'):
         stream.skip_iter = skip
     elif getattr(stream, '_iterator', None) is not None:  # before mmengine 0.10.8, where it began with the loop
-        stream._iterator = iter(loader)
+
+        def begin() -> Iterator[Any]:
+            if hasattr(sampler, '_indices_of_rank'):  # of mmengine's endless sampler, which ends with what drew from it
+                sampler.indices, sampler.next_item = sampler._indices_of_rank(), 0
+            skip(loop._iter * getattr(loop, 'accumulation', 1))
+            stream._iterator = iter(loader)
+            return stream
+
+        loop.dataloader_iterator = _Later(begin, loop._iter)  # type: ignore[assignment]
+
+
+class _Later:
+    """A stream of batches that is made when the first is needed, for a loop that takes one for each iteration done.
+
+    By then the loop's other hooks have told the sampler an epoch of theirs.
+    """
+
+    def __init__(self, begin: Callable[[], Iterator[Any]], done: int):
+        self.begin, self.done = begin, done
+        self.batches: Iterator[Any] | None = None
+
+    def __next__(self) -> Any:
+        if self.done:
+            self.done -= 1
+            return None
+        if self.batches is None:
+            self.batches = self.begin()
+        return next(self.batches)

@@ -48,8 +48,8 @@ class FiniteWeightsHook(Hook):
     AGC's optimizer wrappers and those with a loss scale leave out a step with a non-finite gradient by themselves;
     with any other, this hook does, counts it and logs the iteration and the parameter, and so it does with a gradient
     whose norm times the learning rate is above 1e18. After each iteration it looks at the weights, on CUDA a step or so
-    later: a norm above 1e18 ends the run, before a checkpoint is saved, as does a learning rate that is no finite number. All processes decide
-    alike, by what they have in common.
+    later: a norm above 1e18 ends the run, before a checkpoint is saved, as does a learning rate that is no finite
+    number. All processes decide alike, by what they have in common.
 
     Args:
         max_nonfinite_steps: so many steps in a row that are not taken end the run, as in AGC's wrappers.

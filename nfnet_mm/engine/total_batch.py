@@ -96,16 +96,18 @@ class _Batches:
     """A loop's stream of batches, in which mmengine skips what a resumed run has taken: so many for each update.
 
     mmengine's loop calls ``skip_iter`` of its ``dataloader_iterator`` with the updates done; before 0.10.8 it takes one
-    batch for each of them instead, so that the others are to be skipped before.
+    batch for each of them instead, and the others are skipped with it.
     """
 
     def __init__(self, batches: Any, accumulation: int, done: int):
         self.batches, self.accumulation = batches, accumulation
-        if not hasattr(batches, 'skip_iter'):
-            for _ in range(done * (accumulation - 1)):
-                next(batches)
+        self.behind = 0 if hasattr(batches, 'skip_iter') else done
 
     def __next__(self) -> Any:
+        if self.behind:
+            self.behind -= 1
+            for _ in range(self.accumulation - 1):
+                next(self.batches)
         return next(self.batches)
 
     def skip_iter(self, updates: int) -> None:

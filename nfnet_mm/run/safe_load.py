@@ -6,6 +6,7 @@ checkpoint, ``load_from``, an ``init_cfg``, a file from a URL.
 """
 
 import argparse
+import collections
 import datetime
 import io
 import logging
@@ -27,6 +28,7 @@ from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader, Runner
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
+from nfnet_mm.converters.formats.older_torch import FORCE, HAS_ALLOW_LIST, Restricted, forced_safe_loading_lifted
 from nfnet_mm.converters.hub import local_file
 from nfnet_mm.engine.checkpoint_file import damage
 from nfnet_mm.engine.sharded_checkpoint import is_sharded_checkpoint, read_whole
@@ -34,7 +36,6 @@ from nfnet_mm.errors import UserError, check_exists, short
 
 HATCH = '--trust-checkpoint loads it all the same; a checkpoint can do whatever you can, so only if you know its maker'
 
-_FORCE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 _REFUSED = re.compile(r'GLOBAL (\S+)|unrecognized function (\S+)|unsupported class (\S+)')
 
 # The methods that objects in mmengine's checkpoints refer to, for which pickles ask for ``getattr``.
@@ -44,7 +45,7 @@ _METHODS = {
 }
 
 _VALUES: tuple[type, ...] = (
-    *(set, frozenset, list, dict, tuple, int, float, str, range),
+    *(set, frozenset, list, dict, tuple, int, float, str, range, collections.Counter),
     *(argparse.Namespace, types.SimpleNamespace, ConfigDict),
     *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone),
     torch.torch_version.TorchVersion,
@@ -94,28 +95,6 @@ def _allowed() -> dict[str, Any]:
     return known | {f'{kind.__module__}.{kind.__qualname__}': kind for kind in kinds}
 
 
-class _Restricted:
-    """The ``pickle`` module of PyTorch's readers that have no allow-list (before 2.5)."""
-
-    class Unpickler(pickle.Unpickler):
-        """Finds what is allowed, and what tensors are made of."""
-
-        def find_class(self, module: str, name: str) -> Any:
-            path = f'{module}.{name}'.replace('__builtin__.', 'builtins.')
-            known = {**torch._weights_only_unpickler._get_allowed_globals(), **_allowed(), '_codecs.encode': _encode}
-            if path not in known:
-                raise pickle.UnpicklingError(f'GLOBAL {path}')
-            return known[path]
-
-    @classmethod
-    def load(cls, file: Any, **kwargs: Any) -> Any:
-        return cls.Unpickler(file, **kwargs).load()
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    return text.encode(encoding)
-
-
 def read_checkpoint(path: str | os.PathLike, map_location: Any = None) -> Any:
     """What a checkpoint file holds, read without running anything in it.
 
@@ -151,12 +130,9 @@ def read_checkpoint(path: str | os.PathLike, map_location: Any = None) -> Any:
 
 def _load(file: Any, map_location: Any = None) -> Any:
     """``torch.load`` of a path or an open file, with the allow-list."""
-    if not hasattr(torch.serialization, 'safe_globals'):
-        forced = os.environ.pop(_FORCE, None)  # which a pickle module of our own contradicts
-        try:
-            return torch.load(file, map_location=map_location, pickle_module=_Restricted)
-        finally:
-            os.environ.update({_FORCE: forced} if forced else {})
+    if not HAS_ALLOW_LIST:
+        with forced_safe_loading_lifted():
+            return torch.load(file, map_location=map_location, pickle_module=Restricted(_allowed()))
     with torch.serialization.safe_globals(_marked()):
         return torch.load(file, map_location=map_location, weights_only=True)
 
@@ -247,7 +223,7 @@ def use_safe_loading(trust: bool = False) -> None:
     if trust:
         what = 'what a checkpoint asks for is RUN when it is loaded (--trust-checkpoint)'
         return print_log(what, 'current', logging.WARNING)
-    os.environ[_FORCE] = '1'  # of torch.load, wherever it is called
+    os.environ[FORCE] = '1'
     CheckpointLoader.register_scheme('', read_checkpoint, force=True)
     CheckpointLoader.register_scheme(('http://', 'https://'), _read_address, force=True)
     # by which mmengine reads what names such as torchvision://, open-mmlab:// and mmcls:// stand for

@@ -37,7 +37,7 @@ def sealed(tmp_path):
 def test_a_sealed_file_is_pytorch_s(sealed):
     assert damage(sealed) is None
     for mmap in (False, True):
-        loaded = torch.load(sealed, weights_only=True, mmap=mmap)
+        loaded = torch.load(str(sealed), weights_only=True, mmap=mmap)
         assert len(loaded['state_dict']['a']) == 300 and loaded['meta'] == dict(cfg='x' * 999)
 
 

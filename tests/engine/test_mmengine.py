@@ -19,6 +19,7 @@ from nfnet_mm.engine.sam import around_backward
 from nfnet_mm.engine.total_batch import _Batches, set_accumulation
 from tests import toy
 from tests.engine.test_total_batch import toy_runner
+from tests.stacks import needs_torch
 
 WRAPPERS = (OptimWrapper, AmpOptimWrapper, AGCOptimWrapper, AmpAGCOptimWrapper)
 
@@ -151,6 +152,7 @@ def test_states_are_those_of_mmengine_s_mixed_precision():
     torch.testing.assert_close(ours.optimizer.state_dict()['state'], states[0]['state'])
 
 
+@needs_torch(2, 3, 'torch.amp.GradScaler')
 def test_an_accelerator_s_loss_scaler_is_mmengine_s_choice():
     from mmengine.optim.optimizer.amp_optimizer_wrapper import GradScaler
 

@@ -13,6 +13,7 @@ from nfnet_mm.engine import AGCOptimWrapper, AmpAGCOptimWrapper, adaptive_clip_g
 from nfnet_mm.engine.constructor import last_weights
 from nfnet_mm.errors import UserError
 from nfnet_mm.models import NFNet
+from tests.stacks import LOSS_SCALING
 
 SGD = dict(type='SGD', lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
 
@@ -218,6 +219,8 @@ HEADS = [
 @pytest.mark.parametrize('head, last', HEADS, ids=[f'{head["type"]}{i}' for i, (head, _) in enumerate(HEADS)])
 def test_the_last_weights_of_every_classification_head_are_not_clipped(head, last):
     mmpretrain = pytest.importorskip('mmpretrain.registry')
+    if head['type'] == 'LinearRegressionHead' and mmpretrain.MODELS.get(head['type']) is None:
+        pytest.skip('mmpretrain 1.2 has no LinearRegressionHead')
     model = nn.ModuleDict(dict(neck=nn.Linear(16, 16), head=mmpretrain.MODELS.build(head)))
     wrapper = build(model)
     grads(model)
@@ -310,6 +313,7 @@ def test_half_precision_gradients_are_scaled_in_float32(dtype, size):
     )
 
 
+@LOSS_SCALING
 def test_a_loss_scaler_that_was_off_is_no_state_to_resume():
     model = nn.Linear(2, 1)
     old = build(model, 'AmpAGCOptimWrapper', dtype='bfloat16')
@@ -507,6 +511,7 @@ def test_a_norm_that_overflows_is_not_a_non_finite_gradient():
     assert torch.allclose(model.weight.grad, direction * limit, rtol=1e-5)
 
 
+@LOSS_SCALING
 def test_float16_scaler_overflow_halves_the_scale_and_takes_no_step():
     model = nn.Linear(2, 1)
     wrapper = build(model, 'AmpAGCOptimWrapper', loss_scale=dict(init_scale=2.0**10))
@@ -521,6 +526,7 @@ def test_float16_scaler_overflow_halves_the_scale_and_takes_no_step():
     assert float(model.bias.detach()) == pytest.approx(2 - 0.1 * 1.9 * 0.02)  # Nesterov's first step is 1.9 gradients
 
 
+@LOSS_SCALING
 @pytest.mark.parametrize('scale', [8, 8.0])
 def test_a_static_loss_scale_may_be_an_integer(scale):
     model = nn.Linear(2, 1)

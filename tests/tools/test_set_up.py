@@ -428,7 +428,7 @@ def test_cause_of_a_failed_command(output, advice):
 # ---- The pins and the metadata --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('version', environment.PYTHONS)
+@pytest.mark.parametrize('version', machine.PYTHONS)
 def test_pins_are_exact_and_name_each_package_once(version):
     lines = [
         line.split('#')[0].strip()
@@ -441,6 +441,34 @@ def test_pins_are_exact_and_name_each_package_once(version):
     assert len(names) == len(set(names)) > 80
     assert all(re.fullmatch(r'==[\w.]+', str(p.specifier)) for p in pins)
     assert not {'mmcv', 'mmengine', 'mmdet', 'mmsegmentation', 'mmpretrain'} & set(names)  # of the other family
+
+
+def test_the_original_stack_takes_the_place_of_the_other_family():
+    at = environment.Places(ROOT, 'openmmlab')
+    base, names = [re.split('==', line)[0] for line in at.base], [re.match(r'[\w.-]+', x)[0] for x in at.rest]
+    assert {'torch', 'torchvision', 'numpy', 'setuptools'} < set(base) and len(base) == len(set(base))
+    assert {'mmengine', 'mmcv-lite', 'mmdet', 'mmsegmentation', 'mmpretrain', 'pytest', 'timm'} < set(names)
+    assert not any(name.startswith('onedl') for name in names) and not set(base) & set(names)
+    pins = [at.pin(name) for name in ('torch', 'numpy', 'mmengine', 'mmcv-lite', 'opencv-python')]
+    assert pins == ['2.1.2', '1.26.4', '0.10.7', '2.1.0', '4.10.0.84']
+    assert (at.venv.name, at.mmcv, at.pythons) == ('.venv-openmmlab', 'mmcv-lite', ('3.11', '3.10'))
+
+
+def test_the_newest_stack_pins_all_but_torch():
+    newest, usual = environment.Places(ROOT, 'newest'), environment.Places(ROOT)
+    assert sorted(newest.base) == sorted(['torch', 'torchvision', *(x for x in usual.base if 'torch' not in x)])
+    assert newest.rest == usual.rest and newest.mmcv == usual.mmcv == 'onedl-mmcv'
+
+
+def test_another_stack_beside_the_usual_one(bare):
+    (bare.root / 'requirements' / 'newest.txt').write_text('# the newest\ntorch\n')
+    write_wheel(bare.links, 'torch', '2.12.0', {'torch.py': TORCH.replace('2.11', '2.12')})
+    code, _, err = bare.run('--stack', 'newest', CXX='/bin/false', FAIL='1')
+    assert (code, err) == (0, '')
+    assert machine.ask(bare.root / '.venv-newest/bin/python', 'import torch; print(torch.__version__[:4])') == 2.12
+    assert bare.run('--stack', 'newest') == (0, '', '') and not (bare.root / '.venv').exists()
+    code, _, err = bare.run('--stack', 'newest', '--ops')
+    assert code == 2 and '--ops compiles for .venv alone' in err
 
 
 def test_openmmlab_is_never_a_hard_requirement():

@@ -1,7 +1,7 @@
 """Make .venv from nothing: the pinned packages of requirements/; with --ops, mmcv with its compiled operators.
 
 Without, mmcv is installed as it is without a compiler, and the package's own operators stand in for those; a .venv that
-has compiled ones keeps them.
+has compiled ones keeps them. With --stack, .venv-openmmlab or .venv-newest is made instead, with other versions.
 
 Every step first looks at what is there, so a second call returns at once and a call after a kill goes on where the
 killed one stopped. `.venv/ready.json` is written last: where it matches, all of it is there. The exit code is 0, 1
@@ -13,7 +13,6 @@ import glob
 import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -21,8 +20,9 @@ import sys
 import time
 from pathlib import Path
 
-from set_up.machine import PROBE, PYTHONS, SetupError, ask, check_disk, find_compiler, find_nvcc, find_python, lacking
-from set_up.mmcv_ops import MMCV, ensure_mmcv, ensure_ops, has_ops, wheel_folder
+from set_up.machine import PROBE, SetupError, ask, check_disk, find_compiler, find_nvcc, find_python, lacking
+from set_up.mmcv_ops import ensure_mmcv, ensure_ops, has_ops, wheel_folder
+from set_up.places import STACKS, Places, name_of
 from set_up.process import BEAT, explain, pip, say
 
 try:
@@ -35,36 +35,13 @@ DISK_GB_LATER = 1.5  # once torch is installed
 CACHE_GB = 3.0  # what pip keeps of its downloads
 
 
-class Places:
-    """Where everything lies in one checkout."""
-
-    def __init__(self, root):
-        self.root = Path(root).resolve()
-        self.venv = self.root / '.venv'
-        self.python = self.venv / 'bin' / 'python'
-        self.build = self.venv / 'build'  # outlives a broken venv, for it holds what the compiler has done so far
-        self.stamp = self.venv / 'ready.json'
-        self.built_for = self.venv / 'mmcv_built_for.txt'  # the key of the wheel that is installed
-        self.base = self.root / 'requirements' / 'base.txt'
-        self.pins = self.root / 'requirements' / 'known_good.txt'
-        self.lock = None  # the file descriptor of build/lock, once it is taken
-
-    def site(self):
-        return next(iter(self.venv.glob('lib/python3*/site-packages')), self.venv / 'none')
-
-    def pin(self, name):
-        """The version that the pins name for `name`, or None."""
-        for file in (self.base, self.pins):
-            found = re.search(rf'^{re.escape(name)}==([^\s;]+)', file.read_text(), re.M)
-            if found:
-                return found.group(1)
-        return None
-
-
 def preflight(at, python, fresh, ops):
     """Raise SetupError for what the machine lacks, before anything is downloaded. `fresh`: .venv is made anew."""
-    cached = glob.glob(str(wheel_folder(at, python['version'], '*') / '*.whl'))
-    if ops and (fresh or not at.built_for.exists()) and not cached:
+    if (
+        ops
+        and (fresh or not at.built_for.exists())
+        and not glob.glob(str(wheel_folder(at, python['version'], '*') / '*.whl'))
+    ):
         find_compiler()
         if not python['headers']:
             v = python['version']
@@ -82,7 +59,7 @@ def venv_problem(at, version=None):
     info = ask(at.python, PROBE)
     if not info:
         return 'its Python does not run'
-    if info['version'] not in ([version] if version else PYTHONS):
+    if info['version'] not in ([version] if version else at.pythons):
         return f'it has Python {info["version"]}'
     if not ask(at.python, 'import pip._internal.cli.main, sys; print(int(sys.prefix != sys.base_prefix))'):
         return 'its pip does not run'
@@ -114,7 +91,7 @@ def drop_half_installed(site):
 def wanted(at):
     """What the stamp must say for this checkout: pins, metadata, place."""
     digest = hashlib.sha256()
-    for path in [at.base, at.pins, at.root / 'setup.cfg', at.root / 'pyproject.toml']:
+    for path in [*at.files, at.root / 'setup.cfg', at.root / 'pyproject.toml']:
         digest.update(path.read_bytes() if path.exists() else b'-')
     return dict(requirements=digest.hexdigest(), root=str(at.root))
 
@@ -168,7 +145,7 @@ def take_lock(at):
 
 def set_up(at, explicit=None, ops=False):
     """Bring .venv to the state that the pins describe. Raises SetupError, KeyboardInterrupt."""
-    asked = find_python(explicit)['version'] if explicit else None
+    asked = find_python(explicit, at.pythons)['version'] if explicit else None
     if is_ready(at, asked, ops):
         return
     take_lock(at)
@@ -176,7 +153,7 @@ def set_up(at, explicit=None, ops=False):
         return
     start = time.monotonic()
     problem = venv_problem(at, asked)
-    python = find_python(explicit) if problem else ask(at.python, PROBE)
+    python = find_python(explicit, at.pythons) if problem else ask(at.python, PROBE)
     preflight(at, python, bool(problem), ops)
     built_with_gpu = read_stamp(at).get('gpu')
     if at.stamp.exists():
@@ -192,12 +169,12 @@ def set_up(at, explicit=None, ops=False):
             make_venv(at, python)
         for name in drop_half_installed(at.site()):
             say(f'  removed {name}, left half-installed by an interrupted run')
-        rest = at.build / 'rest.txt'  # all but mmcv, which is installed below
-        lines = at.pins.read_text().splitlines(True)
-        rest.write_text(''.join(line for line in lines if not line.startswith(('-r', MMCV + '=='))))
+        base, rest = at.build / 'base.txt', at.build / 'rest.txt'
+        base.write_text('\n'.join(at.base))
+        rest.write_text('\n'.join(line for line in at.rest if name_of(line) != at.mmcv))  # which is installed below
         install = ['install', '--no-build-isolation']  # with the build tools that the pins name
-        pip(at, 'installing torch', 'install', '-r', at.base, '-c', rest)
-        pip(at, 'installing the other packages', *install, '-r', at.base, '-r', rest)
+        pip(at, 'installing torch', 'install', '-r', base, '-c', rest)
+        pip(at, 'installing the other packages', *install, '-r', base, '-r', rest)
         headless = at.pin('opencv-python-headless')
         if headless and not ask(at.python, 'import cv2; print(1)'):
             # Two of the packages bring OpenCV, and the one with windows does not load on a machine without libGL.
@@ -218,8 +195,11 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--python', help='the interpreter to make .venv with (default: looked for)')
     parser.add_argument('--ops', action='store_true', help="compile mmcv's operators")
+    parser.add_argument('--stack', choices=STACKS, help='make .venv-STACK, with the versions of requirements/STACK.txt')
     parser.add_argument('--root', default=Path(__file__).resolve().parents[2], help='the checkout (default: this one)')
     args = parser.parse_args(argv)
+    if args.ops and args.stack:
+        parser.error('--ops compiles for .venv alone: the other stacks are there to be tested without operators')
 
     def stop(*_):
         raise KeyboardInterrupt
@@ -227,7 +207,7 @@ def main(argv=None):
     for sig in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(sig, stop)
     try:
-        set_up(Places(args.root), args.python or None, args.ops)
+        set_up(Places(args.root, args.stack), args.python or None, args.ops)
     except (SetupError, OSError) as error:
         advice = ': mend this and run make again; what is done is kept.' if isinstance(error, OSError) else ''
         print(f'set-up stopped: {error}{advice}', file=sys.stderr)

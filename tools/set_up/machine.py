@@ -42,27 +42,29 @@ print(json.dumps(dict(version='%d.%d' % sys.version_info[:2], exe=sys.executable
 """
 
 
-def find_python(explicit=None):
-    """The probe of the best interpreter: 3.10-3.12, able to make a venv, with headers if any has them.
+def find_python(explicit=None, pythons=PYTHONS):
+    """The probe of the best interpreter: one of `pythons`, able to make a venv, with headers if any has them.
 
     Every candidate is run, for a name on PATH proves nothing (version managers leave names there that only print an
     error). Raises SetupError if none will do.
     """
+    *first, last = sorted(pythons)
+    wanted = f'{", ".join(first)} or {last}'
     if explicit:
         found = shutil.which(explicit)
         info = ask(os.path.abspath(found) if found else explicit, PROBE)  # `ask` runs it in another folder
-        if not info or info['version'] not in PYTHONS:
+        if not info or info['version'] not in pythons:
             is_ = f'is Python {info["version"]}' if info else 'does not run'
             raise SetupError(
-                f'PYTHON={explicit} {is_}, and Python 3.10, 3.11 or 3.12 is needed: name one, or leave '
+                f'PYTHON={explicit} {is_}, and Python {wanted} is needed: name one, or leave '
                 'PYTHON away to have one looked for.'
             )
         found = [info]
     else:
         folders = os.environ.get('PATH', '').split(os.pathsep)
-        names = [f'python{v}' for v in PYTHONS] + ['python3', 'python']
+        names = [f'python{v}' for v in pythons] + ['python3', 'python']
         paths = [os.path.join(f, n) for n in names for f in folders] + [sys.executable]
-        for v in PYTHONS:
+        for v in pythons:
             paths += sorted(glob.glob(os.path.expanduser(f'~/.pyenv/versions/{v}.*/bin/python')))
         found = []
         for path in dict.fromkeys(paths):
@@ -70,18 +72,18 @@ def find_python(explicit=None):
                 info = ask(path, PROBE, timeout=20)
                 if info:
                     found.append(info)
-                    if info['version'] == PYTHONS[0] and info['venv'] and info['headers']:
+                    if info['version'] == pythons[0] and info['venv'] and info['headers']:
                         break
         other = sorted({i['version'] for i in found})
-        found = [i for i in found if i['version'] in PYTHONS]
+        found = [i for i in found if i['version'] in pythons]
         if not found:
             raise lacking(
-                f'Python 3.10, 3.11 or 3.12 is needed and only {", ".join(other) or "none"} was found',
+                f'Python {wanted} is needed and only {", ".join(other) or "none"} was found',
                 'python3.11 python3.11-venv python3.11-dev',
                 'python3.11 python3.11-devel',
                 ', or name one: make PYTHON=/path/to/python3.11',
             )
-    best = min(found, key=lambda i: (not i['venv'], not i['headers'], PYTHONS.index(i['version'])))
+    best = min(found, key=lambda i: (not i['venv'], not i['headers'], pythons.index(i['version'])))
     if not best['venv']:
         what = f'{best["exe"]} cannot make virtual environments (its venv or ensurepip is missing)'
         raise lacking(what, f'python{best["version"]}-venv', f'python{best["version"]}')

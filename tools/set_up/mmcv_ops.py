@@ -16,7 +16,6 @@ from pathlib import Path
 from set_up.machine import SetupError, ask, find_compiler, find_nvcc
 from set_up.process import pip, run, say
 
-MMCV = 'onedl-mmcv'
 _CPU_ONLY = 'the operators of mmcv are built for the CPU only; on the GPU those of nfnet_mm.operators go first'
 
 
@@ -57,7 +56,7 @@ def cuda_flavour(torch):
 def wheel_folder(at, version, flavour, torch=None):
     """The per-user folder of the compiled wheel: everything its machine code depends on is in the name."""
     libc, torch = ''.join(platform.libc_ver()), torch or at.pin('torch') + '*'
-    name = f'mmcv{at.pin(MMCV)}-py{version}-torch{torch}-{flavour}-{platform.machine()}-{libc}'
+    name = f'mmcv{at.pin(at.mmcv)}-py{version}-torch{torch}-{flavour}-{platform.machine()}-{libc}'
     return user_cache() / 'nfnet_mm' / 'wheels' / name
 
 
@@ -82,15 +81,15 @@ def compile_news(line):
 
 def build_wheel(at, flavour):
     """Compile mmcv from its source package in .venv/build and return the wheel. Ninja goes on where it was stopped."""
-    cxx, version = find_compiler(), at.pin(MMCV)
-    stem = f'{MMCV.replace("-", "_")}-{version}'
+    cxx, version = find_compiler(), at.pin(at.mmcv)
+    stem = f'{at.mmcv.replace("-", "_")}-{version}'
     source = at.build / stem
     archive = at.build / f'{stem}.tar.gz'
     if not source.is_dir():
         if archive.exists():
             archive.unlink()  # pip would take it as it is, whole or not
         download = ['download', '--no-deps', '--no-build-isolation', '--no-binary', ':all:', '-d', at.build]
-        pip(at, 'fetching the source of mmcv', *download, f'{MMCV}=={version}')
+        pip(at, 'fetching the source of mmcv', *download, f'{at.mmcv}=={version}')
         unpacked = at.build / 'unpacked'
         shutil.rmtree(unpacked, ignore_errors=True)
         with tarfile.open(archive) as tar:
@@ -133,8 +132,8 @@ def ensure_mmcv(at, version):
 
     `version` is that of Python.
     """
-    code = f'import importlib.metadata as m, json, mmcv; print(json.dumps(m.version({MMCV!r})))'
-    problem = None if ask(at.python, code) == at.pin(MMCV) else 'another version is pinned'
+    code = f'import importlib.metadata as m, json, mmcv; print(json.dumps(m.version({at.mmcv!r})))'
+    problem = None if ask(at.python, code) == at.pin(at.mmcv) else 'another version is pinned'
     if not problem and has_ops(at):
         torch = torch_facts(at)
         problem = ops_problem(at, wheel_folder(at, version, cuda_flavour(torch), torch['version']).name)
@@ -145,7 +144,7 @@ def ensure_mmcv(at, version):
     # Built where torch is not to be seen, it is built without operators. pip's cache may hold a wheel with some, made
     # for another torch, under the same name.
     again = ['install', '--no-deps', '--force-reinstall', '--no-cache-dir']
-    pip(at, 'installing mmcv', *again, f'{MMCV}=={at.pin(MMCV)}')
+    pip(at, 'installing mmcv', *again, f'{at.mmcv}=={at.pin(at.mmcv)}')
     if at.built_for.exists():
         at.built_for.unlink()
     if has_ops(at):

@@ -5,7 +5,6 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import Any, BinaryIO
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from nfnet_mm.errors import short
 
 from ..errors import ReadError, malformed
+from .older_torch import HAS_ALLOW_LIST, Restricted, forced_safe_loading_lifted
 from .pickled import Bounded
 
 _MAX_TUPLES = 100_000  # NFNet-F6 with momentum and averaged weights has under 30,000
@@ -37,12 +37,11 @@ def read_pytorch(file: BinaryIO, size: int) -> tuple[dict[str, Tensor], dict[str
         file.seek(0)
         for _ in range(_LEGACY_PICKLES):
             _check_nesting(file)
-    safe_globals: Any = getattr(torch.serialization, 'safe_globals', nullcontext)  # before PyTorch 2.5: weights only
     try:
         file.seek(0)
-        with safe_globals(_BESIDE_WEIGHTS), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            loaded = torch.load(file, map_location='cpu', weights_only=True)
+            loaded = _load(file)
     except MemoryError:
         raise
     except Exception as error:  # PyTorch raises nearly any kind on a broken or hostile file
@@ -123,6 +122,15 @@ _PATHS += ['mmengine.logging.history_buffer.HistoryBuffer', 'builtins.getattr', 
 _BESIDE_WEIGHTS: list[Any] = [
     type(name, (_Nothing,), {'__module__': module}) for module, _, name in (path.rpartition('.') for path in _PATHS)
 ]
+
+
+def _load(file: BinaryIO) -> Any:
+    if HAS_ALLOW_LIST:
+        with torch.serialization.safe_globals(_BESIDE_WEIGHTS):
+            return torch.load(file, map_location='cpu', weights_only=True)
+    module = Restricted({f'{one.__module__}.{one.__name__}': one for one in _BESIDE_WEIGHTS})
+    with forced_safe_loading_lifted():  # which a pickle module of our own contradicts
+        return torch.load(file, map_location='cpu', pickle_module=module)
 
 
 def _pick(loaded: Any) -> tuple[Mapping[str, Any], dict[str, Any]]:

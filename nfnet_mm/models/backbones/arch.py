@@ -24,7 +24,8 @@ def _nfnet(**fields: Any) -> NFArch:
     """NFNets, section 5, Table 1 and Appendix C: F0 unless told otherwise."""
     widths = fields.setdefault('widths', (256, 512, 1536, 1536))
     convs = _stem(fields.pop('stem_channels', widths[0] // 2), 16, 32, 64)
-    stem = dict(stem_channels=convs, stem_strides=(2, *[1] * (len(convs) - 2), 2), stem_kernel=3, stem_pool=None)
+    strides = (2, *[1] * (len(convs) - 2), 2) if len(convs) > 1 else (4,)
+    stem = dict(stem_channels=convs, stem_strides=strides, stem_kernel=3, stem_pool=None)
     shape = dict(depths=(1, 2, 6, 3), strides=(1, 2, 2, 2), bottleneck_ratio=0.5, group_width=128)
     rest = dict(final_channels=2 * widths[-1], act='gelu', attention='se', extra_conv=True, shortcut_pool=True)
     return NFArch(**{**stem, **shape, **rest, **fields})

@@ -1,18 +1,19 @@
 """What all backbones share: stem, stages, outputs, freezing, checkpointing; and what the normalizer-free ones do."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from nfnet_mm.errors import UserError, check_positive, is_integer
+from nfnet_mm.errors import UserError, check_positive, is_integer, short
 
 from ..layers import WSConv2d, activation_gain, conv_of_activation, get_activation, max_pool2d_same
 from ..layers.activations import Activation
 from .block import NFBlock, Stage
-from .plan import NUM_STAGES, BlockSpec, NFArch, plan_blocks
+from .plan import NUM_STAGES, BlockSpec, NFArch, check_attention, plan_blocks
 
 
 class Stem(nn.Module):
@@ -108,6 +109,7 @@ class Backbone(BaseModule):
         drop_path_rate: float = 0.0,
         init_cfg: dict | list | None = None,
     ):
+        _check_init_cfg(init_cfg)
         super().__init__(init_cfg=init_cfg)
         self.arch = arch
         self.in_channels = check_positive('in_channels', in_channels)
@@ -117,6 +119,7 @@ class Backbone(BaseModule):
             raise UserError(f'frozen_stages={frozen_stages!r} is out of range: {known}')
         self.frozen_stages = int(frozen_stages)
         plan = plan_blocks(arch, alpha, drop_path_rate, strides, dilations)
+        check_attention(plan)
         stages = [[block for block in plan if block.stage == stage] for stage in range(NUM_STAGES)]
         self.strides = tuple(blocks[0].stride for blocks in stages)
         self.dilations = tuple(blocks[0].dilation for blocks in stages)
@@ -182,7 +185,7 @@ class Backbone(BaseModule):
         given = self.with_cp
         values = (given,) * NUM_STAGES if isinstance(given, (bool, str)) else given
         for value in values if isinstance(values, Sequence) and len(values) == NUM_STAGES else (None,):
-            if value not in self.with_cp_choices:
+            if not isinstance(value, (bool, str)) or value not in self.with_cp_choices:
                 known = ', '.join(map(repr, self.with_cp_choices))
                 takes = f'{type(self).__name__} takes {known}, or {NUM_STAGES} of these, one for each stage'
                 raise UserError(f'with_cp={given!r} is none of what can be computed again: {takes}')
@@ -200,7 +203,10 @@ class Backbone(BaseModule):
             self.random_start = f'{said}. {cure}'
             message = f'{said}, unless a checkpoint is loaded after this. {cure}'
             print_log(message, logger='current', level=logging.WARNING)
-        super().init_weights()
+        try:
+            super().init_weights()
+        except (KeyError, TypeError) as error:  # mmengine's, of a type that there is not, or its arguments
+            raise UserError(f'init_cfg={self.init_cfg!r} cannot be done: {short(error)}') from error
 
     def train(self, mode: bool = True) -> 'Backbone':
         """As usual, but frozen stages stay in eval mode, and with ``norm_eval`` so does every BatchNorm."""
@@ -254,6 +260,15 @@ class NFBackbone(Backbone):
         """The scaled activation, behind the final conv if there is one."""
         x = x if self.final_conv is None else self.final_conv(x)
         return self.act(x) * self.feature_gain
+
+
+def _check_init_cfg(init_cfg: Any) -> None:
+    """Raise UserError unless it is None, or as mmengine takes it; which type it names is looked up as it is built."""
+    for one in init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]:
+        if init_cfg is not None and not (isinstance(one, Mapping) and isinstance(one.get('type'), (str, type))):
+            raise UserError(
+                f"init_cfg={init_cfg!r} must be None, a dict such as dict(type='Kaiming'), or a list of such"
+            )
 
 
 def _check_out_indices(indices: Sequence[int]) -> tuple[int, ...]:

@@ -71,21 +71,29 @@ class NFArch:
         known = dict(attention=('se', 'eca', None), stem_pool=(*PADDINGS, None), dialect=DIALECTS, padding=PADDINGS)
         known['method'] = METHODS
         for name, choices in known.items():
-            self._check(name, getattr(self, name) in choices, f'one of {choices}')
+            value = getattr(self, name)
+            self._check(name, (value is None or isinstance(value, str)) and value in choices, f'one of {choices}')
         switches = ('inverted_bottleneck', 'extra_conv', 'shortcut_pool', 'skip_init', 'gain_in_conv')
         for name in (*switches, 'preact', 'norm_first'):
             self._check(name, isinstance(getattr(self, name), bool), 'True or False')
         self._check('norm_first', self.preact or self.norm_first, 'True with preact=False')
+        odd = self.padding == 'same' or self.stem_kernel % 2 == 1
+        self._check('stem_kernel', odd, "odd with padding='symmetric', which an even one cannot have on both sides")
         for block in plan_blocks(self):
-            if block.width < 1:
-                raise UserError(
-                    f'arch field group_width={self.group_width} is wider than the bottleneck of stage {block.stage}: '
-                    f'with widths={self.widths} and bottleneck_ratio={self.bottleneck_ratio} it must be smaller'
-                )
+            self._check_block(block)
 
     def _check(self, name: str, good: bool, what: str) -> None:
         if not good:
             raise UserError(f'arch field {name}={getattr(self, name)!r} must be {what}')
+
+    def _check_block(self, block: 'BlockSpec') -> None:
+        """Raise UserError if a block has no channels."""
+        ratio, shape = f'bottleneck_ratio={self.bottleneck_ratio}', f'with widths={self.widths}'
+        if block.width < 1 and self.group_width is None:
+            raise UserError(f'arch field {ratio} leaves nothing of the bottleneck of stage {block.stage} {shape}')
+        if block.width < 1:
+            too_wide = f'arch field group_width={self.group_width} is wider than the bottleneck of stage {block.stage}'
+            raise UserError(f'{too_wide}: {shape} and {ratio} it must be smaller')
 
     @property
     def stem_stride(self) -> int:
@@ -169,6 +177,14 @@ class BlockSpec:
         return round_to_multiple(self.attention_channels * self.arch.se_ratio, self.arch.se_divisor)
 
 
+def check_attention(blocks: Iterable[BlockSpec]) -> None:
+    """Raise UserError if a block's Squeeze-Excite has no hidden channels."""
+    for block in blocks:
+        if block.se_hidden is not None and block.se_hidden < 1:
+            what = f'the {block.attention_channels} channels that Squeeze-Excite weighs in stage {block.stage}'
+            raise UserError(f'arch field se_ratio={block.arch.se_ratio} leaves nothing of {what}: it must be larger')
+
+
 def plan_blocks(
     arch: NFArch,
     alpha: float = 0.2,
@@ -197,9 +213,10 @@ def plan_blocks(
     """
     if not isinstance(arch, NFArch):
         raise UserError(f"arch={arch!r} must be an NFArch, such as resolve_arch('NFNet', 'F0')")
-    check_number('alpha', alpha, '(0, inf)')
+    alpha = float(check_number('alpha', alpha, '(0, inf)'))
     if not isinstance(drop_path_rate, Real) or not 0 <= drop_path_rate < 1:
         raise UserError(f'drop_path_rate={drop_path_rate!r} must lie in [0, 1)')
+    drop_path_rate = float(drop_path_rate)  # of a Fraction or NumPy's, too
     strides = _per_stage('strides', arch.strides if strides is None else strides)
     dilations = _per_stage('dilations', dilations)
     blocks: list[BlockSpec] = []

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nfnet_mm.errors import UserError, did_you_mean
+from nfnet_mm.errors import UserError, did_you_mean, short
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -57,10 +57,11 @@ def get_activation(act: str | Activation) -> Activation:
             any elementwise callable on tensors, which is returned as it is.
 
     Raises:
-        UserError: the name is unknown (the message lists the known ones), or the callable overwrites its input.
+        UserError: the name is unknown (the message lists the known ones); the callable overwrites its input, or is not
+            elementwise.
     """
     if callable(act):
-        _refuse_in_place(act)
+        _check_elementwise(act)
         return act
     known = sorted({*_GAINS, *_OTHERS})
     if isinstance(act, str) and act in known:
@@ -69,23 +70,36 @@ def get_activation(act: str | Activation) -> Activation:
     raise UserError(f'act={act!r} is no known activation.{hint}')
 
 
-def is_named(act: Activation) -> bool:
-    """Whether a function is what :func:`get_activation` returns for one of the names, and not a caller's own."""
-    return any(act is get_activation(name) for name in (*_GAINS, *_OTHERS))
+def _check_elementwise(act: Activation) -> None:
+    """Raise UserError if ``act`` makes of a tensor anything but another of its shape.
 
-
-def _refuse_in_place(act: Activation) -> None:
-    """Raise UserError if ``act`` overwrites its input, which is the shortcut and a backbone's output, too."""
-    x = torch.linspace(-3, 3, 7, device='cpu')
+    One that overwrites its input is refused, too: that is the shortcut and a backbone's output as well.
+    """
+    if isinstance(act, type):
+        raise UserError(f'act={act!r} is a class: give an instance of it')
+    x = torch.linspace(-3, 3, 7, device='cpu').view(1, 1, 1, 7)
     before = x.clone()
     with torch.no_grad():
         try:
-            act(x)
-        except (RuntimeError, TypeError):  # of another dtype, or on the meta device: nothing can be seen here
+            y = act(x)
+        except RuntimeError:  # of another dtype, or on the meta device: nothing can be seen here
             return
+        except Exception as error:
+            raise UserError(f'act={act!r} cannot be called on a tensor: {short(error)}') from error
     if not torch.equal(x, before):
         instead = 'give one that does not (inplace=False)'
         raise UserError(f'act={act!r} overwrites its input, which is read again as the shortcut: {instead}')
+    if not isinstance(y, Tensor) or y.shape != x.shape or not y.is_floating_point():
+        what = f'a tensor {tuple(y.shape)} of {y.dtype}' if isinstance(y, Tensor) else f'a {type(y).__name__}'
+        raise UserError(f'act={act!r} is not elementwise: it makes {what} of a tensor {tuple(x.shape)} of {x.dtype}')
+
+
+_NAMED = [get_activation(name) for name in (*_GAINS, *_OTHERS)]
+
+
+def is_named(act: Activation) -> bool:
+    """Whether a function is what :func:`get_activation` returns for one of the names, and not a caller's own."""
+    return any(act is one for one in _NAMED)
 
 
 def activation_gain(act: str | Activation) -> float:
@@ -101,7 +115,7 @@ def activation_gain(act: str | Activation) -> float:
         True
 
     Raises:
-        UserError: the activation is unknown, or constant on N(0, 1) samples.
+        UserError: the activation is unknown, not elementwise, or constant on N(0, 1) samples.
     """
     if isinstance(act, str) and act in _GAINS:
         return _GAINS[act]
@@ -113,7 +127,12 @@ def activation_gain(act: str | Activation) -> float:
         try:
             y = fn(x)
         except RuntimeError:  # a callable with float32 parameters of its own
-            y = fn(x.float()).double()
+            try:
+                y = fn(x.float()).double()
+            except RuntimeError as error:
+                raise UserError(
+                    f'act={act!r} has no gain, which takes a tensor of any shape: {short(error)}'
+                ) from error
     variance = float((density * y * y).sum() - (density * y).sum() ** 2)
     if not (math.isfinite(variance) and variance > 1e-12):
         raise UserError(f'act={act!r} has variance {variance} on N(0, 1) inputs, so no gain can scale it to 1.')

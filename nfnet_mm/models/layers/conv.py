@@ -7,7 +7,7 @@ from .padding import pad_same
 
 
 class SameConv2d(nn.Conv2d):
-    """A square conv with SAME padding (see :func:`same_padding`) and odd kernels.
+    """A square conv with SAME padding (see :func:`same_padding`).
 
     Args:
         in_channels, out_channels, kernel_size, stride, dilation, groups, bias: as in ``nn.Conv2d``.
@@ -25,7 +25,7 @@ class SameConv2d(nn.Conv2d):
         groups: int = 1,
         bias: bool = False,
     ):
-        both = dilation * (kernel_size - 1) // 2  # with stride 1
+        both = dilation * (kernel_size - 1) // 2  # with stride 1 and an odd kernel
         super().__init__(in_channels, out_channels, kernel_size, stride, both, dilation, groups, bias)
 
     def reset_parameters(self) -> None:
@@ -39,6 +39,6 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         padding: str | tuple[int, ...] = self.padding
-        if self.stride[0] > 1:
+        if self.stride[0] > 1 or self.kernel_size[0] % 2 == 0:
             x, padding = pad_same(x, self.kernel_size[0], self.stride[0], self.dilation[0])
         return F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
