@@ -1,5 +1,6 @@
 """Scaled weight standardisation of one weight, in both dialects in which public weights exist."""
 
+import threading
 from functools import partial
 from typing import Any
 
@@ -38,11 +39,12 @@ def _at_floor(inverse: Tensor, dialect: str) -> Tensor:
 
 
 def standardize_rows(
-    rows: Tensor, gain: Tensor, scale: float, dialect: str, dtype: torch.dtype
+    rows: Tensor, gain: Tensor, scale: float, dialect: str, dtype: torch.dtype, reuse: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(O, N) weights, (O,) gains and a number that multiplies these -> the standardised (O, N) in ``dtype``.
 
-    Then the rows' means and inverse norms, (O, 1) each.
+    Then the rows' means and inverse norms, (O, 1) each. ``reuse``: the standardised rows may be in memory that the next
+    call in this thread writes to.
     """
     if kernel.works_for(rows, gain):
         out = torch.empty_like(rows, dtype=dtype)
@@ -52,14 +54,14 @@ def standardize_rows(
     # Two reductions and two passes. torch.var_mean takes ten times as long as they on a CPU, and
     # weight * scale - offset in a single pass loses digits where a row's mean is large.
     mean = rows.mean(1, keepdim=True)
-    centred = rows - mean
+    centred = torch.sub(rows, mean, out=_scratch(rows) if reuse else None)
     energy = torch.linalg.vector_norm(centred, dim=1, keepdim=True).square_()
     inverse = _inverse_norm(energy, dialect, rows.shape[1])
     return centred.mul_(inverse * factor).to(dtype), mean, inverse
 
 
 def standardize_rows_again(
-    rows: Tensor, gain: Tensor, scale: float, mean: Tensor, inverse: Tensor, dtype: torch.dtype
+    rows: Tensor, gain: Tensor, scale: float, mean: Tensor, inverse: Tensor, dtype: torch.dtype, reuse: bool = False
 ) -> Tensor:
     """The standardised rows from what :func:`standardize_rows` returned beside them; bit for bit the same."""
     if kernel.works_for(rows, gain):
@@ -67,7 +69,25 @@ def standardize_rows_again(
         if kernel.again(rows, gain, scale, mean, inverse, out):
             return out
     rows, factor = _wide(rows, gain, scale)
-    return (rows - mean).mul_(inverse * factor).to(dtype)
+    centred = torch.sub(rows, mean, out=_scratch(rows) if reuse else None)
+    return centred.mul_(inverse * factor).to(dtype)
+
+
+_kept = threading.local()
+
+
+def _scratch(rows: Tensor) -> Tensor | None:
+    """Memory for as many values as ``rows`` has, the same at every call in this thread; None on a GPU.
+
+    On a CPU fresh memory costs more than what is computed in it: it has to be mapped, and unmapped, page by page.
+    """
+    if rows.device.type != 'cpu':
+        return None
+    kept = getattr(_kept, 'memory', None)
+    if kept is None or kept.numel() * kept.element_size() < rows.numel() * rows.element_size():
+        with torch.inference_mode(False):
+            kept = _kept.memory = torch.empty(rows.numel() * rows.element_size() // 4, dtype=torch.float32)
+    return kept.view(rows.dtype)[: rows.numel()].view(rows.shape)
 
 
 def standardize_rows_backward(

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from nfnet_mm.errors import UserError
 
 from .activations import Activation, is_named
+from .conv_backward import conv_backward
 from .padding import cut_same, pad_same
 from .precision import autocast, autocast_dtype
 from .standardize import (
@@ -158,7 +159,7 @@ class _WSConv(torch.autograd.Function):
         ctx.conv, ctx.function = conv, function
         with autocast(device, None):
             standardized, mean, inverse = standardize_rows(
-                as_rows(weight), gain, conv.input_scale, conv.dialect, ctx.cast or weight.dtype
+                as_rows(weight), gain, conv.input_scale, conv.dialect, ctx.cast or weight.dtype, reuse=True
             )
             ctx.save_for_backward(x if function is None else source, weight, gain, bias, mean, inverse)
             kernel = like(standardized, weight)
@@ -182,21 +183,11 @@ class _WSConv(torch.autograd.Function):
         of_weight = of_gain = None
         with autocast(device, None):
             rows, scale = as_rows(weight), conv.input_scale
-            kernel = like(standardize_rows_again(rows, gain, scale, mean, inverse, grad.dtype), weight)
+            kernel = like(standardize_rows_again(rows, gain, scale, mean, inverse, grad.dtype, reuse=True), weight)
             padded, padding = conv.padded(x.to(grad.dtype))
-            of_x, of_kernel, of_bias = torch.ops.aten.convolution_backward(
-                grad,
-                padded,
-                kernel,
-                None if bias is None else bias.shape,
-                conv.stride,
-                padding,
-                conv.dilation,
-                False,
-                [0, 0],
-                conv.groups,
-                [needed[0], of_kernel_needed, needed[3]],
-            )
+            settings = conv.stride, padding, conv.dilation, conv.groups
+            asked = (needed[0], of_kernel_needed, needed[3])
+            of_x, of_kernel, of_bias = conv_backward(grad, padded, kernel, settings, asked)
             if of_kernel_needed:
                 of_rows = as_rows(_laid_out(of_kernel, weight))
                 of_rows, of_gain = standardize_rows_backward(of_rows, rows, gain, scale, mean, inverse, conv.dialect)
