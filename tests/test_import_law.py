@@ -58,7 +58,7 @@ LAYERS = (
     ('models.backbones',),
     ('recipes', 'models'),
     ('converters',),
-    ('analysis',),
+    ('analysis', 'deploy'),
     ('swap', 'run'),
     ('inference', 'training_cost'),
     ('benchmark',),

@@ -1,17 +1,16 @@
 """A network on a device with its optimizer, and the steps that are measured."""
 
 import contextlib
-import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nfnet_mm.deploy import fold
 from nfnet_mm.engine import AGCOptimWrapper, AmpAGCOptimWrapper
 from nfnet_mm.engine.agc import adaptive_clip_grad_
 from nfnet_mm.errors import UserError
@@ -161,11 +160,7 @@ class Subject:
     def _fold(self) -> Callable[[Tensor], Tensor]:
         if not any(isinstance(module, WSConv2d) for module in self.network.modules()):
             return self.run
-        try:
-            fold = import_module('nfnet_mm.deploy').fold
-        except (ImportError, AttributeError):
-            raise Unmeasured('nfnet_mm.deploy.fold is not there') from None
-        folded: nn.Module = fold(copy.deepcopy(self.network).eval())
+        folded = fold(self.network)
         folded = folded.to(memory_format=LAYOUTS[self.settings.layout])  # type: ignore[call-overload]
         return torch.compile(folded, mode=self.settings.compiled) if self.settings.compiled else folded
 

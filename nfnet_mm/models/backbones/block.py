@@ -75,15 +75,15 @@ class NFBlock(nn.Module):
 
         mask = drop_path_mask(out, self.drop_path_rate, self.training)
         if mask is None and (self.attention is None or self.attention_inside):
-            return shortcut + conv_of_activation(self.conv2, act, out, again, scale=self._branch_gain())
+            return shortcut + conv_of_activation(self.conv2, act, out, again, scale=self.branch_gain())
         out = conv_of_activation(self.conv2, act, out, again)
         if self.attention is None or self.attention_inside:
-            gate = self._branch_gain()
+            gate = self.branch_gain()
         else:
-            gate = self._branch_gain(2) * self.attention(out)
+            gate = self.branch_gain(2) * self.attention(out)
         return torch.addcmul(shortcut, out, gate if mask is None else gate * mask)
 
-    def _branch_gain(self, factor: float = 1) -> Any:
+    def branch_gain(self, factor: float = 1) -> Any:
         """Factor * alpha * skip_gain, a 0-d tensor; a number where there is no skip_gain."""
         gain = factor * self.alpha
         return gain if self.skip_gain is None else gain * self.skip_gain
