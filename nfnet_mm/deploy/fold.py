@@ -24,7 +24,7 @@ class FoldedConv2d(nn.Conv2d):
 
     def __init__(self, conv: WSConv2d, scale: Tensor | float = 1.0):
         settings: Any = conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups
-        super().__init__(conv.in_channels, conv.out_channels, *settings, device='meta')  # where nothing is drawn
+        super().__init__(conv.in_channels, conv.out_channels, *settings, device='meta')  # type: ignore[misc]  # nothing is drawn
         self.pad_same, self.training = conv.pad_same, False
         self.weight = _frozen(conv.standardized_weight(scale))
         self.bias = None if conv.bias is None else _frozen(conv.bias * scale)

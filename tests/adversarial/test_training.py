@@ -33,6 +33,11 @@ EARLY_ENDS = [
     dict(type='nfnet_mm.ExactResumeHook'),
     dict(type='nfnet_mm.StopOnSignalHook'),
     dict(type='nfnet_mm.BrokenPicturesHook', limit=0),
+    dict(type='nfnet_mm.DataWorkersHook'),
+    dict(type='nfnet_mm.FiniteWeightsHook'),
+    dict(type='nfnet_mm.HangHook'),
+    dict(type='nfnet_mm.RankSeedHook'),
+    dict(type='nfnet_mm.ScalarsLaterHook'),
 ]
 # feature: (optimizer wrapper, hooks, what training by hand is told)
 FEATURES = {

@@ -105,6 +105,7 @@ def toy_run(folder, **more):
     cfg = run.load_config(str(folder / 'toy.py'), work_dir=str(folder / 'run'))
     endless = dict(type='InfiniteSampler', shuffle=False)
     changes = {'train_cfg.max_iters': 100, 'param_scheduler': [], 'train_dataloader.sampler': endless}
+    changes['experiment_name'] = str(folder).replace('/', '_')  # else a log of the same second goes on elsewhere
     cfg.merge_from_dict({**changes, **more})
     return run.build_runner(cfg)
 

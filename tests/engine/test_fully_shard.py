@@ -115,7 +115,8 @@ def test_two_processes_train_as_one(trained):
     near(two, one)
     for state, other in zip(two['optimizer']['state'].values(), one['optimizer']['state'].values()):
         torch.testing.assert_close(state, other, rtol=1e-5, atol=1e-6)
-    assert two['optimizer']['param_groups'] == one['optimizer']['param_groups']
+    groups = [[{**group, 'fused': None} for group in end['optimizer']['param_groups']] for end in (two, one)]
+    assert groups[0] == groups[1]  # but that DTensors are not stepped by a fused optimizer
     assert two['state_dict']._metadata.keys() == one['state_dict']._metadata.keys()
     for what in ('val/error', 'train/agc/clipped_fraction'):  # the first computed with the average, in shards
         told = [end['message_hub']['log_scalars'][what].current() for end in (two, one)]

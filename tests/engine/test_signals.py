@@ -112,9 +112,12 @@ def test_a_validation_is_left_only_with_a_checkpoint_of_its_weights(tmp_path, in
 class AskWorkers(Hook):
     """Asks the data workers, as a launcher does that signals whatever a rank has started."""
 
+    def before_train(self, runner):
+        self.others = {one.pid for one in multiprocessing.active_children()}  # of other tests
+
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if runner.iter == 2:
-            workers = [str(one.pid) for one in multiprocessing.active_children()]
+            workers = [str(one.pid) for one in multiprocessing.active_children() if one.pid not in self.others]
             assert len(workers) == 2
             for number in ('-TERM', '-USR1', '-TERM', '-USR1'):
                 subprocess.run(['kill', number, *workers], check=True)

@@ -103,12 +103,13 @@ def cases(draw: st.DrawFn) -> Case:
         frozen_stages=st.integers(-1, 4),
         strides=counts(1, 4),
         dilations=counts(1, 4),
-        with_cp=st.booleans(),
+        with_cp=st.sampled_from([False, True, [True, False, False, True]]),
         act=st.sampled_from(['relu', 'silu', 'identity', torch.tanh, nn.SiLU(), nn.PReLU(), nn.GELU()]),
         drop_path_rate=st.sampled_from([0, 0.1, 0.99, np.float32(0.25), Fraction(1, 3)]),
         init_cfg=st.sampled_from(INITS),
     )
     if family in NF:
+        arguments['with_cp'] = st.sampled_from([False, True, 'act', ['act', False, True, 'act']])
         arguments['alpha'] = st.sampled_from([0.2, 1, 1e-3, np.float64(0.5), Fraction(1, 2), 3])
     if family in BN:
         arguments['norm_eval'] = st.booleans()

@@ -375,7 +375,11 @@ def test_arguments_of_another_kind(argument, value, message):
     'field, value, message',
     [
         ('regnet', True, "'regnet' is called 'inverted_bottleneck'"),
-        ('se_ratio', 0.001, r'Squeeze-Excite on 256 channels \(se_ratio\)=0 must be a positive integer'),
+        (
+            'se_ratio',
+            0.001,
+            'arch field se_ratio=0.001 leaves nothing of the 256 channels that Squeeze-Excite weighs in stage 0',
+        ),
         ('act', 'swish', "act='swish' is no known activation"),
         ('final_channels', 0.5, 'arch field final_channels=0.5 must be a positive integer or None'),
         ('test_size', 256, "arch field 'test_size' is unknown"),

@@ -83,7 +83,11 @@ def test_ctrl_c_is_one_line_that_says_how_to_go_on(start):
 
 def test_how_to_go_on_before_the_first_checkpoint_is_due(tmp_path):
     runner = SimpleNamespace(
-        iter=7, max_iters=16, work_dir=str(tmp_path), cfg=dict(default_hooks=dict(checkpoint=dict(interval=500)))
+        iter=7,
+        max_iters=16,
+        work_dir=str(tmp_path),
+        cfg=dict(default_hooks=dict(checkpoint=dict(interval=500))),
+        hooks=[],
     )
     assert how_to_go_on(runner) == (
         f"training interrupted after 7 of 16 iterations; '{tmp_path}' holds no checkpoint yet (the first is due "
