@@ -157,6 +157,7 @@ _NF_RESNETS, _NFNETS = 'NF-ResNets', 'NFNets'
 _ZOO = 'The [model zoo](model_zoo.md) counts it.'
 _DESIGN = '`python -m nfnet_mm.models.backbones {}` prints the blocks.'
 _SPEED = 'Training speed'
+_LATENCIES = '`python -m nfnet_mm benchmark --suite papers --out DIR` [measures it](performance.md#the-suites).'
 PAPERS: Mapping[str, tuple[Item, ...]] = {
     _NF_RESNETS: (
         Item('Figure 1', 'Signal propagation of a BatchNorm ResNet-600 in both orders of BatchNorm and ReLU'),
@@ -183,15 +184,19 @@ PAPERS: Mapping[str, tuple[Item, ...]] = {
                 for what, ending in (('crops and flips', '_crops'), ('MixUp and CutMix', ''))
             ),
         ),
-        Item('Table 4', f'{_SPEED} of NF- and BatchNorm ResNets'),
-        Item('Table 5', f'{_SPEED} of NF-RegNets'),
+        Item('Table 4', f'{_SPEED} of NF- and BatchNorm ResNets', otherwise=_LATENCIES),
+        Item('Table 5', f'{_SPEED} of NF-RegNets', otherwise=_LATENCIES),
         Item('Figures 4 and 5', 'Blocks of the BatchNorm ResNets', otherwise=_DESIGN.format('BNResNet 50')),
         Item('Figures 6 to 11', 'Signal propagation of networks of 600 layers with one thing wrong, or another design'),
         Item('Table 6', 'Pascal VOC 2012 val, FCN', _tasks('fcn')),
         Item('Table 7', 'NYU Depth v2', _tasks('depth')),
     ),
     _NFNETS: (
-        Item('Figures 1 and 4', 'ImageNet top-1 against latency and multiply-adds', otherwise=f'Of Table 3. {_ZOO}'),
+        Item(
+            'Figures 1 and 4',
+            'ImageNet top-1 against latency and multiply-adds',
+            otherwise=f'Of Table 3. {_ZOO} The latencies: {_LATENCIES}',
+        ),
         Item(
             'Figure 2 (a)', 'Batch sizes, without AGC; with AGC: the best of Figures 2 (b) and 7', tuple(_batch_sizes())
         ),
