@@ -10,6 +10,7 @@ from nfnet_mm.models.backbones import BNResNet, NFNet, NFRegNet, NFResNet
 from nfnet_mm.models.backbones.stage import NFStage
 from nfnet_mm.models.layers import Recompute, WSConv2d
 from nfnet_mm.models.layers.activations import get_activation
+from nfnet_mm.models.layers.conv_backward import conv_backward
 
 TINY = dict(widths=(16, 32, 32, 48), depths=(1, 1, 1, 1), group_width=8)
 SHAPES = [dict(stride=2), dict(groups=2, dilation=2), dict(kernel_size=1, stride=2), dict(kernel_size=2)]
@@ -189,3 +190,39 @@ def test_activations_of_the_baselines_are_kept():
 def test_a_single_stage_takes_its_own():
     network = dict(type='nfnet_mm.NFNet', arch='nano', with_cp=[False, False, False, 'act'])
     assert (NFStage(network, 3).with_cp, NFStage(network, 2).with_cp) == ('act', False)
+
+
+@pytest.mark.parametrize('needed', [(True, True, True), (False, True, False), (True, False, True), (True, True, False)])
+@pytest.mark.parametrize('last', [False, True])
+def test_gradient_of_a_large_pointwise_conv(last, needed):
+    """Which is computed in a way of its own, of a conv with less than 1,024 positions and over a million weights."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(2, 1024, 3, 5, generator=generator), torch.randn(1025, 1024, 1, 1, generator=generator)
+    grad = torch.randn(2, 1025, 3, 5, generator=generator)
+    if last:
+        x, grad = x.contiguous(memory_format=torch.channels_last), grad.contiguous(memory_format=torch.channels_last)
+    ours = conv_backward(grad, x, weight, ((1, 1), (0, 0), (1, 1), 1), needed)
+    wide = [one.double() for one in (grad, x, weight[..., 0, 0])]
+    expected = (
+        torch.einsum('nohw,oi->nihw', wide[0], wide[2]),
+        torch.einsum('nohw,nihw->oi', wide[0], wide[1])[..., None, None],
+        wide[0].sum((0, 2, 3)),
+    )
+    for value, other, need in zip(ours, expected, needed):
+        assert need or value is None
+        assert not need or (value - other).norm() <= 1e-6 * other.norm()
+
+
+def test_bfloat16_gradients_of_weights_that_see_padding_alone():
+    """One pixel under a kernel of 3 x 3 with stride 2: eight of nine weights have no part in it."""
+    conv = WSConv2d(18, 18, 3, 2)
+    for _ in range(5):
+        junk = [torch.full((2916,), float('nan'), dtype=torch.bfloat16) for _ in range(9)]
+        x = torch.randn(1, 18, 1, 1, requires_grad=True)
+        with torch.autocast('cpu', torch.bfloat16):
+            out = conv(x)
+        del junk  # memory that is not zero
+        ours = torch.autograd.grad(out.float().square().sum(), (x, conv.weight))
+        expected = torch.autograd.grad(plain(conv)(x).square().sum(), (x, conv.weight))
+        for value, other in zip(ours, expected):
+            assert (value - other).norm() <= 0.03 * other.norm()

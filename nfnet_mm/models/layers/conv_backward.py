@@ -25,20 +25,27 @@ def conv_backward(
     """
     stride, padding, dilation, groups = settings
     positions = grad.numel() // grad.shape[1]
-    bias = [len(weight)] if needed[2] else None
-    rest = (False, [0, 0], groups)
+    on_cpu = grad.device.type == 'cpu'
+    if on_cpu and x.dtype == torch.bfloat16 and max(stride) > 1 and min(x.shape[2:]) <= max(padding):
+        # oneDNN leaves parts of the weight's gradient unwritten that see padding alone (2.11)
+        (top, left), (height, width) = padding, x.shape[2:]
+        wide = F.pad(x, (left, left, top, top))
+        of_x, *others = conv_backward(grad, wide, weight, (stride, (0, 0), dilation, groups), needed)
+        return of_x if of_x is None else of_x[..., top : top + height, left : left + width], *others
+
     pointwise = weight.shape[2:] == (1, 1) and groups == 1 and tuple(stride) == (1, 1) and not any(padding)
     slow = pointwise and weight.numel() >= _LARGE and positions <= _FEW and x.dtype == torch.float32
-    if not (slow and needed[1] and grad.device.type == 'cpu'):
+    by_hand = on_cpu and slow and needed[1]
+    bias = [len(weight)] if needed[2] else None
+    asked = [needed[0], needed[1] and not by_hand, needed[2] and not by_hand]
+    found: list[Any] = [None, None, None]
+    if any(asked):
         backward = torch.ops.aten.convolution_backward
-        return backward(grad, x, weight, bias, stride, padding, dilation, *rest, list(needed))
-    of_x = None
-    if needed[0]:
-        of_x = torch.ops.aten.convolution_backward(
-            grad, x, weight, None, stride, padding, dilation, *rest, [True, False, False]
-        )[0]
-    of_bias = grad.sum((0, 2, 3)) if needed[2] else None
-    return of_x, _pointwise_weight_gradient(grad, x, positions), of_bias
+        found = list(backward(grad, x, weight, bias, stride, padding, dilation, False, [0, 0], groups, asked))
+    if by_hand:
+        found[1] = _pointwise_weight_gradient(grad, x, positions)
+        found[2] = grad.sum((0, 2, 3)) if needed[2] else None
+    return found[0], found[1], found[2]
 
 
 def _pointwise_weight_gradient(grad: Tensor, x: Tensor, positions: int) -> Tensor:
