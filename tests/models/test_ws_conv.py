@@ -1,5 +1,7 @@
 """The standardised conv's own backward pass, and what it keeps for it, against torch's operations and timm."""
 
+import threading
+
 import pytest
 import timm
 import torch
@@ -8,8 +10,9 @@ from torch import nn
 from nfnet_mm.errors import UserError
 from nfnet_mm.models.backbones import BNResNet, NFNet, NFRegNet, NFResNet
 from nfnet_mm.models.backbones.stage import NFStage
-from nfnet_mm.models.layers import Recompute, WSConv2d
+from nfnet_mm.models.layers import WSConv2d, conv_of_activation, standardize
 from nfnet_mm.models.layers.activations import get_activation
+from tests.stacks import needs_torch
 
 TINY = dict(widths=(16, 32, 32, 48), depths=(1, 1, 1, 1), group_width=8)
 SHAPES = [dict(stride=2), dict(groups=2, dilation=2), dict(kernel_size=1, stride=2), dict(kernel_size=2)]
@@ -55,7 +58,7 @@ def test_gradients_of_gradients(dialect):
         first = torch.autograd.grad(out.square().sum(), (x, conv.weight, conv.gain), create_graph=True)
         return torch.autograd.grad(sum(g.sin().sum() for g in first), (x, conv.weight, conv.gain))
 
-    by_us = penalty(lambda x: conv(act(x), recompute=Recompute(act, x)))
+    by_us = penalty(lambda x: conv_of_activation(conv, act, x, recompute=True))
     for ours, expected in zip(by_us, penalty(lambda x: plain(conv)(act(x)))):
         assert expected.abs().sum() > 0
         torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
@@ -68,6 +71,20 @@ def test_forward_mode():
         out = conv(torch.autograd.forward_ad.make_dual(x, tangent))
         slope = torch.autograd.forward_ad.unpack_dual(out).tangent
     torch.testing.assert_close(slope, (conv(x + tangent) - conv(x)), rtol=1e-10, atol=1e-12)  # a conv is linear in x
+
+
+@needs_torch(2, 2, 'to be told of many gradients')
+@pytest.mark.parametrize('dialect', ['authors', 'timm'])
+def test_many_gradients_at_once(dialect):
+    """As torch computes Jacobians and Hessians, against one by one."""
+    conv, x = conv_and_input(dialect, stride=2)
+    for out, inputs in ((conv(x), (x, *conv.parameters())), (conv.standardized_weight(), (conv.weight, conv.gain))):
+        grads = torch.randn(3, *out.shape, dtype=torch.float64)
+        mapped = torch.func.vmap(lambda grad, out=out, of=inputs: torch.autograd.grad(out, of, grad, retain_graph=True))
+        for together in (torch.autograd.grad(out, inputs, grads, True, is_grads_batched=True), mapped(grads)):
+            for i, grad in enumerate(grads):
+                for ours, expected in zip(together, torch.autograd.grad(out, inputs, grad, True)):
+                    torch.testing.assert_close(ours[i], expected, rtol=1e-10, atol=1e-12)
 
 
 def test_channels_last_weights_keep_their_layout():
@@ -189,3 +206,50 @@ def test_activations_of_the_baselines_are_kept():
 def test_a_single_stage_takes_its_own():
     network = dict(type='nfnet_mm.NFNet', arch='nano', with_cp=[False, False, False, 'act'])
     assert (NFStage(network, 3).with_cp, NFStage(network, 2).with_cp) == ('act', False)
+
+
+@pytest.mark.parametrize('where', ['conv', 'all'])
+def test_a_hook_that_changes_the_input(where):
+    """What the conv got is what its gradient is of, although a strided one runs its activation again."""
+    conv, x = conv_and_input(stride=2)
+    act = get_activation('gelu')
+    expected = gradients(lambda x: plain(conv)(act(x) * 0.5), x, conv)
+
+    def hook(module, args):
+        return (args[0] * 0.5,)
+
+    register = torch.nn.modules.module.register_module_forward_pre_hook if where == 'all' else None
+    handle = register(hook) if register else conv.register_forward_pre_hook(hook)
+    try:
+        found = gradients(lambda x: conv_of_activation(conv, act, x, recompute=True), x, conv)
+    finally:
+        handle.remove()
+    for ours, other in zip(found, expected):
+        torch.testing.assert_close(ours, other, rtol=1e-10, atol=1e-12)
+
+
+def test_an_empty_batch_of_a_large_pointwise_conv():
+    conv, x = WSConv2d(1024, 1024, 1), torch.zeros(0, 1024, 3, 3, requires_grad=True)
+    conv(x).sum().backward()
+    assert x.grad.shape == x.shape and not any(p.grad.any() for p in conv.parameters())
+
+
+def test_types_and_default_devices_in_turn(monkeypatch):
+    """A weight with an odd number of values, then one of twice as wide ones, that share memory."""
+    monkeypatch.setattr(standardize, '_kept', threading.local())
+    narrow, wide = WSConv2d(3, 3, 3), WSConv2d(1, 2, 3).double()
+    for conv, x in ((narrow, torch.randn(1, 3, 5, 5)), (wide, torch.randn(1, 1, 5, 5, dtype=torch.float64))):
+        with torch.device('meta'):  # where neither the weights nor the images are
+            out = conv(x)
+        torch.testing.assert_close(out, plain(conv)(x))
+
+
+def test_fake_tensors():
+    """They have shapes and no values; what is computed with them leaves nothing behind for real ones."""
+    x = torch.randn(1, 3, 8, 8)
+    with torch._subclasses.FakeTensorMode():
+        conv = WSConv2d(3, 4, 3)
+        conv(torch.empty(2, 3, 8, 8)).sum().backward()
+        assert conv.weight.grad.shape == (4, 3, 3, 3)
+    conv = WSConv2d(3, 4, 3)
+    torch.testing.assert_close(conv(x), plain(conv)(x))

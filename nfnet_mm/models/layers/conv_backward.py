@@ -28,7 +28,7 @@ def conv_backward(
     bias = [len(weight)] if needed[2] else None
     rest = (False, [0, 0], groups)
     pointwise = weight.shape[2:] == (1, 1) and groups == 1 and tuple(stride) == (1, 1) and not any(padding)
-    slow = pointwise and weight.numel() >= _LARGE and positions <= _FEW and x.dtype == torch.float32
+    slow = pointwise and weight.numel() >= _LARGE and 0 < positions <= _FEW and x.dtype == torch.float32
     if not (slow and needed[1] and grad.device.type == 'cpu'):
         backward = torch.ops.aten.convolution_backward
         return backward(grad, x, weight, bias, stride, padding, dilation, *rest, list(needed))

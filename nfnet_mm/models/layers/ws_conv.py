@@ -17,6 +17,7 @@ from .standardize import (
     DIALECTS,
     as_rows,
     differentiable,
+    differentiated_otherwise,
     like,
     needs_plain_operations,
     standardize_rows,
@@ -33,7 +34,8 @@ class Recompute(NamedTuple):
     """How a conv's input came about, so that it is computed again in the backward pass and not kept till then."""
 
     function: Activation
-    source: Tensor  # the input is function(source)
+    source: Tensor
+    result: Tensor  # function(source); an input that is another, as a hook of the conv may make it, is kept
 
 
 def conv_of_activation(
@@ -46,7 +48,7 @@ def conv_of_activation(
     """
     active = act(x) if active is None else active
     if isinstance(conv, WSConv2d) and (recompute or (conv.pad_same and is_named(act))):
-        kwargs['recompute'] = Recompute(act, x)
+        kwargs['recompute'] = Recompute(act, x, active)
     return conv(active, **kwargs)
 
 
@@ -118,7 +120,9 @@ class WSConv2d(nn.Conv2d):
             gain, bias = gain * scale, bias if bias is None else bias * scale
         if needs_plain_operations():
             return self._plain(x, self.weight, gain, bias)
-        function, source = recompute or (None, None)
+        function = source = None
+        if recompute is not None and recompute.result is x:
+            function, source, _ = recompute
         return _WSConv.apply(x, self.weight, gain, bias, self, function, source)
 
     def _plain(self, x: Tensor, weight: Tensor, gain: Tensor, bias: Tensor | None) -> Tensor:
@@ -177,7 +181,7 @@ class _WSConv(torch.autograd.Function):
         with autocast(device, ctx.cast):
             if ctx.function is not None:
                 x = ctx.function(x)
-            if torch.is_grad_enabled():  # the gradient is to be differentiated in its turn
+            if differentiated_otherwise(grad):
                 return *differentiable(conv._plain, (x, weight, gain, bias), needed, grad), None, None, None
         of_kernel_needed = needed[1] or needed[2]
         of_weight = of_gain = None
