@@ -198,6 +198,20 @@ def test_what_can_not_be_run_again(with_cp):
     assert f'with_cp={with_cp!r}' in str(error.value)
 
 
+def test_a_random_activation():
+    """Only a whole block can be computed again with the same random numbers."""
+    act, x, found = nn.RReLU(0.1, 0.9), torch.randn(2, 3, 32, 32), []
+    with pytest.raises(UserError, match='with_cp=.act. does not go with act=RReLU.*take with_cp=True'):
+        NFNet(TINY, act=act, with_cp='act')
+    net = NFNet(TINY, act=act, out_indices=(2,))
+    for with_cp in (False, True):
+        net.with_cp = with_cp
+        torch.manual_seed(0)
+        found.append(torch.autograd.grad(net(x)[-1].square().sum(), net.parameters()))
+    assert all(map(torch.equal, *found))
+    assert NFNet(TINY, act=nn.PReLU(), with_cp='act').act_is_random is False
+
+
 def test_activations_of_the_baselines_are_kept():
     with pytest.raises(UserError, match="with_cp='act' .* BNResNet takes False, True"):
         BNResNet(50, with_cp='act')
