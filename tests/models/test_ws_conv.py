@@ -242,6 +242,25 @@ def test_a_hook_that_changes_the_input(where):
         torch.testing.assert_close(ours, other, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize('family', [NFResNet, NFRegNet])
+def test_plain_convs_in_the_place_of_standardised_ones(family):
+    """With the same weights they do the same, what scales a branch included."""
+    torch.manual_seed(0)
+    net, x = family(dict(widths=(16, 24, 32, 48), depths=(1, 1, 1, 1))).eval(), torch.randn(2, 3, 64, 64)
+    for name, p in net.named_parameters():
+        if name.endswith('skip_gain'):
+            nn.init.constant_(p, 0.5)
+    expected = net(x)
+    for block in [block for stage in net.stages for block in stage]:
+        for name in ('conv0', 'conv2'):
+            conv = getattr(block, name)
+            other = nn.Conv2d(conv.in_channels, conv.out_channels, 1)
+            other.load_state_dict(dict(weight=conv.standardized_weight(), bias=conv.bias))
+            setattr(block, name, other)
+    for ours, theirs in zip(net(x), expected):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 def test_an_empty_batch_of_a_large_pointwise_conv():
     conv, x = WSConv2d(1024, 1024, 1), torch.zeros(0, 1024, 3, 3, requires_grad=True)
     conv(x).sum().backward()
@@ -256,6 +275,13 @@ def test_types_and_default_devices_in_turn(monkeypatch):
         with torch.device('meta'):  # where neither the weights nor the images are
             out = conv(x)
         torch.testing.assert_close(out, plain(conv)(x))
+
+
+def test_without_a_batch():
+    for kwargs in SHAPES:
+        conv, x = conv_and_input(**kwargs)
+        torch.autograd.gradcheck(conv, x[0].detach().requires_grad_())
+        torch.testing.assert_close(conv(x[0]), conv(x)[0])
 
 
 def test_fake_tensors():

@@ -39,17 +39,25 @@ class Recompute(NamedTuple):
 
 
 def conv_of_activation(
-    conv: nn.Module, act: Activation, x: Tensor, recompute: bool, active: Tensor | None = None, **kwargs: Any
+    conv: nn.Module,
+    act: Activation,
+    x: Tensor,
+    recompute: bool,
+    active: Tensor | None = None,
+    scale: Tensor | float | None = None,
 ) -> Tensor:
     """``conv(act(x))``, in whose backward pass a standardised conv runs ``act`` again instead of keeping its output.
 
     It does if ``recompute`` says so; and where it would keep a padded copy, unless ``act`` is a caller's own, which
-    might be random. ``active``: ``act(x)``, where it is known; the other arguments are for the conv.
+    might be random. ``active``: ``act(x)``, where it is known. ``scale`` multiplies the output, of a standardised conv
+    for free.
     """
     active = act(x) if active is None else active
-    if isinstance(conv, WSConv2d) and (recompute or (conv.pad_same and is_named(act))):
-        kwargs['recompute'] = Recompute(act, x, active)
-    return conv(active, **kwargs)
+    if isinstance(conv, WSConv2d):
+        again = recompute or (conv.pad_same and is_named(act))
+        return conv(active, scale=scale, recompute=Recompute(act, x, active) if again else None)
+    out = conv(active)  # one that was put in its place
+    return out if scale is None else out * scale
 
 
 class WSConv2d(nn.Conv2d):
@@ -118,7 +126,7 @@ class WSConv2d(nn.Conv2d):
         bias: Tensor | None = self.bias
         if scale is not None:
             gain, bias = gain * scale, bias if bias is None else bias * scale
-        if needs_plain_operations():
+        if needs_plain_operations() or x.dim() == 3:  # without a batch, as nn.Conv2d takes it, too
             return self._plain(x, self.weight, gain, bias)
         function = source = None
         if recompute is not None and recompute.result is x:
