@@ -6,6 +6,7 @@ config, with arguments after commas: nfnet_f0,with_cp=act. By default a training
 
 import argparse
 import logging
+import os
 import sys
 import time
 import warnings
@@ -84,6 +85,8 @@ def run(args: argparse.Namespace) -> None:
     if args.seconds is not None:
         check_number('--seconds', args.seconds, '(0, inf)')
     if args.threads:
+        if args.threads > (os.cpu_count() or args.threads):  # thousands would bring a machine to a standstill
+            raise UserError(f'--threads {args.threads} is more than this machine has cores: {os.cpu_count()}')
         torch.set_num_threads(args.threads)
     settings = _settings(args, dict(suite.settings) if suite else {})
     if args.out:  # before anything is measured

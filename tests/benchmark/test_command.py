@@ -68,6 +68,7 @@ def test_growth(tmp_path, capsys):
         (['no_such.py'], 'no_such.py'),
         (['nfnet_nano', '--size', '31'], '--size 31 must be at least 32, the stride of the last stage'),
         (['nfnet_nano', '--pairs', '0'], '--pairs=0 must be a positive integer'),
+        (['nfnet_nano', '--threads', '99999'], '--threads 99999 is more than this machine has cores'),
         (['nfnet_nano', '--measure', 'trian'], "--measure 'trian' is unknown. Did you mean 'train'?"),
         (['nfnet_nano', '--dtype', 'fp16'], "--dtype 'fp16' is unknown"),
         (['nfnet_nano', '--dtype', 'float16'], '--dtype float16 needs --device cuda'),
