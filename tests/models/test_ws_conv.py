@@ -10,7 +10,7 @@ from torch import nn
 from nfnet_mm.errors import UserError
 from nfnet_mm.models.backbones import BNResNet, NFNet, NFRegNet, NFResNet
 from nfnet_mm.models.backbones.stage import NFStage
-from nfnet_mm.models.layers import WSConv2d, conv_of_activation, standardize
+from nfnet_mm.models.layers import WSConv2d, conv_of_activation, standardize, standardize_kernel
 from nfnet_mm.models.layers.activations import get_activation
 from tests.stacks import needs_torch
 
@@ -284,12 +284,19 @@ def test_without_a_batch():
         torch.testing.assert_close(conv(x[0]), conv(x)[0])
 
 
-def test_fake_tensors():
+@pytest.mark.parametrize(
+    'device', ['cpu', pytest.param('cuda', marks=needs_torch(2, 4, 'fake tensors of a GPU that is not there'))]
+)
+def test_fake_tensors(device):
     """They have shapes and no values; what is computed with them leaves nothing behind for real ones."""
-    x = torch.randn(1, 3, 8, 8)
-    with torch._subclasses.FakeTensorMode():
+    x, failed = torch.randn(1, 3, 8, 8), standardize_kernel._failed
+    with torch._subclasses.FakeTensorMode(), torch.device(device):
         conv = WSConv2d(3, 4, 3)
-        conv(torch.empty(2, 3, 8, 8)).sum().backward()
-        assert conv.weight.grad.shape == (4, 3, 3, 3)
+        out = conv(torch.empty(2, 3, 8, 8)).sum()
+        assert out.device.type == device
+        if device == 'cpu':  # without a GPU autograd has no thread for one
+            out.backward()
+            assert conv.weight.grad.shape == (4, 3, 3, 3)
+    assert standardize_kernel._failed is failed
     conv = WSConv2d(3, 4, 3)
     torch.testing.assert_close(conv(x), plain(conv)(x))
