@@ -54,8 +54,10 @@ def conv_of_activation(
     """
     active = act(x) if active is None else active
     if isinstance(conv, WSConv2d):
-        again = recompute or (conv.pad_same and is_named(act))
-        return conv(active, scale=scale, recompute=Recompute(act, x, active) if again else None)
+        kwargs: dict[str, Any] = {} if scale is None else dict(scale=scale)
+        if recompute or (conv.pad_same and is_named(act)):
+            kwargs['recompute'] = Recompute(act, x, active)
+        return conv(active, **kwargs)
     out = conv(active)  # one that was put in its place
     return out if scale is None else out * scale
 
