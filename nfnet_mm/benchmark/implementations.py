@@ -122,13 +122,13 @@ def _parse(text: str) -> tuple[str | dict[str, Any], dict[str, Any]]:
     """(name or dict, arguments) of a text."""
     if text.startswith(('dict(', '{')):
         try:
-            node = ast.parse(text, mode='eval').body
-            if isinstance(node, ast.Call):
-                return {str(word.arg): ast.literal_eval(word.value) for word in node.keywords}, {}
-            return ast.literal_eval(node), {}
+            found = _literal(ast.parse(text, mode='eval').body)
         except (SyntaxError, ValueError, TypeError):
-            raise UserError(f"{text!r} is no dict of plain values, such as dict(type='nfnet_mm.NFNet')") from None
-    name, *words = text.split(',')
+            found = None
+        if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+            raise UserError(f"{text!r} is no dict of plain values, such as dict(type='nfnet_mm.NFNet')")
+        return found, {}
+    name, *words = _split(text)
     arguments = {}
     for word in words:
         key, equals, value = word.partition('=')
@@ -141,6 +141,38 @@ def _parse(text: str) -> tuple[str | dict[str, Any], dict[str, Any]]:
     return name, arguments
 
 
+def _split(text: str) -> list[str]:
+    """The parts between commas that are in no brackets."""
+    parts: list[str] = []
+    depth = 0
+    for piece in text.split(','):
+        if depth > 0:
+            parts[-1] += f',{piece}'
+        else:
+            parts.append(piece)
+        depth += sum(piece.count(c) for c in '([{') - sum(piece.count(c) for c in ')]}')
+    return parts
+
+
+def _literal(node: ast.expr) -> Any:
+    """The plain value of an expression, in which ``dict(key=value)`` is one, too.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args:
+        if any(word.arg is None for word in node.keywords):
+            raise ValueError('a dict that is unpacked')
+        return {str(word.arg): _literal(word.value) for word in node.keywords}
+    if isinstance(node, ast.Dict):
+        if None in node.keys:
+            raise ValueError('a dict that is unpacked')
+        return {ast.literal_eval(key): _literal(value) for key, value in zip(node.keys, node.values) if key}
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return (list if isinstance(node, ast.List) else tuple)(map(_literal, node.elts))
+    return ast.literal_eval(node)
+
+
 def _ours(text: str, name: str, arguments: dict[str, Any]) -> Implementation:
     try:
         network = find_network(name)
@@ -148,7 +180,7 @@ def _ours(text: str, name: str, arguments: dict[str, Any]) -> Implementation:
         near = did_you_mean(name, network_names(), count=3)
         raise UserError(f'no network {name!r}.{near} It must be {_KNOWN}') from error
     clipping: Clipping = 'ours' if network.arch.method == 'nf' else None
-    cfg = dict(network.cfg, out_indices=(4,), **arguments)
+    cfg = dict(network.cfg, **{'out_indices': (4,), **arguments})
     return Implementation(text, setting(network).train_size, clipping, _builder(cfg), {}, network.name)
 
 

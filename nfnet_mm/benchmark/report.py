@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -137,15 +138,26 @@ def _row_as_json(result: Result) -> dict[str, Any]:
     )
 
 
+def check_folder(folder: Path) -> None:
+    """Make a folder, if it is not there.
+
+    Raises:
+        UserError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f'--out {str(folder)!r} is no folder that can be written to: {error.strerror}') from None
+
+
 def write(folder: Path, content: dict[str, Any], results: Sequence[Result], growths: Sequence[Growth]) -> list[Path]:
     """Write the JSON, and the pictures where matplotlib is installed.
 
     Returns: the files.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f'--out {str(folder)!r} cannot be made: {error.strerror}') from None
+    check_folder(folder)
     files = [folder / 'benchmark.json']
     write_atomically(files[0], lambda file: file.write(json.dumps(content, indent=1, default=str).encode()))
     try:
@@ -157,13 +169,17 @@ def write(folder: Path, content: dict[str, Any], results: Sequence[Result], grow
         files.append(folder / 'ratios.png')
         picture = Figure(figsize=(9, 1.2 + 0.45 * len(bars)), layout='constrained')
         _draw_ratios(picture.subplots(), bars)
-        picture.savefig(files[-1], dpi=120)
+        _save(picture, files[-1])
     if growths:
         files.append(folder / 'growth.png')
         picture = Figure(figsize=(7, 5), layout='constrained')
         _draw_growth(picture.subplots(), growths)
-        picture.savefig(files[-1], dpi=120)
+        _save(picture, files[-1])
     return files
+
+
+def _save(picture: Any, file: Path) -> None:
+    write_atomically(file, lambda opened: picture.savefig(opened, format='png', dpi=120))
 
 
 def _draw_ratios(axes: Any, results: Sequence[Result]) -> None:

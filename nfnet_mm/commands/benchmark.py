@@ -6,6 +6,7 @@ config, with arguments after commas: nfnet_f0,with_cp=act. By default a training
 
 import argparse
 import logging
+import os
 import sys
 import time
 import warnings
@@ -70,14 +71,26 @@ def run(args: argparse.Namespace) -> None:
         raise UserError('name one or two implementations, such as nfnet_f0 timm/dm_nfnet_f0, or a --suite')
     if len(args.implementations) > 2:
         raise UserError(f'{len(args.implementations)} implementations were named: name one or two')
+    for option, of, why in (
+        ('measure', args.suite, f'--suite {args.suite}, whose rows say what is measured'),
+        ('measure', args.grow, '--grow, which measures the training step'),
+        ('grow', args.suite, 'a --suite, but with implementations'),
+        ('values', not args.grow, 'a benchmark without --grow'),
+    ):
+        if getattr(args, option) and of:
+            raise UserError(f'--{option} does not go with {why}')
     for option in ('batch_size', 'micro_batches', 'size', 'pairs', 'threads'):
         if getattr(args, option) is not None:
             check_positive(f'--{option.replace("_", "-")}', getattr(args, option))
     if args.seconds is not None:
         check_number('--seconds', args.seconds, '(0, inf)')
     if args.threads:
+        if args.threads > (os.cpu_count() or args.threads):  # thousands would bring a machine to a standstill
+            raise UserError(f'--threads {args.threads} is more than this machine has cores: {os.cpu_count()}')
         torch.set_num_threads(args.threads)
     settings = _settings(args, dict(suite.settings) if suite else {})
+    if args.out:  # before anything is measured
+        report.check_folder(Path(args.out))
     limit = args.seconds or (suite.seconds if suite else None)
     until = time.monotonic() + limit if limit else None
     pairs = args.pairs or (suite.pairs if suite else _PAIRS)
@@ -173,8 +186,6 @@ def _rows(args: argparse.Namespace) -> list[Row]:
 def _grow(args: argparse.Namespace, of_run: Run) -> None:
     """Time the axis, print the points and the line, and write the files."""
     axis, default = AXES[_known('--grow', args.grow, AXES)]
-    if not args.implementations:
-        raise UserError('--grow goes with implementations, not with a --suite')
     for name in args.implementations:
         _check(name, {**of_run.settings, 'size': args.size})
     found = growth(args.implementations, args.grow, args.values or default, of_run)

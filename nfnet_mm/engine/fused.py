@@ -21,7 +21,8 @@ def can_be_fused(kind: Any, options: Mapping[str, Any], model: nn.Module) -> boo
     """Whether an optimizer of this class and these options should be torch's fused one.
 
     Not where the options choose an implementation, nor where the fused one does not do the same: sparse gradients,
-    weights that are spread over processes, of several devices or types, a tensor as rate, SGD's dampening.
+    weights that are spread over processes, of several devices or types, or with gaps in memory (a part of a tensor), a
+    tensor as rate, SGD's dampening.
     """
     if kind not in _KINDS or 'fused' not in inspect.signature(kind).parameters:
         return False
@@ -32,6 +33,8 @@ def can_be_fused(kind: Any, options: Mapping[str, Any], model: nn.Module) -> boo
         return False
     params = list(model.parameters())
     if not params or any(is_sharded(p) or isinstance(options.get('lr'), Tensor) for p in params):
+        return False
+    if any(torch.empty_like(p, device='meta').stride() != p.stride() for p in params):
         return False
     if any(getattr(module, 'sparse', False) for module in model.modules()):
         return False
@@ -97,6 +100,8 @@ def prepare(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _laid_out_as(p: Tensor, value: Tensor) -> Tensor:
+    if all(size == 1 or one == other for size, one, other in zip(p.shape, p.stride(), value.stride())):
+        return value.as_strided(p.shape, p.stride())  # the same memory: a pointwise conv has its strides in two ways
     return torch.empty_like(p, dtype=value.dtype).copy_(value)
 
 

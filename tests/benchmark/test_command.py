@@ -58,6 +58,8 @@ def test_growth(tmp_path, capsys):
         (["dict(type='NoSuchBackbone')"], 'NoSuchBackbone was not built'),
         (['dict(depth=50)'], 'has no type'),
         (['dict(type=open)'], 'is no dict of plain values'),
+        (["{'type'}"], 'is no dict of plain values'),
+        (["dict(**{'type': 'nfnet_mm.NFNet'})"], 'is no dict of plain values'),
         (['nfnet_f0,drop'], "'drop' must be KEY=VALUE"),
         (['nfnet_f0,size=abc'], "size='abc' must be a positive integer"),
         (['nfnet_f0,agc=1'], 'agc=1 must be True or False'),
@@ -66,6 +68,7 @@ def test_growth(tmp_path, capsys):
         (['no_such.py'], 'no_such.py'),
         (['nfnet_nano', '--size', '31'], '--size 31 must be at least 32, the stride of the last stage'),
         (['nfnet_nano', '--pairs', '0'], '--pairs=0 must be a positive integer'),
+        (['nfnet_nano', '--threads', '99999'], '--threads 99999 is more than this machine has cores'),
         (['nfnet_nano', '--measure', 'trian'], "--measure 'trian' is unknown. Did you mean 'train'?"),
         (['nfnet_nano', '--dtype', 'fp16'], "--dtype 'fp16' is unknown"),
         (['nfnet_nano', '--dtype', 'float16'], '--dtype float16 needs --device cuda'),
@@ -75,6 +78,12 @@ def test_growth(tmp_path, capsys):
         (['nfnet_nano', '--device', 'gpu'], "--device 'gpu' is unknown"),
         (['nfnet_nano', '--grow', 'width'], "--grow 'width' is unknown"),
         (['nfnet_nano', '--grow', 'size', '--values', '64', '32'], '--values 64 32 must be at least three increasing'),
+        (['nfnet_nano', '--values', '1', '2', '4'], '--values does not go with a benchmark without --grow'),
+        (['nfnet_nano', '--grow', 'size', '--measure', 'eval'], '--measure does not go with --grow, which measures'),
+        (['--suite', 'cpu', '--measure', 'eval'], '--measure does not go with --suite cpu, whose rows say what'),
+        (['--suite', 'cpu', '--grow', 'size'], '--grow does not go with a --suite'),
+        (['nfnet_f0', '--out', '/dev/null/found'], "--out '/dev/null/found' is no folder that can be written to"),
+        (['nfnet_nano,out_indices=3', '--size', '32'], 'out_indices=3 must be a sequence of integers'),
         (['timm/test_nfnet', '--grow', 'depth'], '--grow depth takes networks of this package'),
         (['nfnet_nano', '--measure', 'peak'], 'nothing could be measured: peak memory is that of CUDA'),
     ],
@@ -84,7 +93,8 @@ def test_what_is_refused_is_one_line(words, said, capsys):
     device = [] if '--device' in words or '--suite' in words or not torch.cuda.is_available() else ['--device', 'cpu']
     with pytest.raises(SystemExit) as stop:
         commands.main('benchmark', [*words, *device])
-    error = capsys.readouterr().err
+    lines = capsys.readouterr().err.splitlines(keepends=True)
+    error = ''.join(line for line in lines if not line.startswith('mmcv has no compiled operators'))  # said once
     assert stop.value.code == 2 and error.startswith('error: ') and error.count('\n') == 1 and said in error, error
 
 
@@ -123,6 +133,25 @@ def test_an_implementation_is_what_its_name_says(name, kind, size, clipping):
     assert network.fc.in_features == network.backbone.out_channels[-1]
     if 'drop_path' in name:
         assert network.backbone.drop_path_rate == 0.25
+
+
+def test_arguments_with_commas_and_dicts_within():
+    for text in (
+        "dict(type='nfnet_mm.NFResNet', arch=dict(widths=(16, 24, 32, 48), depths=[1, 1, 1, 1]), out_indices=(0, 2))",
+        'nf_resnet50,arch={"widths": (16, 24, 32, 48), "depths": [1, 1, 1, 1]},out_indices=(0, 2),batch=1',
+    ):
+        found = find_implementation(text)
+        assert found.build(7).fc.weight.shape == (7, 32), text
+        assert found.settings == (dict(batch=1) if 'batch' in text else {})
+
+
+def test_a_picture_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / 'ratios.png').mkdir()
+    with pytest.raises(SystemExit) as stop:
+        pair = ['nfnet_nano', 'nfnet_nano']
+        commands.main('benchmark', [*pair, *TINY, '--pairs', '1', '--measure', 'eval', '--out', str(tmp_path)])
+    assert stop.value.code == 2 and 'ratios.png' in capsys.readouterr().err
+    assert json.loads((tmp_path / 'benchmark.json').read_text())['rows'][0]['ratio']
 
 
 def test_the_backbone_of_a_config_file(tmp_path):

@@ -166,11 +166,36 @@ def test_gradients_and_momenta_in_another_memory_layout():
         torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-7)
 
 
+def test_gradients_of_pointwise_convs_are_not_copied():
+    """Their strides may be either layout's, in the same memory."""
+    net = nn.Conv2d(4, 6, 1, bias=False).to(memory_format=torch.channels_last)
+    wrapper, before = build(net, optimizer=dict(type='SGD', lr=0.5)), net.weight.detach().clone()
+    grad = net.weight.grad = torch.linspace(-1e-3, 1e-3, 24).view(6, 4, 1, 1)
+    assert grad.stride() != net.weight.stride()
+    wrapper.step()
+    assert net.weight.grad.data_ptr() == grad.data_ptr() and net.weight.grad.stride() == net.weight.stride()
+    torch.testing.assert_close(net.weight, before - 0.5 * grad)
+
+
 @pytest.mark.parametrize(
     'options', [dict(foreach=True), dict(fused=False), dict(foreach=False), dict(dampening=0.1, nesterov=False)]
 )
 def test_what_is_not_fused(options):
     assert not steps_on_device(build(model(), optimizer=dict(SGD, **options)).optimizer)
+
+
+def test_a_weight_with_gaps_in_memory():
+    """Fused kernels would take it for one without."""
+    found = []
+    for optimizer in (SGD, dict(SGD, foreach=False)):
+        net = nn.Linear(3, 4, bias=False)
+        net.weight = nn.Parameter(torch.linspace(-1, 1, 24).view(4, 6)[:, ::2])
+        wrapper = build(net, optimizer=optimizer)
+        for _ in range(2):
+            net(torch.tensor([1.0, 2.0, 3.0])).square().sum().backward()
+            wrapper.step()
+        found.append(net.weight)
+    assert torch.equal(*found) and not torch.equal(found[0], torch.linspace(-1, 1, 24).view(4, 6)[:, ::2])
 
 
 def test_sparse_embeddings_are_not_fused():

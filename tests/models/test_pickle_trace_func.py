@@ -6,10 +6,12 @@ import pickle
 import pytest
 import torch
 from mmengine.registry import MODELS
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from nfnet_mm.models.layers import standardize_weight
+from nfnet_mm.models.layers import WSConv2d, standardize_weight
 from nfnet_mm.models.layers.activations import _FUNCTIONS, _GAINS, _OTHERS
 from tests.golden import BACKBONES
+from tests.stacks import needs_torch
 
 
 def network(family, **kwargs):
@@ -84,3 +86,20 @@ def test_export():
     exported = torch.export.export(net, (x,)).module()
     for ours, theirs in zip(exported(x), net(x)):
         torch.testing.assert_close(ours, theirs)
+
+
+@needs_torch(2, 2, 'to be told of make_fx')
+def test_make_fx():
+    """A graph of forward and backward pass, at other images than it was traced with."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(WSConv2d(3, 4, 3, 2), torch.nn.GELU(), WSConv2d(4, 4, 1)).double()
+    x, other = torch.randn(2, 2, 3, 9, 9, dtype=torch.float64)
+    params = {name: p.detach() for name, p in net.named_parameters()}
+
+    def gradients(params, x):
+        params = {name: p.detach().requires_grad_() for name, p in params.items()}
+        return torch.autograd.grad(loss_of(torch.func.functional_call(net, params, (x,))), list(params.values()))
+
+    graph = make_fx(gradients)(params, x)
+    for ours, expected in zip(graph(params, other), gradients(params, other)):
+        torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)

@@ -1,5 +1,7 @@
 """The standardised conv's own backward pass, and what it keeps for it, against torch's operations and timm."""
 
+import threading
+
 import pytest
 import timm
 import torch
@@ -8,9 +10,10 @@ from torch import nn
 from nfnet_mm.errors import UserError
 from nfnet_mm.models.backbones import BNResNet, NFNet, NFRegNet, NFResNet
 from nfnet_mm.models.backbones.stage import NFStage
-from nfnet_mm.models.layers import Recompute, WSConv2d
+from nfnet_mm.models.layers import WSConv2d, conv_of_activation, standardize, standardize_kernel
 from nfnet_mm.models.layers.activations import get_activation
 from nfnet_mm.models.layers.conv_backward import conv_backward
+from tests.stacks import needs_torch
 
 TINY = dict(widths=(16, 32, 32, 48), depths=(1, 1, 1, 1), group_width=8)
 SHAPES = [dict(stride=2), dict(groups=2, dilation=2), dict(kernel_size=1, stride=2), dict(kernel_size=2)]
@@ -56,7 +59,7 @@ def test_gradients_of_gradients(dialect):
         first = torch.autograd.grad(out.square().sum(), (x, conv.weight, conv.gain), create_graph=True)
         return torch.autograd.grad(sum(g.sin().sum() for g in first), (x, conv.weight, conv.gain))
 
-    by_us = penalty(lambda x: conv(act(x), recompute=Recompute(act, x)))
+    by_us = penalty(lambda x: conv_of_activation(conv, act, x, recompute=True))
     for ours, expected in zip(by_us, penalty(lambda x: plain(conv)(act(x)))):
         assert expected.abs().sum() > 0
         torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
@@ -69,6 +72,20 @@ def test_forward_mode():
         out = conv(torch.autograd.forward_ad.make_dual(x, tangent))
         slope = torch.autograd.forward_ad.unpack_dual(out).tangent
     torch.testing.assert_close(slope, (conv(x + tangent) - conv(x)), rtol=1e-10, atol=1e-12)  # a conv is linear in x
+
+
+@needs_torch(2, 2, 'to be told of many gradients')
+@pytest.mark.parametrize('dialect', ['authors', 'timm'])
+def test_many_gradients_at_once(dialect):
+    """As torch computes Jacobians and Hessians, against one by one."""
+    conv, x = conv_and_input(dialect, stride=2)
+    for out, inputs in ((conv(x), (x, *conv.parameters())), (conv.standardized_weight(), (conv.weight, conv.gain))):
+        grads = torch.randn(3, *out.shape, dtype=torch.float64)
+        mapped = torch.func.vmap(lambda grad, out=out, of=inputs: torch.autograd.grad(out, of, grad, retain_graph=True))
+        for together in (torch.autograd.grad(out, inputs, grads, True, is_grads_batched=True), mapped(grads)):
+            for i, grad in enumerate(grads):
+                for ours, expected in zip(together, torch.autograd.grad(out, inputs, grad, True)):
+                    torch.testing.assert_close(ours[i], expected, rtol=1e-10, atol=1e-12)
 
 
 def test_channels_last_weights_keep_their_layout():
@@ -182,6 +199,20 @@ def test_what_can_not_be_run_again(with_cp):
     assert f'with_cp={with_cp!r}' in str(error.value)
 
 
+def test_a_random_activation():
+    """Only a whole block can be computed again with the same random numbers."""
+    act, x, found = nn.RReLU(0.1, 0.9), torch.randn(2, 3, 32, 32), []
+    with pytest.raises(UserError, match='with_cp=.act. does not go with act=RReLU.*take with_cp=True'):
+        NFNet(TINY, act=act, with_cp='act')
+    net = NFNet(TINY, act=act, out_indices=(2,))
+    for with_cp in (False, True):
+        net.with_cp = with_cp
+        torch.manual_seed(0)
+        found.append(torch.autograd.grad(net(x)[-1].square().sum(), net.parameters()))
+    assert all(map(torch.equal, *found))
+    assert NFNet(TINY, act=nn.PReLU(), with_cp='act').act_is_random is False
+
+
 def test_activations_of_the_baselines_are_kept():
     with pytest.raises(UserError, match="with_cp='act' .* BNResNet takes False, True"):
         BNResNet(50, with_cp='act')
@@ -226,3 +257,83 @@ def test_bfloat16_gradients_of_weights_that_see_padding_alone():
         expected = torch.autograd.grad(plain(conv)(x).square().sum(), (x, conv.weight))
         for value, other in zip(ours, expected):
             assert (value - other).norm() <= 0.03 * other.norm()
+
+
+@pytest.mark.parametrize('where', ['conv', 'all'])
+def test_a_hook_that_changes_the_input(where):
+    """What the conv got is what its gradient is of, although a strided one runs its activation again."""
+    conv, x = conv_and_input(stride=2)
+    act = get_activation('gelu')
+    expected = gradients(lambda x: plain(conv)(act(x) * 0.5), x, conv)
+
+    def hook(module, args):
+        return (args[0] * 0.5,)
+
+    register = torch.nn.modules.module.register_module_forward_pre_hook if where == 'all' else None
+    handle = register(hook) if register else conv.register_forward_pre_hook(hook)
+    try:
+        found = gradients(lambda x: conv_of_activation(conv, act, x, recompute=True), x, conv)
+    finally:
+        handle.remove()
+    for ours, other in zip(found, expected):
+        torch.testing.assert_close(ours, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize('family', [NFResNet, NFRegNet])
+def test_plain_convs_in_the_place_of_standardised_ones(family):
+    """With the same weights they do the same, what scales a branch included."""
+    torch.manual_seed(0)
+    net, x = family(dict(widths=(16, 24, 32, 48), depths=(1, 1, 1, 1))).eval(), torch.randn(2, 3, 64, 64)
+    for name, p in net.named_parameters():
+        if name.endswith('skip_gain'):
+            nn.init.constant_(p, 0.5)
+    expected = net(x)
+    for block in [block for stage in net.stages for block in stage]:
+        for name in ('conv0', 'conv2'):
+            conv = getattr(block, name)
+            other = nn.Conv2d(conv.in_channels, conv.out_channels, 1)
+            other.load_state_dict(dict(weight=conv.standardized_weight(), bias=conv.bias))
+            setattr(block, name, other)
+    for ours, theirs in zip(net(x), expected):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_an_empty_batch_of_a_large_pointwise_conv():
+    conv, x = WSConv2d(1024, 1024, 1), torch.zeros(0, 1024, 3, 3, requires_grad=True)
+    conv(x).sum().backward()
+    assert x.grad.shape == x.shape and not any(p.grad.any() for p in conv.parameters())
+
+
+def test_types_and_default_devices_in_turn(monkeypatch):
+    """A weight with an odd number of values, then one of twice as wide ones, that share memory."""
+    monkeypatch.setattr(standardize, '_kept', threading.local())
+    narrow, wide = WSConv2d(3, 3, 3), WSConv2d(1, 2, 3).double()
+    for conv, x in ((narrow, torch.randn(1, 3, 5, 5)), (wide, torch.randn(1, 1, 5, 5, dtype=torch.float64))):
+        with torch.device('meta'):  # where neither the weights nor the images are
+            out = conv(x)
+        torch.testing.assert_close(out, plain(conv)(x))
+
+
+def test_without_a_batch():
+    for kwargs in SHAPES:
+        conv, x = conv_and_input(**kwargs)
+        torch.autograd.gradcheck(conv, x[0].detach().requires_grad_())
+        torch.testing.assert_close(conv(x[0]), conv(x)[0])
+
+
+@pytest.mark.parametrize(
+    'device', ['cpu', pytest.param('cuda', marks=needs_torch(2, 4, 'fake tensors of a GPU that is not there'))]
+)
+def test_fake_tensors(device):
+    """They have shapes and no values; what is computed with them leaves nothing behind for real ones."""
+    x, failed = torch.randn(1, 3, 8, 8), standardize_kernel._failed
+    with torch._subclasses.FakeTensorMode(), torch.device(device):
+        conv = WSConv2d(3, 4, 3)
+        out = conv(torch.empty(2, 3, 8, 8)).sum()
+        assert out.device.type == device
+        if device == 'cpu':  # without a GPU autograd has no thread for one
+            out.backward()
+            assert conv.weight.grad.shape == (4, 3, 3, 3)
+    assert standardize_kernel._failed is failed
+    conv = WSConv2d(3, 4, 3)
+    torch.testing.assert_close(conv(x), plain(conv)(x))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nfnet_mm.errors import UserError, check_positive, is_integer, short
 
 from ..layers import WSConv2d, activation_gain, conv_of_activation, get_activation, max_pool2d_same
-from ..layers.activations import Activation
+from ..layers.activations import Activation, is_random
 from .block import NFBlock, Stage
 from .plan import NUM_STAGES, BlockSpec, NFArch, check_attention, plan_blocks
 
@@ -77,7 +77,7 @@ class Backbone(BaseModule):
         with_cp: what to compute again in the backward pass instead of keeping it: False, nothing but standardised
             weights and padded copies; ``'act'`` (normalizer-free networks), the activations, which costs a few per cent
             of a step; True, whole blocks, which costs a third. Or four of these, one for each stage, the first of
-            which is also the stem's. ``act`` must not be random.
+            which is also the stem's. ``'act'`` does not go with a random ``act``.
         act: name or elementwise callable, with any gain computed (see ``activation_gain``); the variant's own by
             default.
         alpha: scale of the residual branches.
@@ -125,8 +125,8 @@ class Backbone(BaseModule):
         self.dilations = tuple(blocks[0].dilation for blocks in stages)
         self.alpha, self.drop_path_rate = alpha, drop_path_rate
         self.with_cp = with_cp
-        self.with_cp_of_stages()  # refuses at once what cannot be
         self.set_act(arch.act if act is None else act)
+        self.with_cp_of_stages()  # refuses at once what cannot be
 
         self.stem = self.build_stem()
         # Stages past the last output would only be parameters without gradients, which DDP refuses.
@@ -228,6 +228,15 @@ class NFBackbone(Backbone):
     """A normalizer-free network up to its classification feature; see :class:`Backbone` for the arguments."""
 
     with_cp_choices = (False, True, 'act')
+    act_is_random = False
+
+    def with_cp_of_stages(self) -> tuple[bool | str, ...]:
+        """As for all; a random activation cannot be run again by itself, with other values."""
+        values = super().with_cp_of_stages()
+        if 'act' in values and self.act_is_random:
+            instead = 'take with_cp=True, which has it draw the same again'
+            raise UserError(f'with_cp={self.with_cp!r} does not go with act={self.act!r}, which is random: {instead}')
+        return values
 
     def set_act(self, act: str | Activation) -> None:
         """Keep the activation and its gain."""
@@ -235,6 +244,7 @@ class NFBackbone(Backbone):
         # timm's dialect has the gain before the last activation, the authors' after it
         self.feature_gain = 1.0 if self.arch.gain_in_conv else self.act_gain
         super().set_act(act)
+        self.act_is_random = is_random(self.act)
 
     def build_stem(self) -> Stem:
         """Standardised convs; the image is at unit variance as it comes."""

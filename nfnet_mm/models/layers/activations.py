@@ -102,6 +102,18 @@ def is_named(act: Activation) -> bool:
     return any(act is one for one in _NAMED)
 
 
+def is_random(act: Activation) -> bool:
+    """Whether a caller's own function makes something else of the same tensor when it is called again."""
+    if is_named(act):
+        return False
+    x = torch.linspace(-3, 3, 1000, device='cpu')
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            return not torch.equal(act(x), act(x))
+        except RuntimeError:  # of another dtype, or on the meta device: nothing can be seen here
+            return False
+
+
 def activation_gain(act: str | Activation) -> float:
     """The gain gamma for which gamma * act(x) has unit variance when x ~ N(0, 1).
 

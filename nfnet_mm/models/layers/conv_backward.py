@@ -34,7 +34,7 @@ def conv_backward(
         return of_x if of_x is None else of_x[..., top : top + height, left : left + width], *others
 
     pointwise = weight.shape[2:] == (1, 1) and groups == 1 and tuple(stride) == (1, 1) and not any(padding)
-    slow = pointwise and weight.numel() >= _LARGE and positions <= _FEW and x.dtype == torch.float32
+    slow = pointwise and weight.numel() >= _LARGE and 0 < positions <= _FEW and x.dtype == torch.float32
     by_hand = on_cpu and slow and needed[1]
     bias = [len(weight)] if needed[2] else None
     asked = [needed[0], needed[1] and not by_hand, needed[2] and not by_hand]

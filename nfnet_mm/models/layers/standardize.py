@@ -73,20 +73,27 @@ def standardize_rows_again(
     return centred.mul_(inverse * factor).to(dtype)
 
 
+def _on_cpu(tensor: Tensor) -> bool:
+    """Whether a tensor's values are there, which those of a subclass such as torch's ``FakeTensor`` need not be."""
+    return tensor.device.type == 'cpu' and type(tensor) is Tensor
+
+
 _kept = threading.local()
 
 
 def _scratch(rows: Tensor) -> Tensor | None:
-    """Memory for as many values as ``rows`` has, the same at every call in this thread; None on a GPU.
+    """Memory for as many values as ``rows`` has, the same at every call in this thread.
+
+    None on a GPU.
 
     On a CPU fresh memory costs more than what is computed in it: it has to be mapped, and unmapped, page by page.
     """
-    if rows.device.type != 'cpu':
+    if not _on_cpu(rows):
         return None
     kept = getattr(_kept, 'memory', None)
-    if kept is None or kept.numel() * kept.element_size() < rows.numel() * rows.element_size():
+    if kept is None or kept.nbytes < rows.nbytes:
         with torch.inference_mode(False):
-            kept = _kept.memory = torch.empty(rows.numel() * rows.element_size() // 4, dtype=torch.float32)
+            kept = _kept.memory = torch.empty(-(-rows.nbytes // 8), dtype=torch.float64, device='cpu')
     return kept.view(rows.dtype)[: rows.numel()].view(rows.shape)
 
 
@@ -103,7 +110,7 @@ def standardize_rows_backward(
             return found
     dtypes = rows.dtype, gain.dtype
     rows, factor = _wide(rows, gain, scale)
-    backward = _backward_cpu if rows.device.type == 'cpu' else _backward
+    backward = _backward_cpu if _on_cpu(rows) else _backward
     with autocast(rows.device.type, None):  # which would run products in half precision
         of_rows, of_gain = backward(grad.to(rows.dtype), rows, factor, mean, inverse, _at_floor(inverse, dialect))
         return of_rows.to(dtypes[0]), (of_gain * scale).to(dtypes[1])
@@ -155,7 +162,7 @@ class _Standardize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, gain, mean, inverse = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient is to be differentiated in its turn
+        if differentiated_otherwise(grad):
             plain = partial(_plain, dialect=ctx.dialect)
             return *differentiable(plain, (rows, gain), ctx.needs_input_grad, grad), None
         return *standardize_rows_backward(grad, rows, gain, 1.0, mean, inverse, ctx.dialect), None
@@ -169,10 +176,26 @@ def _plain(rows: Tensor, gain: Tensor, dialect: str) -> Tensor:
 
 
 def differentiable(function: Any, inputs: Any, needed: Any, grad: Tensor) -> list[Tensor | None]:
-    """The gradients of ``function(*inputs)`` for those inputs that need one, which can be differentiated again."""
+    """The gradients of ``function(*inputs)`` for those inputs that need one, in operations as ``function`` is made of.
+
+    They can be differentiated again where gradients are enabled.
+    """
+    again = torch.is_grad_enabled()
     asked = [x for x, need in zip(inputs, needed) if need]
-    found = iter(torch.autograd.grad(function(*inputs), asked, grad, create_graph=True))
+    with torch.enable_grad():
+        out = function(*inputs)
+    found = iter(torch.autograd.grad(out, asked, grad, create_graph=again))
     return [next(found) if need else None for _, need in zip(inputs, needed)]
+
+
+def differentiated_otherwise(grad: Tensor) -> bool:
+    """Whether a backward pass is to be made of torch's own operations.
+
+    The gradient is to be differentiated in its turn, or is one of many at once, as the Jacobians and Hessians of torch
+    have them.
+    """
+    is_one_of_many = getattr(torch._C._functorch, 'is_legacy_batchedtensor', None)
+    return torch.is_grad_enabled() or needs_plain_operations() or bool(is_one_of_many and is_one_of_many(grad))
 
 
 def as_rows(weight: Tensor) -> Tensor:
@@ -235,6 +258,12 @@ def needs_plain_operations() -> bool:
     return (
         is_compiling()
         or torch.jit.is_tracing()
+        or _is_traced_by_make_fx()
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
     )
+
+
+def _is_traced_by_make_fx() -> bool:
+    keys = getattr(torch._C, '_TorchDispatchModeKey', None)  # before torch 2.2 it cannot be told so
+    return keys is not None and torch._C._get_dispatch_mode(keys.PROXY) is not None

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from torch import Tensor
+from torch import Tensor, nn
 
 try:
     import triton
@@ -113,10 +113,13 @@ if triton is not None:
 
 
 def works_for(*tensors: Tensor) -> bool:
-    """Whether the kernels take these: on a GPU that Triton knows, floats of at most 32 bits, without gaps."""
+    """Whether the kernels take these: on a GPU that Triton knows, floats of at most 32 bits, without gaps.
+
+    Not those of a subclass, such as torch's ``FakeTensor``, which may have no memory.
+    """
     if triton is None or _failed or not (tensors[0].is_cuda or INTERPRETED):
         return False
-    return all(t.dtype in _NAMES and t.is_contiguous() for t in tensors)
+    return all(type(t) in (Tensor, nn.Parameter) and t.dtype in _NAMES and t.is_contiguous() for t in tensors)
 
 
 def forward(

@@ -17,6 +17,7 @@ from .standardize import (
     DIALECTS,
     as_rows,
     differentiable,
+    differentiated_otherwise,
     like,
     needs_plain_operations,
     standardize_rows,
@@ -33,21 +34,32 @@ class Recompute(NamedTuple):
     """How a conv's input came about, so that it is computed again in the backward pass and not kept till then."""
 
     function: Activation
-    source: Tensor  # the input is function(source)
+    source: Tensor
+    result: Tensor  # function(source); an input that is another, as a hook of the conv may make it, is kept
 
 
 def conv_of_activation(
-    conv: nn.Module, act: Activation, x: Tensor, recompute: bool, active: Tensor | None = None, **kwargs: Any
+    conv: nn.Module,
+    act: Activation,
+    x: Tensor,
+    recompute: bool,
+    active: Tensor | None = None,
+    scale: Tensor | float | None = None,
 ) -> Tensor:
     """``conv(act(x))``, in whose backward pass a standardised conv runs ``act`` again instead of keeping its output.
 
     It does if ``recompute`` says so; and where it would keep a padded copy, unless ``act`` is a caller's own, which
-    might be random. ``active``: ``act(x)``, where it is known; the other arguments are for the conv.
+    might be random. ``active``: ``act(x)``, where it is known. ``scale`` multiplies the output, of a standardised conv
+    for free.
     """
     active = act(x) if active is None else active
-    if isinstance(conv, WSConv2d) and (recompute or (conv.pad_same and is_named(act))):
-        kwargs['recompute'] = Recompute(act, x)
-    return conv(active, **kwargs)
+    if isinstance(conv, WSConv2d):
+        kwargs: dict[str, Any] = {} if scale is None else dict(scale=scale)
+        if recompute or (conv.pad_same and is_named(act)):
+            kwargs['recompute'] = Recompute(act, x, active)
+        return conv(active, **kwargs)
+    out = conv(active)  # one that was put in its place
+    return out if scale is None else out * scale
 
 
 class WSConv2d(nn.Conv2d):
@@ -116,9 +128,11 @@ class WSConv2d(nn.Conv2d):
         bias: Tensor | None = self.bias
         if scale is not None:
             gain, bias = gain * scale, bias if bias is None else bias * scale
-        if needs_plain_operations():
+        if needs_plain_operations() or x.dim() == 3:  # without a batch, as nn.Conv2d takes it, too
             return self._plain(x, self.weight, gain, bias)
-        function, source = recompute or (None, None)
+        function = source = None
+        if recompute is not None and recompute.result is x:
+            function, source, _ = recompute
         return _WSConv.apply(x, self.weight, gain, bias, self, function, source)
 
     def _plain(self, x: Tensor, weight: Tensor, gain: Tensor, bias: Tensor | None) -> Tensor:
@@ -177,7 +191,7 @@ class _WSConv(torch.autograd.Function):
         with autocast(device, ctx.cast):
             if ctx.function is not None:
                 x = ctx.function(x)
-            if torch.is_grad_enabled():  # the gradient is to be differentiated in its turn
+            if differentiated_otherwise(grad):
                 return *differentiable(conv._plain, (x, weight, gain, bias), needed, grad), None, None, None
         of_kernel_needed = needed[1] or needed[2]
         of_weight = of_gain = None
