@@ -239,6 +239,16 @@ def test_a_first_start_with_resume_begins_from_load_from(tmp_path, capsys):
         run.use_resume(cfg, 'last')
 
 
+def test_a_run_that_the_launcher_starts_again_must_resume(tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCHELASTIC_MAX_RESTARTS', '3')  # as torchrun does
+    cfg = Config(dict(work_dir=str(tmp_path)))
+    for resume, place in ((None, 'anew'), ('iter_2.pth', "at 'iter_2.pth'")):
+        with pytest.raises(UserError, match=f'each time it would begin {place}: add --resume auto'):
+            run.use_resume(cfg, resume)
+    run.use_resume(cfg, 'auto')
+    assert not cfg.resume
+
+
 def test_a_moved_folder_s_last_checkpoint_is_the_one_of_its_name_there(tmp_path, capsys):
     cfg = Config(dict(work_dir=str(tmp_path)))
     (tmp_path / 'last_checkpoint').write_text('/the/folder/was/moved/iter_2.pth')

@@ -33,8 +33,14 @@ def use_resume(cfg: Config, resume: str | None) -> None:
             and which checkpoints were passed over as not whole, is printed. None: neither.
 
     Raises:
-        UserError: there is no such file, or nothing to resume.
+        UserError: there is no such file, or nothing to resume, or the launcher is to start a run again that failed,
+            which would lose what was done.
     """
+    restarts = os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0')
+    if restarts != '0' and resume not in ('last', 'auto'):
+        at = 'anew' if resume is None else f'at {resume!r}'
+        what = f'the launcher starts it again {restarts} times if it fails (MAX_RESTARTS, --max-restarts)'
+        raise UserError(f'{what}, and each time it would begin {at}: add --resume auto')
     if resume in ('last', 'auto'):
         folder = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
         path, passed = newest_checkpoint(cfg.work_dir, folder.get('out_dir'), folder.get('filename_tmpl'))
