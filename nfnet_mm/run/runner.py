@@ -157,10 +157,11 @@ def require_whole(runner: 'Runner', allow_missing: bool = False) -> None:
 
 
 def train(runner: 'Runner') -> None:
-    """Train; a data worker that dies or hangs is one line."""
+    """Train; a data worker that dies or hangs is one line, and a checkpoint that is being written is finished."""
+    from nfnet_mm.engine.checkpoint_hook import finishing_checkpoints
     from nfnet_mm.engine.data_workers import telling_of_workers
 
-    with telling_of_workers(runner):
+    with telling_of_workers(runner), finishing_checkpoints(runner):
         runner.train()
 
 
@@ -176,9 +177,6 @@ def how_to_go_on(runner: 'Runner') -> str:
     """The line that an interrupted training ends with: how far it came, and how to go on."""
     came = f'training interrupted after {runner.iter} of {runner.max_iters} iterations'
     folder = Path(runner.work_dir)
-    for hook in runner.hooks:
-        if writer := getattr(hook, 'writer', None):  # of a checkpoint, in the background
-            writer.wait()
     last = folder / 'last_checkpoint'
     if last.is_file():
         name = os.path.basename(last.read_text().strip())
