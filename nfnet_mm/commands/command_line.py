@@ -30,9 +30,7 @@ class _ConfigOptions(DictAction):
             what = '--cfg-options takes KEY=VALUE pairs, such as train_dataloader.batch_size=8'
             raise UserError(what) from error
         except (RecursionError, AssertionError):  # of mmengine's parser, on dict(...) and on a bracket too few
-            what = (
-                'takes numbers, texts and "[a,b]" lists of them; what needs a dict, as a hook does, stands in a config'
-            )
+            what = 'takes numbers, texts and "[a,b]" lists of them; what needs a dict, as a hook does, is for a config'
             raise UserError(f'--cfg-options {what}: got {" ".join(map(short, args[2]))}') from None
 
 
