@@ -15,7 +15,7 @@ from nfnet_mm.registry import type_name
 
 from .channels import check_channels
 from .combinations import check_combinations
-from .device import copy_without_waiting, use_cuda_well
+from .device import copy_without_waiting, is_first_process, use_cuda_well
 from .latest import newest_checkpoint
 from .type_names import check_types
 
@@ -44,22 +44,27 @@ def use_resume(cfg: Config, resume: str | None) -> None:
     if resume in ('last', 'auto'):
         folder = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
         path, passed = newest_checkpoint(cfg.work_dir, folder.get('out_dir'), folder.get('filename_tmpl'))
-        for line in passed:
-            print(f'not resumed from {line}', flush=True)
+        said = [f'not resumed from {line}' for line in passed]
         cfg.resume = path is not None
         if path is not None:
-            print(f'resuming from {path!r}', flush=True)
+            _say(*said, f'resuming from {path!r}')
             cfg.load_from = path
             return
         what = f'nothing to resume in {cfg.work_dir!r}{", where no checkpoint is whole" if passed else ""}'
         if resume == 'last' or passed:
+            _say(*said)
             raise UserError(f'{what}; name one with --resume PATH, or start anew without --resume')
         start = f'from load_from={cfg.load_from!r}' if cfg.get('load_from') else "from the config's initial weights"
-        print(f'{what}: training starts {start}', flush=True)
+        _say(f'{what}: training starts {start}')
     elif resume is not None:
         if '://' not in resume and not is_sharded_checkpoint(resume):
             check_exists(resume, 'checkpoint')
         cfg.resume, cfg.load_from = True, resume
+
+
+def _say(*lines: str) -> None:
+    if is_first_process():
+        print(*(f'{line}\n' for line in lines), sep='', end='', flush=True)
 
 
 def prepare_launcher(cfg: Config) -> None:
