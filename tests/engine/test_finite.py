@@ -203,9 +203,11 @@ def test_of_several_optimizers_one_that_never_steps_ends_the_run(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('wrapper', WRAPPERS)
 def test_a_run_in_which_one_batch_of_a_thousand_is_spoilt(tmp_path, wrapper):
-    """Of 1,000 updates, some twice at an accumulated batch; ``Spoil`` looks at the weights after each."""
+    """And the first and the last; ``Spoil`` looks at the weights after each of the 1,000 updates."""
     at = sorted({1, 1000, *np.random.default_rng(0).choice(range(2, 1000), 2, replace=False).tolist()})
     cfg = config(tmp_path / 'run', WRAPPERS[wrapper], 1000, dict(type='Spoil', at=at), batch=2, total=4)
+    if wrapper == 'plain':  # without clipping the others' rate diverges by itself
+        cfg['optim_wrapper']['optimizer'] = dict(PLAIN['optimizer'], lr=0.01)
     cfg['default_hooks']['logger']['interval'] = 1000
     runner, log = trained(cfg)
     assert SAID.findall(log) == [(str(n), 'backbone.stem.conv0.weight') for n in at]
