@@ -230,13 +230,29 @@ def test_the_check_for_an_accelerator_knows_the_wrapper_as_a_class_too():
     run.check_amp_device(Config(dict(optim_wrapper=dict(type=OptimWrapper))))
 
 
-def test_a_first_start_with_resume_begins_from_load_from(tmp_path, capsys):
+def test_a_first_start_with_resume_begins_from_load_from(tmp_path, capsys, monkeypatch):
     cfg = Config(dict(load_from='start.pth', work_dir=str(tmp_path)))
     run.use_resume(cfg, 'auto')
     assert cfg.load_from == 'start.pth' and not cfg.resume
-    assert f"nothing to resume in '{tmp_path}': training starts from load_from='start.pth'" in capsys.readouterr().out
+    monkeypatch.setenv('SLURM_PROCID', '1')
+    run.use_resume(cfg, 'auto')  # of several processes one speaks
+    said = capsys.readouterr().out
+    assert (
+        said.count('\n') == 1
+        and f"nothing to resume in '{tmp_path}': training starts from load_from='start.pth'" in said
+    )
     with pytest.raises(UserError, match=f"nothing to resume in '{tmp_path}'; name one"):
         run.use_resume(cfg, 'last')
+
+
+def test_a_run_that_the_launcher_starts_again_must_resume(tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCHELASTIC_MAX_RESTARTS', '3')  # as torchrun does
+    cfg = Config(dict(work_dir=str(tmp_path)))
+    for resume, place in ((None, 'anew'), ('iter_2.pth', "at 'iter_2.pth'")):
+        with pytest.raises(UserError, match=f'each time it would begin {place}: add --resume auto'):
+            run.use_resume(cfg, resume)
+    run.use_resume(cfg, 'auto')
+    assert not cfg.resume
 
 
 def test_a_moved_folder_s_last_checkpoint_is_the_one_of_its_name_there(tmp_path, capsys):

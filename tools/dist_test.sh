@@ -13,7 +13,8 @@ END
 }
 [ $# -ge 3 ] || usage "CONFIG, CHECKPOINT and PROCESSES are needed, got $# arguments"
 [[ "$3" =~ ^[1-9][0-9]*$ ]] || usage "PROCESSES (the third argument) must be a number, got '$3'"
-[[ "$1" == *::* || -f "$1" ]] || usage "CONFIG (the first argument): there is no file '$1'"
+# a name without a dot or a slash may be that of a shipped config
+[[ "$1" == *::* || -f "$1" || "$1" != *[./]* ]] || usage "CONFIG (the first argument): there is no file '$1'"
 PYTHONPATH="$TOOLS/..:$PYTHONPATH" \
 exec "${PYTHON:-python}" -m nfnet_mm.commands.launch \
     --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \

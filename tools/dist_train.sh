@@ -13,7 +13,11 @@ END
 }
 [ $# -ge 2 ] || usage "CONFIG and PROCESSES are needed, got $# arguments"
 [[ "$2" =~ ^[1-9][0-9]*$ ]] || usage "PROCESSES (the second argument) must be a number, got '$2'"
-[[ "$1" == *::* || -f "$1" ]] || usage "CONFIG (the first argument): there is no file '$1'"
+[[ "${MAX_RESTARTS:-0}" =~ ^[0-9]+$ ]] || usage "MAX_RESTARTS must be a number, got '$MAX_RESTARTS'"
+[[ "${MAX_RESTARTS:-0}" == 0 || " ${*:3}" == *" --resume"* ]] || \
+    usage "MAX_RESTARTS=$MAX_RESTARTS starts a run again that fails, each time anew: add --resume auto"
+# a name without a dot or a slash may be that of a shipped config
+[[ "$1" == *::* || -f "$1" || "$1" != *[./]* ]] || usage "CONFIG (the first argument): there is no file '$1'"
 PYTHONPATH="$TOOLS/..:$PYTHONPATH" \
 exec "${PYTHON:-python}" -m nfnet_mm.commands.launch \
     --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, ParamSpec
 from mmengine import Config, DictAction
 
 from nfnet_mm import run as runs
-from nfnet_mm.errors import UserError
+from nfnet_mm.errors import UserError, short
 
 _Arguments = ParamSpec('_Arguments')
 
@@ -29,6 +29,9 @@ class _ConfigOptions(DictAction):
         except ValueError as error:
             what = '--cfg-options takes KEY=VALUE pairs, such as train_dataloader.batch_size=8'
             raise UserError(what) from error
+        except (RecursionError, AssertionError):  # of mmengine's parser, on dict(...) and on a bracket too few
+            what = 'takes numbers, texts and "[a,b]" lists of them; what needs a dict, as a hook does, is for a config'
+            raise UserError(f'--cfg-options {what}: got {" ".join(map(short, args[2]))}') from None
 
 
 CONFIG_HELP = 'config file, scope::path of an installed package, or the name of a shipped one'

@@ -1,11 +1,14 @@
 """Convert public weights (DeepMind's pickles, timm's .pth and .safetensors) to this package's names, or back to timm's.
 
-What the source is, and of which variant, is told from its content; nothing in it is ever run.
+What the source is, and of which variant, is told from its content; nothing in it is ever run. A sharded
+run's checkpoint, a folder, becomes one file, whatever its model is.
 """
 
 import argparse
 
-from nfnet_mm.converters.convert import convert_file
+from nfnet_mm.converters.convert import convert_file, write_one_file
+from nfnet_mm.converters.errors import ConversionError
+from nfnet_mm.engine.sharded_checkpoint import is_sharded_checkpoint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,4 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Convert, and say what was converted."""
-    print(convert_file(args.source, args.target, args.arch, args.dialect, args.to, args.force))
+    try:
+        print(convert_file(args.source, args.target, args.arch, args.dialect, args.to, args.force))
+    except ConversionError:
+        if args.arch or args.dialect or args.to != 'ours' or not is_sharded_checkpoint(args.source):
+            raise
+        print(write_one_file(args.source, args.target, args.force))

@@ -10,6 +10,7 @@ from nfnet_mm.errors import write_atomically
 from nfnet_mm.models.layers.ws_conv import DIALECTS
 
 from .errors import ConversionError, naming
+from .formats.read import read_weights
 from .formats.safetensors import write_safetensors
 from .load import check_arch, find_arch, load_weights
 from .names.timm import write_timm
@@ -79,6 +80,31 @@ def convert_file(
         texts = {k: str(v) for k, v in meta.items()}
         write_atomically(target, lambda file: write_safetensors(state, texts, file))
     return summary
+
+
+def write_one_file(source: str | os.PathLike, target: str | os.PathLike, force: bool = False) -> str:
+    """Write the weights of a sharded run's checkpoint, whatever model they are of, into one file.
+
+    Args:
+        source: the folder.
+        target: the file to write, ``.pth`` ({'state_dict'}) or ``.safetensors``.
+        force: replace ``target`` if it exists.
+
+    Returns:
+        what was written, in a line.
+
+    Raises:
+        ConversionError: the folder is not whole, or the target exists.
+        UserError: the target cannot be written.
+    """
+    source, target = os.fspath(source), os.fspath(target)
+    _check_target(source, target, force)
+    state = read_weights(source).state_dict or {}
+    if target.endswith('.pth'):
+        write_atomically(target, lambda file: torch.save({'state_dict': state}, file))
+    else:
+        write_atomically(target, lambda file: write_safetensors(state, {}, file))
+    return f'no classifier of a family that is known: {len(state):,} tensors, written by the names that they have'
 
 
 def _check_target(source: str, target: str, force: bool) -> None:

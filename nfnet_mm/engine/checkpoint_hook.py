@@ -1,9 +1,11 @@
 """Save checkpoints so that a kill at any moment, or a full disk, leaves the one before intact."""
 
 import copy
+import inspect
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from nfnet_mm.errors import UserError, check_positive, write_atomically
+from nfnet_mm.errors import UserError, check_positive, did_you_mean, write_atomically
 from nfnet_mm.registry import HOOKS
 
 from .exact_resume import ExactResumeHook
@@ -70,6 +72,7 @@ class SafeCheckpointHook(CheckpointHook):
         self.between: str | None = None  # the file of a run that a signal ended, until the next one is saved
 
     def before_train(self, runner: Runner) -> None:
+        self._check_options(runner)
         # a storage of the user's own (a cluster's) writes as it does
         folder = str(self.out_dir or runner.work_dir)
         if self.backend_args is None and self.file_client_args is None and '://' not in folder:
@@ -92,6 +95,15 @@ class SafeCheckpointHook(CheckpointHook):
                 remove(path)  # of a kill while it was written
             for name in outdated:  # of one after that
                 remove(Path(self.out_dir, name))
+
+    def _check_options(self, runner: Runner) -> None:
+        """What mmengine does not know it hands on to the runner, which fails when the first checkpoint is due."""
+        takes = inspect.signature(runner.save_checkpoint).parameters
+        kinds = (CheckpointHook.__init__, SafeCheckpointHook.__init__)
+        known = {name for kind in kinds for name in inspect.signature(kind).parameters} - {'self', 'args', 'kwargs'}
+        for name in self.args:
+            if name not in takes and not any(one.kind is one.VAR_KEYWORD for one in takes.values()):
+                raise UserError(f'CheckpointHook has no option {name!r}.{did_you_mean(name, known)}')
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         self._all_or_nothing(runner, lambda: self._write(runner, step, meta))
@@ -233,3 +245,21 @@ class SafeCheckpointHook(CheckpointHook):
     def _kept(self, runner: Runner) -> str:
         last = self.last_ckpt or (runner._load_from if runner._resume else None)
         return f'the last good one is {last!r}' if last else 'there is none yet'
+
+
+@contextmanager
+def finishing_checkpoints(runner: Runner) -> Iterator[None]:
+    """If training ends in an error, wait first for what is written in the background, and tell if that fails.
+
+    Of several processes one that has failed ends at once, whatever its threads do.
+    """
+    try:
+        yield
+    except BaseException:
+        for hook in runner.hooks:
+            if not isinstance(hook, SafeCheckpointHook) or hook.writer is None or hook.writing is None:
+                continue
+            if why := hook.writer.wait():
+                what = f'NO CHECKPOINT was saved at iteration {hook.writing.iteration}: {why}'
+                print_log(what, 'current', logging.ERROR)
+        raise

@@ -3,6 +3,7 @@
 import functools
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -52,7 +53,8 @@ class FiniteWeightsHook(Hook):
     number. All processes decide alike, by what they have in common.
 
     Args:
-        max_nonfinite_steps: so many steps in a row that are not taken end the run, as in AGC's wrappers.
+        max_nonfinite_steps: so many steps in a row that are not taken end the run, as in AGC's wrappers; of several
+            optimizers (a GAN's) so many of one.
 
     Raises:
         DivergedError: the run ends, for one of these reasons; a FloatingPointError and a UserError.
@@ -65,7 +67,8 @@ class FiniteWeightsHook(Hook):
         self.names: dict[Tensor, str] = {}
         self.undo: list[Callable[[], Any]] = []
         self.alike = True  # the gradients on all processes
-        self.skipped = self.in_a_row = 0
+        self.skipped = 0
+        self.in_a_row: Counter[int] = Counter()  # of each optimizer wrapper, by its id
         self.later = Later()
 
     def before_train(self, runner: Runner) -> None:
@@ -125,9 +128,9 @@ class FiniteWeightsHook(Hook):
             if trouble is None or scaled:
                 plain_step(**kwargs)
             if trouble is None:
-                self.in_a_row = 0
+                self.in_a_row[id(wrapper)] = 0
             else:
-                self._report(trouble)
+                self._report(trouble, id(wrapper))
 
         vars(wrapper)['step'] = step
         self.undo.append(lambda: vars(wrapper).update(step=own) if own else vars(wrapper).pop('step'))
@@ -151,11 +154,11 @@ class FiniteWeightsHook(Hook):
                     return f'a gradient of norm {size:.3g} in {name} is too large for this learning rate'
         return None
 
-    def _report(self, trouble: str) -> None:
+    def _report(self, trouble: str, wrapper: int) -> None:
         self.skipped += 1
-        self.in_a_row += 1
-        message = f'{iteration()}{trouble}: step skipped, {self.in_a_row} in a row, {self.skipped} in all'
+        self.in_a_row[wrapper] += 1
+        message = f'{iteration()}{trouble}: step skipped, {self.in_a_row[wrapper]} in a row, {self.skipped} in all'
         print_log(message, 'current', logging.WARNING)
-        if self.in_a_row >= self.max_nonfinite_steps:
+        if self.in_a_row[wrapper] >= self.max_nonfinite_steps:
             limit = f'FiniteWeightsHook max_nonfinite_steps={self.max_nonfinite_steps}'
             raise DivergedError(f'{message}. Training stops here: {limit}. The weights are still finite.')

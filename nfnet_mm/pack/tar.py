@@ -8,6 +8,7 @@ exception of that read, where a mapped file, as LMDB's, would end the process.
 import io
 import os
 import shutil
+import stat
 import tarfile
 import tempfile
 import zlib
@@ -216,13 +217,16 @@ def _files(folder: str) -> Iterator[str]:
     def stop(error: OSError) -> None:
         raise UserError(f'{error.filename!r} cannot be read: {error.strerror}')
 
+    ways = {folder: [os.path.realpath(folder)]}  # to a folder: those it was reached through, without links
     for place, folders, names in os.walk(folder, followlinks=True, onerror=stop):
-        here = os.path.realpath(place)
-        for name in folders:
-            inner = os.path.realpath(os.path.join(place, name))
-            if here == inner or here.startswith(os.path.join(inner, '')):
-                raise UserError(f'{os.path.join(place, name)!r} is a link to a folder that it is in')
         folders[:] = [name for name in folders if not name.startswith('.')]
+        way = ways.pop(place)
+        for name in folders:
+            path = os.path.join(place, name)
+            inner = os.path.realpath(path)
+            if any(one == inner or one.startswith(os.path.join(inner, '')) for one in way):
+                raise UserError(f'{path!r} is a link to a folder that it is in')
+            ways[path] = [*way, inner]
         below = os.path.relpath(place, folder).replace(os.sep, '/')
         for name in names:
             if not name.startswith('.'):
@@ -230,10 +234,14 @@ def _files(folder: str) -> Iterator[str]:
 
 
 def _size(folder: str, name: str) -> int:
+    path = os.path.join(folder, name)
     try:
-        return os.stat(os.path.join(folder, name)).st_size
+        found = os.stat(path)
     except OSError as error:  # a link to nothing
-        raise UserError(f'{os.path.join(folder, name)!r} cannot be read: {error.strerror}') from None
+        raise UserError(f'{path!r} cannot be read: {error.strerror}') from None
+    if not stat.S_ISREG(found.st_mode):  # reading a pipe would wait for ever
+        raise UserError(f'{path!r} is no file that has a content, but a pipe, a socket or a device: remove it')
+    return found.st_size
 
 
 def _write(file: BinaryIO, folder: str, names: Sequence[str], sizes: Sequence[int], say: Callable[[str], Any]) -> None:

@@ -15,6 +15,7 @@ from nfnet_mm.read_config import read_config
 from nfnet_mm.registry import type_name
 
 from .classes import data_root, follow_data_root, model_classes, use_num_classes
+from .device import is_first_process
 from .inherited import is_last
 from .packs import use_packs
 
@@ -73,7 +74,7 @@ def load_config(
     said.append(_passed_over(source.path, cfg, 'num_classes', options, model_classes, classes))
     if said[2] is None:
         said.append(use_num_classes(cfg, options))
-    if os.environ.get('RANK', '0') == '0':
+    if is_first_process():
         print(*(f'{line}\n' for line in said if line), sep='', end='', flush=True)
     cfg.launcher = launcher
     if work_dir is not None:

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
+def is_first_process() -> bool:
+    """Whether this is the process that speaks, before a process group tells its rank."""
+    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
+
+
 def say_unused_gpu() -> None:
     """Say in one line that a GPU is here and the run goes on the CPU, as with a driver too old for torch's CUDA."""
     if get_device() != 'cpu' or os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1'):  # hidden on purpose

@@ -15,7 +15,7 @@ from nfnet_mm.registry import type_name
 
 from .channels import check_channels
 from .combinations import check_combinations
-from .device import copy_without_waiting, use_cuda_well
+from .device import copy_without_waiting, is_first_process, use_cuda_well
 from .latest import newest_checkpoint
 from .type_names import check_types
 
@@ -33,27 +33,38 @@ def use_resume(cfg: Config, resume: str | None) -> None:
             and which checkpoints were passed over as not whole, is printed. None: neither.
 
     Raises:
-        UserError: there is no such file, or nothing to resume.
+        UserError: there is no such file, or nothing to resume, or the launcher is to start a run again that failed,
+            which would lose what was done.
     """
+    restarts = os.environ.get('TORCHELASTIC_MAX_RESTARTS', '0')
+    if restarts != '0' and resume not in ('last', 'auto'):
+        at = 'anew' if resume is None else f'at {resume!r}'
+        what = f'the launcher starts it again {restarts} times if it fails (MAX_RESTARTS, --max-restarts)'
+        raise UserError(f'{what}, and each time it would begin {at}: add --resume auto')
     if resume in ('last', 'auto'):
         folder = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
         path, passed = newest_checkpoint(cfg.work_dir, folder.get('out_dir'), folder.get('filename_tmpl'))
-        for line in passed:
-            print(f'not resumed from {line}', flush=True)
+        said = [f'not resumed from {line}' for line in passed]
         cfg.resume = path is not None
         if path is not None:
-            print(f'resuming from {path!r}', flush=True)
+            _say(*said, f'resuming from {path!r}')
             cfg.load_from = path
             return
         what = f'nothing to resume in {cfg.work_dir!r}{", where no checkpoint is whole" if passed else ""}'
         if resume == 'last' or passed:
+            _say(*said)
             raise UserError(f'{what}; name one with --resume PATH, or start anew without --resume')
         start = f'from load_from={cfg.load_from!r}' if cfg.get('load_from') else "from the config's initial weights"
-        print(f'{what}: training starts {start}', flush=True)
+        _say(f'{what}: training starts {start}')
     elif resume is not None:
         if '://' not in resume and not is_sharded_checkpoint(resume):
             check_exists(resume, 'checkpoint')
         cfg.resume, cfg.load_from = True, resume
+
+
+def _say(*lines: str) -> None:
+    if is_first_process():
+        print(*(f'{line}\n' for line in lines), sep='', end='', flush=True)
 
 
 def prepare_launcher(cfg: Config) -> None:
@@ -151,10 +162,11 @@ def require_whole(runner: 'Runner', allow_missing: bool = False) -> None:
 
 
 def train(runner: 'Runner') -> None:
-    """Train; a data worker that dies or hangs is one line."""
+    """Train; a data worker that dies or hangs is one line, and a checkpoint that is being written is finished."""
+    from nfnet_mm.engine.checkpoint_hook import finishing_checkpoints
     from nfnet_mm.engine.data_workers import telling_of_workers
 
-    with telling_of_workers(runner):
+    with telling_of_workers(runner), finishing_checkpoints(runner):
         runner.train()
 
 
@@ -170,9 +182,6 @@ def how_to_go_on(runner: 'Runner') -> str:
     """The line that an interrupted training ends with: how far it came, and how to go on."""
     came = f'training interrupted after {runner.iter} of {runner.max_iters} iterations'
     folder = Path(runner.work_dir)
-    for hook in runner.hooks:
-        if writer := getattr(hook, 'writer', None):  # of a checkpoint, in the background
-            writer.wait()
     last = folder / 'last_checkpoint'
     if last.is_file():
         name = os.path.basename(last.read_text().strip())

@@ -264,6 +264,12 @@ def test_a_read_only_or_vanished_folder(tmp_path, quiet, gone):
     assert (tmp_path / 'run/last_checkpoint').read_text() == str(folder / 'iter_6.pth')
 
 
+def test_a_misspelt_option_is_told_before_training(tmp_path):
+    runner = runner_of(tmp_path, 'misspelt', ', backgroundd=True', iters=1, interval=100)
+    with pytest.raises(UserError, match="CheckpointHook has no option 'backgroundd'. Did you mean 'background'?"):
+        runner.train()
+
+
 @pytest.mark.parametrize('background', [False, True])
 def test_the_last_checkpoint_of_a_training_must_be_saved(tmp_path, quiet, background):
     runner = runner_of(tmp_path, f'last{background}', f', background={background}')
@@ -376,6 +382,29 @@ def test_a_run_that_cannot_save_in_the_background_ends(tmp_path, quiet):
     finally:
         full.after_run(runner)
     assert damage(tmp_path / 'run/iter_1.pth') is None and not (tmp_path / 'run/iter_2.pth').exists()
+
+
+@pytest.mark.parametrize('fails', [False, True])
+def test_an_error_of_the_training_waits_for_what_is_written(tmp_path, monkeypatch, quiet, fails):
+    """Of several processes, one that has failed would end at once, and the checkpoint with it."""
+    runner = runner_of(tmp_path, f'error{fails}', ', background=True', interval=2)
+    slow = Slow(monkeypatch, tmp_path / 'run')
+    if fails:
+        monkeypatch.setattr(sealed_files, 'damage', lambda path: 'it is cut off')
+
+    class Fail(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if batch_idx == 3:
+                assert not any(name.endswith('.pth') for name in slow.files())
+                threading.Timer(0.5, slow.gate.set).start()
+                raise ZeroDivisionError
+
+    runner.register_hook(Fail())
+    with pytest.raises(ZeroDivisionError):
+        run.train(runner)
+    assert [name for name in slow.files() if name.endswith('.pth')] == ([] if fails else ['iter_2.pth'])
+    log = next((tmp_path / 'run').rglob('*.log')).read_text()
+    assert log.count('NO CHECKPOINT was saved at iteration 2: ') == fails
 
 
 def train_on(folder, number, iters, background=False):

@@ -9,6 +9,9 @@ import pytest
 import torch
 from mmengine import Config
 from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import Runner
 
 from nfnet_mm import run
 from nfnet_mm.errors import DivergedError
@@ -18,6 +21,7 @@ from tests.adversarial.test_training import AGC, BFLOAT16, EMA, PLAIN, SCALED, s
 
 ADAM = dict(PLAIN, optimizer=dict(type='AdamW', lr=0.001))
 WRAPPERS = {'plain': PLAIN, 'adam': ADAM, 'agc': AGC, 'bfloat16': BFLOAT16, 'scaled': SCALED}
+GUARD = dict(type='nfnet_mm.FiniteWeightsHook')
 SAID = re.compile(r'iteration (\d+): non-finite gradient, first in ([\w.]+)')
 
 
@@ -160,7 +164,57 @@ def test_a_loss_that_is_infinite(tmp_path, value):
     assert runner.optim_wrapper.optimizer.param_groups[0]['lr'] == 0.1
 
 
-GUARD = dict(type='nfnet_mm.FiniteWeightsHook')
+class TwoNets(BaseModel):
+    """Each has an optimizer of its own; the first one's loss is NaN from the third iteration on."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.calls = torch.nn.Linear(3, 1), torch.nn.Linear(3, 1), 0
+
+    def forward(self, *args, **kwargs):
+        raise NotImplementedError
+
+    def train_step(self, data, optim_wrapper):
+        self.calls += 1
+        inputs = torch.stack(data['inputs'])
+        optim_wrapper['first'].update_params(self.first(inputs).mean() * (math.nan if self.calls > 2 else 1))
+        optim_wrapper['second'].update_params(self.second(inputs).square().mean())
+        return {}
+
+
+def test_of_several_optimizers_one_that_never_steps_ends_the_run(tmp_path):
+    model = TwoNets()
+    parts = {name: torch.optim.SGD(getattr(model, name).parameters(), lr=0.1) for name in ('first', 'second')}
+    wrappers = OptimWrapperDict(**{name: OptimWrapper(one) for name, one in parts.items()})
+    runner = Runner(
+        model,
+        str(tmp_path),
+        Config.fromstring(toy.CONFIG, '.py').train_dataloader,
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=100),
+        optim_wrapper=wrappers,
+        custom_hooks=[GUARD],
+        experiment_name=str(tmp_path),
+    )
+    said = 'iteration 22: non-finite gradient, first in first.weight: step skipped, 20 in a row, 20 in all.'
+    with pytest.raises(DivergedError, match=re.escape(said)):
+        runner.train()
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('wrapper', WRAPPERS)
+def test_a_run_in_which_one_batch_of_a_thousand_is_spoilt(tmp_path, wrapper):
+    """And the first and the last; ``Spoil`` looks at the weights after each of the 1,000 updates."""
+    at = sorted({1, 1000, *np.random.default_rng(0).choice(range(2, 1000), 2, replace=False).tolist()})
+    cfg = config(tmp_path / 'run', WRAPPERS[wrapper], 1000, dict(type='Spoil', at=at), batch=2, total=4)
+    if wrapper == 'plain':  # without clipping the others' rate diverges by itself
+        cfg['optim_wrapper']['optimizer'] = dict(PLAIN['optimizer'], lr=0.01)
+    cfg['default_hooks']['logger']['interval'] = 1000
+    runner, log = trained(cfg)
+    assert SAID.findall(log) == [(str(n), 'backbone.stem.conv0.weight') for n in at]
+    saved = run.read_checkpoint(tmp_path / 'run/iter_1000.pth')
+    tensors = [*saved['state_dict'].values(), *runner.model.state_dict().values()]
+    assert all(one.isfinite().all() for one in tensors)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from mmengine.registry import HOOKS, DefaultScope
 from torch import distributed, multiprocessing, nn
 
 from nfnet_mm import run
+from nfnet_mm.commands import main
 from nfnet_mm.converters.formats.read import read_weights
 from nfnet_mm.engine.checkpoint_file import damage
 from nfnet_mm.engine.fully_shard import kept_whole, units_of
@@ -140,6 +141,18 @@ def test_what_reads_weights_reads_such_a_folder(trained):
     found = read_weights(folder).state_dict
     want = read(folder)['state_dict']
     assert list(found) == list(want) and all(torch.equal(found[name], want[name]) for name in want)
+
+
+def test_a_folder_of_any_model_becomes_one_file(trained, tmp_path, capsys):
+    folder, target = str(trained / 'two/iter_10.pth'), tmp_path / 'model.pth'
+    main('convert', [folder, str(target)])
+    want = read(folder)['state_dict']
+    assert f'{len(want)} tensors, written by the names that they have' in capsys.readouterr().out
+    found = torch.load(target, weights_only=True)['state_dict']
+    assert list(found) == list(want) and all(torch.equal(found[name], want[name]) for name in want)
+    with pytest.raises(SystemExit):
+        main('convert', [folder, str(target)])
+    assert 'exists' in capsys.readouterr().err
 
 
 def test_a_changed_or_missing_part_is_seen_and_the_one_before_taken(trained, tmp_path):

@@ -167,6 +167,16 @@ def test_what_cannot_be_packed(folder, packed, monkeypatch):
     with pytest.raises(UserError, match="/nothing' cannot be read: No such file"):
         write_pack(str(folder), str(folder.parent / 'x.tar'))
     (folder / 'nothing').unlink()
+    (folder / 'train' / 'over').symlink_to(folder / 'val')
+    (folder / 'val' / 'back').symlink_to(folder / 'train')
+    with pytest.raises(UserError, match="/(train/over/back|val/back/over)' is a link to a folder that it is in"):
+        write_pack(str(folder), str(folder.parent / 'x.tar'))
+    (folder / 'train' / 'over').unlink()
+    (folder / 'val' / 'back').unlink()
+    os.mkfifo(folder / 'pipe')
+    with pytest.raises(UserError, match="/pipe' is no file that has a content"):
+        write_pack(str(folder), str(folder.parent / 'x.tar'))
+    (folder / 'pipe').unlink()
 
     def grow(line):
         (folder / 'train0').write_text('longer')

@@ -58,7 +58,13 @@ def test_what_the_scripts_start(tmp_path):
         *('--nnodes=3', '--node_rank=1', '--master_addr=10.0.0.1', '--master_port=29511', '--nproc_per_node=2'),
         *(f'{ROOT}/tools/train.py', CONFIG, '--launcher', 'pytorch', '--amp'),
     ]
-    code, out, _ = script(TRAIN, CONFIG, '2', MAX_RESTARTS='3')
+    code, out, _ = script(TRAIN, 'mask_rcnn_nfnet_f0_fpn', '2')
+    assert code == 0 and f'{ROOT}/tools/train.py mask_rcnn_nfnet_f0_fpn --launcher' in out
+    code, _, errors = script(TRAIN, CONFIG, '2', MAX_RESTARTS='often')
+    assert code == 2 and errors.startswith("error: MAX_RESTARTS must be a number, got 'often'")
+    code, _, errors = script(TRAIN, CONFIG, '2', MAX_RESTARTS='3')
+    assert code == 2 and 'each time anew: add --resume auto' in errors
+    code, out, _ = script(TRAIN, CONFIG, '2', '--resume', 'auto', MAX_RESTARTS='3')
     assert code == 0 and f' --nproc_per_node=2 --max-restarts=3 {ROOT}/tools/train.py {CONFIG} ' in out
     code, out, _ = script(TEST, 'mmdet::ssd/ssd300_coco.py', 'x.pth', '4', '--tta')
     started = f'--nproc_per_node=4 {ROOT}/tools/test.py mmdet::ssd/ssd300_coco.py x.pth --launcher pytorch --tta'

@@ -219,6 +219,11 @@ def test_an_error_is_one_line_and_an_exit_code_without_traceback(tmp_path):
         (['--launcher', 'slurm'], "launcher 'slurm' needs an accelerator"),
         (['--cfg-options', 'seven'], '--cfg-options takes KEY=VALUE pairs'),
         (
+            ['--cfg-options', "custom_hooks=[dict(type='nfnet_mm.HangHook',timeout=9)]"],
+            "as a hook does, is for a config: got custom_hooks=[dict(type='nfnet_mm.HangHook',timeout=9)]",
+        ),
+        (['--cfg-options', 'val_dataloader.a=[1,(2]'], 'lists of them; what needs a dict'),
+        (
             ['--cfg-options', 'optim_wrapper.type=nfnet_mm.AGCOptimWrapper', 'optim_wrapper.agc.cliping=0.1'],
             "agc key 'cliping' is unknown: agc takes 'clipping' and 'eps'; did you mean 'clipping'?",
         ),
