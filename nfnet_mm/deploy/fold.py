@@ -70,10 +70,11 @@ class FoldedBlock(nn.Module):
         self.attention, self.attention_inside = block.attention, block.attention_inside
         self.gated = block.attention is not None and not block.attention_inside
         gain = float(block.branch_gain(2 if self.gated else 1))
-        self.gain = gain if self.gated else 1.0  # of the branch in the sum; else it is in conv2
+        in_conv2 = not self.gated and isinstance(block.conv2, WSConv2d)
+        self.gain = 1.0 if in_conv2 else gain  # of the branch in the sum
         for name in ('conv_shortcut', 'conv0', 'conv1', 'conv1b', 'conv2'):
             conv = getattr(block, name)
-            scale = gain if name == 'conv2' and not self.gated else 1.0
+            scale = gain if name == 'conv2' and in_conv2 else 1.0
             setattr(self, name, FoldedConv2d(conv, scale) if isinstance(conv, WSConv2d) else conv)
         self.training = False
 
@@ -91,7 +92,7 @@ class FoldedBlock(nn.Module):
         out = self.conv2(self.act(out))
         if self.gated and self.attention is not None:
             return torch.addcmul(shortcut, out, self.attention(out), value=self.gain)
-        return shortcut + out
+        return torch.add(shortcut, out, alpha=self.gain)
 
 
 def fold(model: nn.Module) -> nn.Module:

@@ -91,9 +91,13 @@ def test_a_shared_conv_stays_shared():
     assert folded[0] is folded[2]
 
 
-def test_a_replaced_conv_is_kept():
-    net = random_network('nfnet').eval()
-    net.stages[1][1].conv1 = nn.Conv2d(16, 16, 3, padding=1)
+@pytest.mark.parametrize('name,place', [('nfnet', 'conv1'), ('nfnet', 'conv2'), ('nf_resnet', 'conv2')])
+def test_a_replaced_conv_is_kept(name, place):
+    net = random_network(name).eval()
+    block = net.stages[1][1]
+    old = getattr(block, place)
+    kernel = old.kernel_size[0]
+    setattr(block, place, nn.Conv2d(old.in_channels, old.out_channels, kernel, padding=kernel // 2))
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         for one, other in zip(fold(net)(x), net(x)):
