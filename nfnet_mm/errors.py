@@ -75,8 +75,10 @@ def check_positive(name: str, value: Any) -> int:
     Raises:
         UserError: it is none.
     """
-    if not is_integer(value) or value < 1:
-        raise UserError(f'{name}={value!r} must be a positive integer')
+    if not is_integer(value) or not 1 <= value < 2**31:
+        raise UserError(
+            f'{name}={value!r} must be a positive integer{" below 2**31" * (is_integer(value) and value > 0)}'
+        )
     return int(value)
 
 
@@ -100,9 +102,12 @@ def check_number(name: str, value: Any, interval: str, hint: str = '') -> float:
     nfnet_mm.errors.UserError: rate=1 must be a number in [0, 1)
     """
     low, high = map(float, interval[1:-1].split(','))
-    good = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        at = float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # an integer of hundreds of digits
+        at = math.inf
+    good = math.isfinite(at)
     if good:
-        at = float(value)
         good = (low < at if interval[0] == '(' else low <= at) and (at < high if interval[-1] == ')' else at <= high)
     if not good:
         what = 'a positive finite number' if interval == '(0, inf)' else f'a number in {interval}'

@@ -4,6 +4,7 @@ On top of the frameworks' own inferencers, which are found by the config's scope
 """
 
 import glob
+import inspect
 import json
 import os
 import sys
@@ -93,7 +94,9 @@ class Predictor:
         content = _read(cfg, local_file(checkpoint, 'checkpoint'))
         init_default_scope(scope)
         kind = getattr(import_module(f'{scope}.apis'), _INFERENCERS[scope])  # no registry has it
-        options = dict(pretrained=False) if scope == 'mmpretrain' else dict(scope=scope, show_progress=False)
+        options: dict[str, Any] = dict(pretrained=False) if scope == 'mmpretrain' else dict(scope=scope)
+        if 'show_progress' in inspect.signature(kind).parameters:  # not in mmsegmentation 1.2
+            options['show_progress'] = False
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # that weights are missing, which are loaded next
             self.inferencer = kind(_without_initial_weights(cfg), device=device or get_device(), **options)

@@ -296,5 +296,6 @@ def check_leaves(state_dict: Mapping[str, Tensor]) -> None:
         if not value.numel():
             raise ConversionError(f'{key} is empty: its shape is {tuple(value.shape)}')
         # One pass and no copy; NaN passes through. On the meta device there is nothing to look at.
-        if not value.is_meta and not all(map(isfinite, torch.aminmax(value.detach()))):
+        wide = value.detach().float() if value.dtype == torch.float16 else value.detach()  # before torch 2.2
+        if not value.is_meta and not all(map(isfinite, torch.aminmax(wide))):
             raise ConversionError(f'{key} holds NaN or Inf')

@@ -123,9 +123,8 @@ def cases(draw: st.DrawFn) -> Case:
         wrong = draw(st.sampled_from([*arguments, 'arch', *(arch if isinstance(arch, dict) else ())]))
         value = draw(st.sampled_from(WRONG + BAD_ACTS if wrong == 'act' else WRONG))
         if wrong == 'arch':
-            arch = (
-                7 if isinstance(value, dict) and not value else value
-            )  # that is the network of the paper, of full size
+            value = 7 if isinstance(value, dict) and not value else value  # {} is the paper's network, of full size
+            arch = value
         elif (wrong in arguments and draw(st.booleans())) or not isinstance(arch, dict) or wrong not in arch:
             chosen[wrong] = value
         else:

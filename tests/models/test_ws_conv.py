@@ -97,7 +97,10 @@ def test_channels_last_weights_keep_their_layout():
         torch.testing.assert_close(ours, other, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize('half', [torch.bfloat16, torch.float16])
+HALF_ON_CPU = needs_torch(2, 2, 'float16 under autocast on a CPU')
+
+
+@pytest.mark.parametrize('half', [torch.bfloat16, pytest.param(torch.float16, marks=HALF_ON_CPU)])
 def test_half_precision(half):
     """Under autocast the same as torch's operations; weights that are half are standardised in float32."""
     conv, x = conv_and_input(dtype=torch.float32, stride=2)

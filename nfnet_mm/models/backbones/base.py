@@ -46,7 +46,7 @@ class Stem(nn.Module):
 
     def forward(self, x: Tensor, recompute_acts: bool = False) -> Tensor:
         """The features; ``recompute_acts``: run the activations again in the backward pass, where it can be."""
-        x = self.get_submodule('conv0')(x)
+        x = getattr(self, 'conv0')(x)  # noqa: B009  # by its type a tensor
         for i in range(1, self.num_convs):
             x = conv_of_activation(getattr(self, f'conv{i}'), self.act, self.normed(x, i - 1), recompute_acts)
         if self.num_acts == self.num_convs:
@@ -283,12 +283,12 @@ def _check_init_cfg(init_cfg: Any) -> None:
 
 def _check_out_indices(indices: Sequence[int]) -> tuple[int, ...]:
     known = f'0-{NUM_STAGES - 1} are the stages, {NUM_STAGES} the classification feature'
-    if not isinstance(indices, Iterable):
-        raise UserError(f'out_indices={indices} must be a sequence of integers ({known}), e.g. ({indices},)')
-    indices = tuple(indices)
+    if not isinstance(indices, Iterable) or isinstance(indices, str):
+        raise UserError(f'out_indices={indices!r} must be a sequence of integers ({known}), e.g. (0, 1, 2, 3)')
+    given, indices = indices, tuple(indices)
     for i in indices:
         if not is_integer(i) or not 0 <= i <= NUM_STAGES:
             raise UserError(f'out_indices={indices} holds {i!r}, which is out of range: {known}')
     if not indices or list(indices) != sorted(set(indices)):
-        raise UserError(f'out_indices={indices} must be increasing and not empty: {known}')
+        raise UserError(f'out_indices={given!r} must be increasing and not empty: {known}')
     return tuple(map(int, indices))

@@ -102,8 +102,8 @@ class NFArch:
 
 
 def is_count(value: Any) -> bool:
-    """Whether a value is a positive integer."""
-    return is_integer(value) and value > 0
+    """Whether a value is a positive integer that torch can count to."""
+    return is_integer(value) and 0 < value < 2**31
 
 
 def check_counts(name: str, value: Any, length: int | None = None) -> tuple[int, ...]:
@@ -214,6 +214,8 @@ def plan_blocks(
     if not isinstance(arch, NFArch):
         raise UserError(f"arch={arch!r} must be an NFArch, such as resolve_arch('NFNet', 'F0')")
     alpha = float(check_number('alpha', alpha, '(0, inf)'))
+    if alpha > 1e15:
+        raise UserError(f'alpha={alpha!r} is beyond what float32 holds the variances of; the papers have 0.2')
     if not isinstance(drop_path_rate, Real) or not 0 <= drop_path_rate < 1:
         raise UserError(f'drop_path_rate={drop_path_rate!r} must lie in [0, 1)')
     drop_path_rate = float(drop_path_rate)  # of a Fraction or NumPy's, too
@@ -261,6 +263,7 @@ def _bottleneck(arch: NFArch, stage: int, in_channels: int, first: bool) -> tupl
 
 
 def _per_stage(name: str, values: Sequence[int]) -> tuple[int, ...]:
-    if not isinstance(values, Iterable) or len(values := tuple(values)) != NUM_STAGES:
-        raise UserError(f'{name}={values} must have one entry for each of the {NUM_STAGES} stages')
-    return tuple(check_positive(f'{name}[{i}]', v) for i, v in enumerate(values))
+    found = tuple(values) if isinstance(values, Iterable) else ()
+    if len(found) != NUM_STAGES:
+        raise UserError(f'{name}={values!r} must have one entry for each of the {NUM_STAGES} stages')
+    return tuple(check_positive(f'{name}[{i}]', v) for i, v in enumerate(found))
