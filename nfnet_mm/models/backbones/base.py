@@ -284,7 +284,8 @@ def _check_init_cfg(init_cfg: Any) -> None:
 def _check_out_indices(indices: Sequence[int]) -> tuple[int, ...]:
     known = f'0-{NUM_STAGES - 1} are the stages, {NUM_STAGES} the classification feature'
     if not isinstance(indices, Iterable) or isinstance(indices, str):
-        raise UserError(f'out_indices={indices!r} must be a sequence of integers ({known}), e.g. (0, 1, 2, 3)')
+        example = (indices,) if is_integer(indices) else (0, 1, 2, 3)
+        raise UserError(f'out_indices={indices!r} must be a sequence of integers ({known}), e.g. {example}')
     given, indices = indices, tuple(indices)
     for i in indices:
         if not is_integer(i) or not 0 <= i <= NUM_STAGES:

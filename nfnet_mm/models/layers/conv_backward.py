@@ -41,7 +41,8 @@ def conv_backward(
     found: list[Any] = [None, None, None]
     if any(asked):
         backward = torch.ops.aten.convolution_backward
-        found = list(backward(grad, x, weight, bias, stride, padding, dilation, False, [0, 0], groups, asked))
+        made = backward(grad, x, weight, bias, stride, padding, dilation, False, [0, 0], groups, asked)
+        found = [one if need else None for one, need in zip(made, asked)]  # oneDNN makes the bias's with the weight's
     if by_hand:
         found[1] = _pointwise_weight_gradient(grad, x, positions)
         found[2] = grad.sum((0, 2, 3)) if needed[2] else None
