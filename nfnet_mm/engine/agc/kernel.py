@@ -4,14 +4,13 @@ Gradients and weights are read where they are, and written are only the gradient
 wheels for Linux bring Triton along; with ``TRITON_INTERPRET=1`` in the environment it runs on a CPU, for tests.
 """
 
-import logging
-import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor
+
+from nfnet_mm.triton_launch import NAMES, launched
 
 from .units import Grads
 
@@ -22,8 +21,6 @@ except ImportError:  # elsewhere than on Linux
     triton = None
 
 _BLOCK = 1024  # values that a program reads at once
-_NAMES = {torch.float32: 'float32', torch.float16: 'float16', torch.bfloat16: 'bfloat16'}
-_INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
 _failed = False  # Triton is here, but cannot compile
 
 
@@ -101,7 +98,7 @@ def clip_by_kernel_(job: Grads, clipping: float, eps: float) -> tuple[Tensor, li
     if triton is None or _failed:
         return None
     kinds = [{t.dtype for t in part} for part in (job.grads, job.weights)]
-    layout = _layout(job) if all(len(kind) < 2 and kind <= _NAMES.keys() for kind in kinds) else None
+    layout = _layout(job) if all(len(kind) < 2 and kind <= NAMES.keys() for kind in kinds) else None
     if layout is None:
         return None
     device = job.grads[0].device
@@ -115,19 +112,11 @@ def clip_by_kernel_(job: Grads, clipping: float, eps: float) -> tuple[Tensor, li
             told = told.pin_memory()
         layout.pointers[:] = together, told.to(device, non_blocking=True)
     factors = torch.empty(layout.units, device=device)
-    types: list[Any] = [getattr(tl, _NAMES[(part or job.grads)[0].dtype]) for part in (job.grads, job.weights)]
-    try:
-        with torch.cuda.device_of(factors):
-            _clip[(layout.units,)](
-                layout.pointers[1], layout.table, layout.owner, factors, clipping, eps, *types, _BLOCK
-            )
-    except Exception as error:  # no C compiler for its launcher, a GPU that it does not know, another version's syntax
-        if _INTERPRETED:
-            raise
+    types: list[Any] = [getattr(tl, NAMES[(part or job.grads)[0].dtype]) for part in (job.grads, job.weights)]
+    arguments = layout.pointers[1], layout.table, layout.owner, factors, clipping, eps, *types, _BLOCK
+    cost = 'some forty launches a step more'
+    if not launched(lambda: _clip[(layout.units,)](*arguments), factors, 'AGC does', cost):
         _failed = True
-        line = (str(error).splitlines() or [''])[0]
-        what = f'AGC does without Triton, which failed here ({type(error).__name__}: {line})'
-        print_log(f"{what}: it takes torch's own kernels, some forty launches a step more", 'current', logging.WARNING)
         return None
     return factors, layout.sizes
 

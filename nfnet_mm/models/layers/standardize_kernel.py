@@ -4,13 +4,12 @@ A program takes a row. torch's wheels for Linux bring Triton along; with ``TRITO
 kernels run on a CPU, for tests.
 """
 
-import logging
-import os
 from typing import Any
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor, nn
+
+from nfnet_mm.triton_launch import INTERPRETED, NAMES, launched
 
 try:
     import triton
@@ -19,8 +18,6 @@ except ImportError:  # elsewhere than on Linux
     triton = None
 
 _BLOCK = 4096  # values that a program reads at once, at most
-_NAMES = {torch.float32: 'float32', torch.float16: 'float16', torch.bfloat16: 'bfloat16'}
-INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
 _failed = False  # Triton is here, but cannot compile
 
 
@@ -119,7 +116,7 @@ def works_for(*tensors: Tensor) -> bool:
     """
     if triton is None or _failed or not (tensors[0].is_cuda or INTERPRETED):
         return False
-    return all(type(t) in (Tensor, nn.Parameter) and t.dtype in _NAMES and t.is_contiguous() for t in tensors)
+    return all(type(t) in (Tensor, nn.Parameter) and t.dtype in NAMES and t.is_contiguous() for t in tensors)
 
 
 def forward(
@@ -146,21 +143,14 @@ def backward(
 
 
 def _type(tensor: Tensor) -> Any:
-    return getattr(tl, _NAMES[tensor.dtype])
+    return getattr(tl, NAMES[tensor.dtype])
 
 
 def _launch(kernel: Any, rows: Tensor, arguments: tuple) -> bool:
     global _failed
     count, length = rows.shape
-    try:
-        with torch.cuda.device_of(rows):
-            kernel[(count,)](*arguments, min(triton.next_power_of_2(length), _BLOCK))
-    except Exception as error:  # no C compiler for its launcher, a GPU that it does not know, another version's syntax
-        if INTERPRETED:
-            raise
-        _failed = True
-        line = (str(error).splitlines() or [''])[0]
-        what = f'Weights are standardised without Triton, which failed here ({type(error).__name__}: {line})'
-        print_log(f"{what}: it takes torch's own kernels, some twenty launches a conv more", 'current', logging.WARNING)
-        return False
-    return True
+    block = min(triton.next_power_of_2(length), _BLOCK)
+    cost = 'some twenty launches a conv more'
+    worked = launched(lambda: kernel[(count,)](*arguments, block), rows, 'Weights are standardised', cost)
+    _failed = _failed or not worked
+    return worked
