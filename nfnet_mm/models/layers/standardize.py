@@ -82,9 +82,7 @@ _kept = threading.local()
 
 
 def _scratch(rows: Tensor) -> Tensor | None:
-    """Memory for as many values as ``rows`` has, the same at every call in this thread.
-
-    None on a GPU.
+    """Memory for as many values as ``rows`` has, the same at every call in this thread; None but on a CPU.
 
     On a CPU fresh memory costs more than what is computed in it: it has to be mapped, and unmapped, page by page.
     """
