@@ -44,19 +44,22 @@ class Processes:
             pipe.send((function, args))
         results = {}
         while len(results) < self.world:
-            ready = wait([pipe for pipe in self.pipes if pipe not in results], PATIENCE)
+            waiting = {pipe: rank for rank, pipe in enumerate(self.pipes) if rank not in results}
+            ready = wait(waiting, PATIENCE)
             for pipe in ready:
+                rank = waiting[pipe]
                 try:
-                    good, results[pipe] = pipe.recv()
-                except EOFError:
-                    good, results[pipe] = False, 'the process has died'
+                    good, results[rank] = pipe.recv()
+                except (EOFError, OSError):
+                    self.workers[rank].join(10)
+                    good, results[rank] = False, f'has died with status {self.workers[rank].exitcode}'
                 if not good:
                     self.end()
-                    raise AssertionError(f'process {self.pipes.index(pipe)}: {results[pipe]}')
+                    raise AssertionError(f'process {rank} of {self.world}: {results[rank]}')
             if not ready:
                 self.end()
-                raise AssertionError(f'{self.world - len(results)} processes are not ready after {PATIENCE} s')
-        return [results[pipe] for pipe in self.pipes]
+                raise AssertionError(f'processes {list(waiting.values())} are not ready after {PATIENCE} s')
+        return [results[rank] for rank in range(self.world)]
 
     def end(self):
         for worker in self.workers:
