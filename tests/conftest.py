@@ -7,8 +7,10 @@ import pytest
 from mmengine.registry import DefaultScope
 
 from nfnet_mm import operators
+from nfnet_mm.read_config import import_yapf
 
 operators.install()  # before anything imports mmcv.ops
+import_yapf()
 
 
 @pytest.fixture(autouse=True)

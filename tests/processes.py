@@ -9,6 +9,8 @@ from multiprocessing.connection import wait
 import torch
 from torch import distributed
 
+from nfnet_mm.read_config import import_yapf
+
 PATIENCE = 300  # seconds for one call
 
 
@@ -70,6 +72,7 @@ class Processes:
 
 def _serve(rank, world, folder, pipe):
     torch.set_num_threads(1)
+    import_yapf()
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), CUDA_VISIBLE_DEVICES='-1')
     distributed.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=world)
     while True:

@@ -11,6 +11,7 @@ from mmengine.registry import METRICS, RUNNERS
 
 from nfnet_mm.engine.sharded_checkpoint import is_sharded_checkpoint
 from nfnet_mm.errors import UserError, check_exists
+from nfnet_mm.read_config import import_yapf
 from nfnet_mm.registry import type_name
 
 from .channels import check_channels
@@ -132,6 +133,7 @@ def build_runner(cfg: Config) -> 'Runner':
     if isinstance(info, dict) and info.get('type') in ('RuntimeInfoHook', 'mmengine.RuntimeInfoHook', RuntimeInfoHook):
         info['type'] = 'nfnet_mm.ScalarsLaterHook'
     use_cuda_well(cfg)
+    import_yapf()
     kind: Any = Runner
     if is_fully_sharded(cfg):
         from nfnet_mm.engine.sharded_runner import ShardedRunner as kind
