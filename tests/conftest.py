@@ -3,6 +3,8 @@ import os
 # Before torch loads: threads that wait by spinning slow the tests several times where the cores are shared.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
+import signal
+
 import pytest
 from mmengine.registry import DefaultScope
 
@@ -11,6 +13,9 @@ from nfnet_mm.read_config import import_yapf
 
 operators.install()  # before anything imports mmcv.ops
 import_yapf()
+
+# A shell starts what goes on in the background with SIGINT ignored, and so would be what the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
