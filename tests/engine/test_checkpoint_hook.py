@@ -394,10 +394,28 @@ def test_an_error_of_the_training_waits_for_what_is_written(tmp_path, monkeypatc
     assert log.count('NO CHECKPOINT was saved at iteration 2: ') == fails
 
 
-def train_on(folder, number, iters, background=False):
-    """Of a process that may be killed at any moment."""
+def train_on(folder, number, iters, background=False, digits=None):
+    """Of a process that may be killed at any moment; ``digits``: a detector, on the pictures in that folder."""
     logging.disable(logging.CRITICAL)
-    runner_of(folder, number, f', max_keep_ckpts=2, background={background}', iters, workers=1, interval=2).train()
+    if digits is None:
+        runner_of(folder, number, f', max_keep_ckpts=2, background={background}', iters, workers=1, interval=2).train()
+    else:
+        detector_runner_of(folder, number, iters, digits).train()
+
+
+def detector_runner_of(folder, number, iters, digits):
+    settings = {
+        'experiment_name': f'{folder}{number}',
+        'data_root': f'{digits}/',
+        'train_cfg.max_iters': iters,
+        'train_cfg.val_interval': iters,
+        'train_dataloader.batch_size': 1,
+        'train_dataloader.num_workers': 1,
+        'default_hooks.checkpoint': dict(type='CheckpointHook', by_epoch=False, interval=2, max_keep_ckpts=2),
+    }
+    cfg = run.load_config('demo/configs/mask_rcnn_nfnet_nano_digits.py', settings, str(folder / 'run'))
+    run.use_resume(cfg, 'auto')
+    return run.build_runner(cfg)
 
 
 def last_of(folder):
@@ -406,26 +424,30 @@ def last_of(folder):
 
 
 @pytest.mark.parametrize(
-    'kills,iters,background',
-    [(5, 24, False), *(pytest.param(50, 400, b, marks=pytest.mark.slow) for b in (False, True))],
+    'kills,iters,background,detector',
+    [
+        (5, 24, False, False),
+        *(pytest.param(50, 400, b, False, marks=pytest.mark.slow) for b in (False, True)),
+        pytest.param(50, 400, False, True, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+    ],
 )
-def test_killed_at_random_moments(tmp_path, kills, iters, background):
+def test_killed_at_random_moments(tmp_path, digits_root, kills, iters, background, detector):
     """Every resumed run finds a whole checkpoint, and the weights in the end are those of a run in one piece.
 
     Every other kill comes while a checkpoint is being written.
     """
     server = multiprocessing.get_context('forkserver')
     server.set_forkserver_preload(['torchvision', 'mmengine.visualization', 'tests.engine.test_checkpoint_hook'])
-    whole, part = tmp_path / 'whole', tmp_path / 'part'
+    whole, part, digits = tmp_path / 'whole', tmp_path / 'part', digits_root if detector else None
     for folder in (whole, part):
         folder.mkdir()
-    process = server.Process(target=train_on, args=(whole, 0, iters))
+    process = server.Process(target=train_on, args=(whole, 0, iters, False, digits))
     process.start()
     process.join()
     assert process.exitcode == 0
     generator, inside = random.Random(0), 0
     for number in range(kills + 1):
-        process = server.Process(target=train_on, args=(part, number, iters, background))
+        process = server.Process(target=train_on, args=(part, number, iters, background, digits))
         process.start()
         target = last_of(part) + generator.randint(1, max(iters // kills - 1, 1))
         while number < kills and process.is_alive() and last_of(part) < min(target, iters - 3):
