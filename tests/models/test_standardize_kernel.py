@@ -24,7 +24,7 @@ def test_in_the_interpreter():
     env = dict(os.environ, TRITON_INTERPRET='1', CUDA_VISIBLE_DEVICES='')
     run = subprocess.run(command, env=env, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-3000:]
-    assert '12 passed' in run.stdout
+    assert '13 passed' in run.stdout
 
 
 def conv_and_input(dialect, inputs, groups, dtype):
@@ -56,3 +56,23 @@ def test_against_torchs_operations(dialect, inputs, groups, dtype):
     for value, other in zip(ours, expected):
         assert value.dtype == dtype
         assert (value.double() - other).norm() <= bound * other.norm()
+
+
+@here
+def test_under_autocast_bias_and_its_gradient_are_cast_as_torch_does():
+    conv, x = conv_and_input('authors', 4, 2, torch.float32)
+    assert kernel.works_for(conv.weight, conv.gain, conv.bias)
+    with torch.no_grad():
+        conv.bias.uniform_(0.1, 3)
+    conv.weight.requires_grad_(False)  # the gain's gradient alone needs the kernel
+    with torch.autocast(DEVICE, torch.bfloat16):
+        out = conv(x)
+    grads = torch.autograd.grad(out.float().sum(), (conv.gain, conv.bias))
+    assert [g.dtype for g in grads] == [torch.float32] * 2 and out.dtype == torch.bfloat16
+    # at 2 x 3 x 2 outputs a channel, each with the gradient 1
+    torch.testing.assert_close(grads[1], torch.full((4,), 12.0, device=DEVICE))
+    weight = conv.standardized_weight().bfloat16()
+    expected = torch.nn.functional.conv2d(
+        *(conv.padded(x.bfloat16())[0], weight, conv.bias.bfloat16(), conv.stride, 0, conv.dilation, conv.groups)
+    )
+    torch.testing.assert_close(out, expected, rtol=2e-2, atol=2e-2)

@@ -39,16 +39,22 @@ def _at_floor(inverse: Tensor, dialect: str) -> Tensor:
 
 
 def standardize_rows(
-    rows: Tensor, gain: Tensor, scale: float, dialect: str, dtype: torch.dtype, reuse: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
+    rows: Tensor,
+    gain: Tensor,
+    bias: Tensor | None,
+    scale: float,
+    dialect: str,
+    dtype: torch.dtype,
+    reuse: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """(O, N) weights, (O,) gains and a number that multiplies these -> the standardised (O, N) in ``dtype``.
 
-    Then the rows' means and inverse norms, (O, 1) each. ``reuse``: the standardised rows may be in memory that the next
-    call in this thread writes to.
+    Then the rows' means and inverse norms, (O, 1) each, and the (O,) bias in ``dtype``, for which a GPU needs no kernel
+    of its own so. ``reuse``: the standardised rows may be in memory that the next call in this thread writes to.
     """
-    if kernel.works_for(rows, gain):
+    if kernel.works_for(rows, gain, bias):
         out = torch.empty_like(rows, dtype=dtype)
-        if found := kernel.forward(rows, gain, scale, *_floor_and_eps(dialect, rows.shape[1]), out):
+        if found := kernel.forward(rows, gain, bias, scale, *_floor_and_eps(dialect, rows.shape[1]), out):
             return out, *found
     rows, factor = _wide(rows, gain, scale)
     # Two reductions and two passes. torch.var_mean takes ten times as long as they on a CPU, and
@@ -57,7 +63,7 @@ def standardize_rows(
     centred = torch.sub(rows, mean, out=_scratch(rows) if reuse else None)
     energy = torch.linalg.vector_norm(centred, dim=1, keepdim=True).square_()
     inverse = _inverse_norm(energy, dialect, rows.shape[1])
-    return centred.mul_(inverse * factor).to(dtype), mean, inverse
+    return centred.mul_(inverse * factor).to(dtype), mean, inverse, bias if bias is None else bias.to(dtype)
 
 
 def standardize_rows_again(
@@ -96,22 +102,31 @@ def _scratch(rows: Tensor) -> Tensor | None:
 
 
 def standardize_rows_backward(
-    grad: Tensor, rows: Tensor, gain: Tensor, scale: float, mean: Tensor, inverse: Tensor, dialect: str
-) -> tuple[Tensor, Tensor]:
+    grad: Tensor,
+    rows: Tensor,
+    gain: Tensor,
+    of_bias: Tensor | None,
+    scale: float,
+    mean: Tensor,
+    inverse: Tensor,
+    dialect: str,
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """Gradients of weights (O, N) and gains (O,), of their types, from that of the standardised weights.
 
-    In closed form: row by row that of the weights is a * grad + b * weight + c.
+    In closed form: row by row that of the weights is a * grad + b * weight + c. Then that of the bias, ``of_bias``, in
+    the gains' type.
     """
-    if kernel.works_for(rows, gain, grad):
-        found = kernel.backward(grad, rows, gain, scale, mean, inverse, _floor_and_eps(dialect, rows.shape[1])[0])
-        if found:
+    if kernel.works_for(rows, gain, grad, of_bias):
+        floor, _ = _floor_and_eps(dialect, rows.shape[1])
+        if found := kernel.backward(grad, rows, gain, of_bias, scale, mean, inverse, floor):
             return found
     dtypes = rows.dtype, gain.dtype
     rows, factor = _wide(rows, gain, scale)
     backward = _backward_cpu if _on_cpu(rows) else _backward
     with autocast(rows.device.type, None):  # which would run products in half precision
         of_rows, of_gain = backward(grad.to(rows.dtype), rows, factor, mean, inverse, _at_floor(inverse, dialect))
-        return of_rows.to(dtypes[0]), (of_gain * scale).to(dtypes[1])
+        of_bias = of_bias if of_bias is None else of_bias.to(dtypes[1])
+        return of_rows.to(dtypes[0]), (of_gain * scale).to(dtypes[1]), of_bias
 
 
 def _wide(rows: Tensor, gain: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -152,7 +167,7 @@ class _Standardize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, gain: Tensor, dialect: str) -> Tensor:
-        out, mean, inverse = standardize_rows(rows, gain, 1.0, dialect, rows.dtype)
+        out, mean, inverse, _ = standardize_rows(rows, gain, None, 1.0, dialect, rows.dtype)
         ctx.save_for_backward(rows, gain, mean, inverse)
         ctx.dialect = dialect
         return out
@@ -163,7 +178,8 @@ class _Standardize(torch.autograd.Function):
         if differentiated_otherwise(grad):
             plain = partial(_plain, dialect=ctx.dialect)
             return *differentiable(plain, (rows, gain), ctx.needs_input_grad, grad), None
-        return *standardize_rows_backward(grad, rows, gain, 1.0, mean, inverse, ctx.dialect), None
+        of_rows, of_gain, _ = standardize_rows_backward(grad, rows, gain, None, 1.0, mean, inverse, ctx.dialect)
+        return of_rows, of_gain, None
 
 
 def _plain(rows: Tensor, gain: Tensor, dialect: str) -> Tensor:

@@ -27,19 +27,24 @@ if triton is not None:
     def _forward(  # type: ignore[no-untyped-def]
         rows,
         gain,
+        bias,
         out,
         mean,
         inverse,
+        cast_bias,
         length,
         scale,
         floor,
         eps,
         MADE: tl.constexpr,
+        BIAS: tl.constexpr,
         OUT: tl.constexpr,
         BLOCK: tl.constexpr,
     ):
-        """Standardise; with MADE, by means and inverse norms that are known already."""
+        """Standardise; with MADE, by means and inverse norms that are known already. BIAS: cast the bias, too."""
         row = tl.program_id(0)
+        if BIAS:
+            tl.store(cast_bias + row, tl.load(bias + row).to(OUT))
         start = row.to(tl.int64) * length
         at = tl.arange(0, BLOCK)
         if MADE:
@@ -71,18 +76,23 @@ if triton is not None:
         grad,
         rows,
         gain,
+        of_bias,
         mean,
         inverse,
         of_rows,
         of_gain,
+        cast_of_bias,
         length,
         scale,
         floor,
+        BIAS: tl.constexpr,
         OUT: tl.constexpr,
         GAIN: tl.constexpr,
         BLOCK: tl.constexpr,
     ):
         row = tl.program_id(0)
+        if BIAS:
+            tl.store(cast_of_bias + row, tl.load(of_bias + row).to(GAIN))
         start = row.to(tl.int64) * length
         at = tl.arange(0, BLOCK)
         middle = tl.load(mean + row)
@@ -109,37 +119,56 @@ if triton is not None:
             tl.store(of_rows + start + first + at, result.to(OUT), mask=here)
 
 
-def works_for(*tensors: Tensor) -> bool:
+def works_for(*tensors: Tensor | None) -> bool:
     """Whether the kernels take these: on a GPU that Triton knows, floats of at most 32 bits, without gaps.
 
     Not those of a subclass, such as torch's ``FakeTensor``, which may have no memory.
     """
-    if triton is None or _failed or not (tensors[0].is_cuda or INTERPRETED):
+    given = [t for t in tensors if t is not None]
+    if triton is None or _failed or not (given[0].is_cuda or INTERPRETED):
         return False
-    return all(type(t) in (Tensor, nn.Parameter) and t.dtype in NAMES and t.is_contiguous() for t in tensors)
+    return all(type(t) in (Tensor, nn.Parameter) and t.dtype in NAMES and t.is_contiguous() for t in given)
 
 
 def forward(
-    rows: Tensor, gain: Tensor, scale: float, floor: float, eps: float, out: Tensor
-) -> tuple[Tensor, Tensor] | None:
-    """Standardise (O, N) rows into ``out``; their means and inverse norms, (O, 1) each. None: Triton failed."""
+    rows: Tensor, gain: Tensor, bias: Tensor | None, scale: float, floor: float, eps: float, out: Tensor
+) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """Standardise (O, N) rows into ``out``; their means and inverse norms, (O, 1) each, and the bias in its type.
+
+    None: Triton failed.
+    """
     mean, inverse = (torch.empty(len(rows), 1, device=rows.device) for _ in range(2))
-    arguments = rows, gain, out, mean, inverse, rows.shape[1], scale, floor, eps, False, _type(out)
-    return (mean, inverse) if _launch(_forward, rows, arguments) else None
+    cast = _other(bias, out.dtype)
+    given = rows, gain, bias, out, mean, inverse, cast, rows.shape[1], scale, floor, eps, False, cast is not bias
+    return (mean, inverse, cast) if _launch(_forward, rows, (*given, _type(out))) else None
 
 
 def again(rows: Tensor, gain: Tensor, scale: float, mean: Tensor, inverse: Tensor, out: Tensor) -> bool:
     """Write the same into ``out`` once more; whether it worked."""
-    return _launch(_forward, rows, (rows, gain, out, mean, inverse, rows.shape[1], scale, 0.0, 0.0, True, _type(out)))
+    given = rows, gain, None, out, mean, inverse, None, rows.shape[1], scale, 0.0, 0.0, True, False
+    return _launch(_forward, rows, (*given, _type(out)))
 
 
 def backward(
-    grad: Tensor, rows: Tensor, gain: Tensor, scale: float, mean: Tensor, inverse: Tensor, floor: float
-) -> tuple[Tensor, Tensor] | None:
-    """Gradients of rows and gains, of their types. None: Triton failed."""
-    of_rows, of_gain = torch.empty_like(rows), torch.empty_like(gain)
-    given = grad, rows, gain, mean, inverse, of_rows, of_gain, rows.shape[1], scale, floor, _type(rows), _type(gain)
-    return (of_rows, of_gain) if _launch(_backward, rows, given) else None
+    grad: Tensor,
+    rows: Tensor,
+    gain: Tensor,
+    of_bias: Tensor | None,
+    scale: float,
+    mean: Tensor,
+    inverse: Tensor,
+    floor: float,
+) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """Gradients of rows and gains, of their types, and that of the bias in the gains'. None: Triton failed."""
+    of_rows, of_gain, cast = torch.empty_like(rows), torch.empty_like(gain), _other(of_bias, gain.dtype)
+    given = grad, rows, gain, of_bias, mean, inverse, of_rows, of_gain, cast, rows.shape[1], scale, floor
+    worked = _launch(_backward, rows, (*given, cast is not of_bias, _type(rows), _type(gain)))
+    return (of_rows, of_gain, cast) if worked else None
+
+
+def _other(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Memory for a tensor in another type; itself if it is of that one."""
+    return tensor if tensor is None or tensor.dtype == dtype else torch.empty_like(tensor, dtype=dtype)
 
 
 def _type(tensor: Tensor) -> Any:

@@ -172,15 +172,13 @@ class _WSConv(torch.autograd.Function):
         ctx.cast = None if x.dtype == torch.float64 else autocast_dtype(device)
         ctx.conv, ctx.function = conv, function
         with autocast(device, None):
-            standardized, mean, inverse = standardize_rows(
-                as_rows(weight), gain, conv.input_scale, conv.dialect, ctx.cast or weight.dtype, reuse=True
+            standardized, mean, inverse, cast_bias = standardize_rows(
+                as_rows(weight), gain, bias, conv.input_scale, conv.dialect, ctx.cast or weight.dtype, reuse=True
             )
             ctx.save_for_backward(x if function is None else source, weight, gain, bias, mean, inverse)
             kernel = like(standardized, weight)
-            if ctx.cast:
-                x, bias = x.to(ctx.cast), bias if bias is None else bias.to(ctx.cast)
-            x, padding = conv.padded(x)
-            return F.conv2d(x, kernel, bias, conv.stride, padding, conv.dilation, conv.groups)
+            x, padding = conv.padded(x.to(ctx.cast) if ctx.cast else x)
+            return F.conv2d(x, kernel, cast_bias, conv.stride, padding, conv.dilation, conv.groups)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -204,7 +202,9 @@ class _WSConv(torch.autograd.Function):
             of_x, of_kernel, of_bias = conv_backward(grad, padded, kernel, settings, asked)
             if of_kernel_needed:
                 of_rows = as_rows(_laid_out(of_kernel, weight))
-                of_rows, of_gain = standardize_rows_backward(of_rows, rows, gain, scale, mean, inverse, conv.dialect)
+                of_rows, of_gain, of_bias = standardize_rows_backward(
+                    of_rows, rows, gain, of_bias, scale, mean, inverse, conv.dialect
+                )
                 of_weight = like(of_rows, weight)
         if needed[0]:
             of_x = cut_same(of_x, x, conv.kernel_size[0], conv.stride[0], conv.dilation[0]).to(x.dtype)
