@@ -69,7 +69,7 @@ class FoldedBlock(nn.Module):
         self.act, self.shortcut_stride = block.act, block.shortcut_stride
         self.attention, self.attention_inside = block.attention, block.attention_inside
         self.gated = block.attention is not None and not block.attention_inside
-        gain = float(block.branch_gain(2 if self.gated else 1))
+        gain = float(block.branch_gain()) * (2 if self.gated else 1)
         in_conv2 = not self.gated and isinstance(block.conv2, WSConv2d)
         self.gain = 1.0 if in_conv2 else gain  # of the branch in the sum
         for name in ('conv_shortcut', 'conv0', 'conv1', 'conv1b', 'conv2'):

@@ -155,6 +155,6 @@ def test_gates_match_timm():
 def test_drop_path_drops_whole_samples_without_rescaling():
     torch.manual_seed(0)
     mask = drop_path_mask(torch.empty(20_000, 3, 2, 2), 0.25, training=True)
-    assert set(mask.unique().tolist()) == {0.0, 1.0}
-    assert float(mask.mean()) == pytest.approx(0.75, abs=0.01)
+    assert mask.dtype == torch.bool and mask.shape == (20_000, 1, 1, 1)
+    assert float(mask.float().mean()) == pytest.approx(0.75, abs=0.01)
     assert drop_path_mask(mask, 0.25, training=False) is None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..layers import WSConv2d, avg_pool2d_same, build_attention, conv_of_activation, drop_path_mask
+from ..layers import WSConv2d, avg_pool2d_same, build_attention, conv_of_activation, drop_path_mask, gated_sum
 from ..layers.activations import Activation
 from ..layers.batch_norm import fixed_averages
 from ..layers.standardize import is_compiling
@@ -78,15 +78,12 @@ class NFBlock(nn.Module):
             return shortcut + conv_of_activation(self.conv2, act, out, again, scale=self.branch_gain())
         out = conv_of_activation(self.conv2, act, out, again)
         if self.attention is None or self.attention_inside:
-            gate = self.branch_gain()
-        else:
-            gate = self.branch_gain(2) * self.attention(out)
-        return torch.addcmul(shortcut, out, gate if mask is None else gate * mask)
+            return torch.addcmul(shortcut, out, (self.branch_gain() * mask).to(out.dtype))
+        return gated_sum(shortcut, out, self.attention, 2 * self.alpha, self.skip_gain, mask)
 
-    def branch_gain(self, factor: float = 1) -> Any:
-        """Factor * alpha * skip_gain, a 0-d tensor; a number where there is no skip_gain."""
-        gain = factor * self.alpha
-        return gain if self.skip_gain is None else gain * self.skip_gain
+    def branch_gain(self) -> Any:
+        """Alpha * skip_gain, a 0-d tensor; a number where there is no skip_gain."""
+        return self.alpha if self.skip_gain is None else self.alpha * self.skip_gain
 
     def extra_repr(self) -> str:
         return f'alpha={self.alpha}, drop_path_rate={self.drop_path_rate:.4g}'

@@ -8,6 +8,7 @@ from .attention import EfficientChannelAttention, SqueezeExcite, build_attention
 from .batch_norm import BatchNorm2d
 from .conv import SameConv2d
 from .drop_path import drop_path_mask
+from .gated_sum import gated_sum
 from .padding import avg_pool2d_same, max_pool2d_same, same_padding
 from .standardize import standardize_weight
 from .ws_conv import Recompute, WSConv2d, conv_of_activation
@@ -25,6 +26,7 @@ __all__ = [
     'build_attention',
     'conv_of_activation',
     'drop_path_mask',
+    'gated_sum',
     'get_activation',
     'max_pool2d_same',
     'same_padding',

@@ -39,13 +39,7 @@ def _at_floor(inverse: Tensor, dialect: str) -> Tensor:
 
 
 def standardize_rows(
-    rows: Tensor,
-    gain: Tensor,
-    bias: Tensor | None,
-    scale: float,
-    dialect: str,
-    dtype: torch.dtype,
-    reuse: bool = False,
+    rows: Tensor, gain: Tensor, bias: Tensor | None, scale: float, dialect: str, dtype: torch.dtype, reuse: bool = False
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """(O, N) weights, (O,) gains and a number that multiplies these -> the standardised (O, N) in ``dtype``.
 

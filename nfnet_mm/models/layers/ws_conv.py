@@ -65,8 +65,8 @@ def conv_of_activation(
 class WSConv2d(nn.Conv2d):
     """Conv with scaled weight standardisation, a learned gain per output channel and an input scale for free.
 
-    For the backward pass it keeps its input and two numbers per output channel; the standardised weight and a padded
-    copy of the input are made again.
+    For the backward pass it keeps its input and two numbers per output channel; the standardised weight (but on a GPU
+    under autocast) and a padded copy of the input are made again.
 
     Args:
         in_channels, out_channels, kernel_size, stride, dilation, groups: as in ``nn.Conv2d``, square only.
@@ -175,7 +175,9 @@ class _WSConv(torch.autograd.Function):
             standardized, mean, inverse, cast_bias = standardize_rows(
                 as_rows(weight), gain, bias, conv.input_scale, conv.dialect, ctx.cast or weight.dtype, reuse=True
             )
-            ctx.save_for_backward(x if function is None else source, weight, gain, bias, mean, inverse)
+            # On a GPU a copy in half precision is cheap beside the activations of a batch, and a launch is not.
+            kept = standardized if ctx.cast and device == 'cuda' else None
+            ctx.save_for_backward(x if function is None else source, weight, gain, bias, mean, inverse, kept)
             kernel = like(standardized, weight)
             x, padding = conv.padded(x.to(ctx.cast) if ctx.cast else x)
             return F.conv2d(x, kernel, cast_bias, conv.stride, padding, conv.dilation, conv.groups)
@@ -183,7 +185,7 @@ class _WSConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         conv: WSConv2d = ctx.conv
-        x, weight, gain, bias, mean, inverse = ctx.saved_tensors
+        x, weight, gain, bias, mean, inverse, standardized = ctx.saved_tensors
         needed = ctx.needs_input_grad[:4]
         device = x.device.type
         with autocast(device, ctx.cast):
@@ -195,7 +197,9 @@ class _WSConv(torch.autograd.Function):
         of_weight = of_gain = None
         with autocast(device, None):
             rows, scale = as_rows(weight), conv.input_scale
-            kernel = like(standardize_rows_again(rows, gain, scale, mean, inverse, grad.dtype, reuse=True), weight)
+            if standardized is None or standardized.dtype != grad.dtype:
+                standardized = standardize_rows_again(rows, gain, scale, mean, inverse, grad.dtype, reuse=True)
+            kernel = like(standardized, weight)
             padded, padding = conv.padded(x.to(grad.dtype))
             settings = conv.stride, padding, conv.dilation, conv.groups
             asked = (needed[0], of_kernel_needed, needed[3])
