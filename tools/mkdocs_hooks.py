@@ -14,31 +14,22 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {'CONTRIBUTING.md': 'contributing.md', 'CHANGELOG.md': 'changelog.md'}  # of the top, which are pages here too
-# What the pages of api/ show: of a package what its ``__all__`` names, of a module what is defined there.
+# What the pages of api/ show: of a package what its ``__all__`` names, of a module what is defined there,
+# and by a star every module of a package.
 API = {
-    'models': ['models', 'models.backbones.plan', 'models.backbones.arch'],
+    'models': ['models', 'models.backbones.plan.plan_blocks', 'models.backbones.plan.BlockSpec']
+    + ['models.backbones.plan.NFArch', 'models.backbones.arch.find_network', 'models.backbones.arch.network_names'],
     'layers': ['models.layers'],
-    'engine': [
-        'engine',
-        'engine.total_batch',
-        'engine.sam',
-        'engine.fully_shard',
-        'engine.checkpoint_hook',
-        'engine.exact_resume',
-        'engine.strict_load',
-        'engine.rank_seed',
-        'engine.scalars_later',
-        'engine.signals',
-        'engine.finite',
-        'engine.hang',
-        'engine.data_workers',
-        'engine.broken_pictures',
-    ],
+    'engine': ['engine', 'engine.total_batch.TotalBatchTrainLoop', 'engine.sam.SAMHook']
+    + ['engine.fully_shard.FullyShard', 'engine.checkpoint_hook.SafeCheckpointHook', 'engine.finite.FiniteWeightsHook']
+    + ['engine.exact_resume.ExactResumeHook', 'engine.strict_load.StrictLoadHook', 'engine.hang.HangHook']
+    + ['engine.rank_seed.RankSeedHook', 'engine.scalars_later.ScalarsLaterHook', 'engine.signals.StopOnSignalHook']
+    + ['engine.data_workers.DataWorkersHook', 'engine.broken_pictures.BrokenPicturesHook'],
     'converters': ['converters'],
-    'tasks': ['tasks.classification', 'tasks.segmentation', 'tasks.depth'],
-    'deploy': ['deploy', 'inference'],
-    'analysis': ['analysis', 'analysis.cost', 'analysis.transfer_cost', 'analysis.scaling', 'analysis.launches'],
-    'swap': ['swap', 'swap.swap', 'swap.config_files', 'swap.parameter_names', 'swap.last_layers'],
+    'tasks': ['tasks.classification', 'tasks.segmentation.transforms', 'tasks.depth'],
+    'deploy': ['deploy.*', 'inference'],
+    'analysis': ['analysis.*'],
+    'swap': ['swap.swap.swap_config', 'swap.swap.backbone_hosts', 'swap.config_files', 'swap.last_layers'],
     'run': ['run', 'errors'],
 }
 _LINK = re.compile(r'(\]\(|^\[[^\]]+\]: )([^)#\s:]+)(?=[)#\s]|$)', re.MULTILINE)
@@ -46,12 +37,27 @@ _EXAMPLE = re.compile(r'^( *)>>> .*(?:\n *\S.*)*', re.MULTILINE)
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 
+def on_config(config):
+    """Leave out of the navigation the pages that are not written yet, of which it holds the places."""
+
+    def written(entry):
+        if isinstance(entry, list):
+            return [one for one in map(written, entry) if one]
+        if isinstance(entry, dict):
+            return {title: one for title, below in entry.items() if (one := written(below))}
+        made = entry in PAGES.values() or entry.startswith('api/')
+        return entry if made or (Path(config.docs_dir) / entry).is_file() else None
+
+    config.nav = written(config.nav)
+    return config
+
+
 def on_files(files, config):
     """Add the pages of the top and of the API, and every file outside docs/ that a page links to, as plain text."""
     for name, page in PAGES.items():
         files.append(File.generated(config, page, abs_src_path=str(ROOT / name)))
     for name, modules in API.items():
-        text = ''.join(f'::: nfnet_mm.{module}\n\n' for module in modules)
+        text = ''.join(f'::: nfnet_mm.{module}\n\n' for entry in modules for module in _expanded(entry))
         files.append(File.generated(config, f'api/{name}.md', content=f'# {name.capitalize()}\n\n{text}'))
     linked = {target for page in files.documentation_pages() for target in _outside(page).values()}
     for target in sorted(linked - set(PAGES)):
@@ -80,6 +86,12 @@ def on_page_content(content, page, config, files):
         raise PluginError(told) from None
 
 
+def _expanded(entry):
+    package, star, _ = entry.partition('.*')
+    paths = sorted((ROOT / 'nfnet_mm' / package).glob('[a-z]*')) if star else ()
+    return [f'{package}.{path.stem}' for path in paths if path.suffix in ('', '.py')] or [package]
+
+
 def _outside(file, markdown=None):
     """The relative links of a page that lead to files outside docs/, with their paths in the repository."""
     folder = Path(file.abs_src_path).parent if file.abs_src_path else ROOT / 'docs'
@@ -105,7 +117,7 @@ def _set(formula, display):
     from matplotlib.mathtext import math_to_image
 
     size, picture = 40, io.BytesIO()
-    text = ' '.join(formula.replace(r'\lVert', r'\Vert').replace(r'\rVert', r'\Vert').split())
+    text = ' '.join((formula.replace(r'\frac', r'\dfrac') if display else formula).replace(r'\lVert', r'\Vert').replace(r'\rVert', r'\Vert').split())
     with rc_context({'mathtext.fontset': 'stix', 'savefig.transparent': True, 'svg.hashsalt': 'nfnet_mm'}):
         depth = math_to_image(f'${text}$', picture, prop=FontProperties(size=size), format='svg')
     svg = picture.getvalue().decode()
