@@ -129,9 +129,7 @@ def test_every_page_is_in_the_navigation(site):
 @pytest.mark.parametrize('name', NAMES)
 def test_the_api_shows_a_name_with_its_signature(name, site):
     thing = resolve_name(name)
-    text = next(
-        (found for page in (site / 'api').glob('*.html') if f'id="{name}"' in (found := page.read_text())), ''
-    )
+    text = next((found for page in (site / 'api').glob('*.html') if f'id="{name}"' in (found := page.read_text())), '')
     assert text, f'{name} is on no page of the API'
     block = re.search(rf'id="{re.escape(name)}".*?<pre>(.*?)</pre>', text, re.S)[1]
     signature = re.sub(r'<[^>]+>', '', block)

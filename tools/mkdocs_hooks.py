@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import os
 import posixpath
 import re
 from pathlib import Path
@@ -117,7 +116,9 @@ def _set(formula, display):
     from matplotlib.mathtext import math_to_image
 
     size, picture = 40, io.BytesIO()
-    text = ' '.join((formula.replace(r'\frac', r'\dfrac') if display else formula).replace(r'\lVert', r'\Vert').replace(r'\rVert', r'\Vert').split())
+    text = ' '.join(re.sub(r'\\[lr]Vert\b', r'\\Vert', formula).split())
+    if display:
+        text = text.replace(r'\frac', r'\dfrac')
     with rc_context({'mathtext.fontset': 'stix', 'savefig.transparent': True, 'svg.hashsalt': 'nfnet_mm'}):
         depth = math_to_image(f'${text}$', picture, prop=FontProperties(size=size), format='svg')
     svg = picture.getvalue().decode()
