@@ -11,7 +11,7 @@ SETUP = @boot=; for p in python3 python3.11 python3.12 python3.10 python $(PYTHO
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help env ops demo demo-cls demo-seg demo-depth demo-all test test-all test-openmmlab test-newest lint clean
+.PHONY: help env ops demo demo-cls demo-seg demo-depth demo-all test test-all test-openmmlab test-newest lint docs clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -62,6 +62,9 @@ lint: env ## what every change must be free of: lint, unformatted code, wrong ty
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check --quiet
 	@.venv/bin/mypy
+
+docs: env ## the documentation as a site of plain files: site/index.html, to be read without a network
+	@NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --quiet && echo 'written: site/index.html'
 
 clean: ## delete the environments (the compiled operators stay in the user's cache)
 	rm -rf .venv .venv-openmmlab .venv-newest

@@ -135,6 +135,26 @@ def check_exists(path: str | os.PathLike, what: str) -> None:
     raise UserError(f'{what} {str(path)!r} does not exist; in {str(folder)!r}: {hint}')
 
 
+def make_folder(path: str | os.PathLike, what: str) -> Path:
+    """A folder that can be written to, made if it is not there.
+
+    Args:
+        path: of the folder.
+        what: it is, as the message begins.
+
+    Raises:
+        UserError: it cannot be made, or not be written to.
+    """
+    folder = Path(path).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'{what} {os.fspath(path)!r} cannot be made: {error.strerror or error}') from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f'{what} {os.fspath(path)!r} cannot be written')
+    return folder
+
+
 def write_atomically(target: str | os.PathLike, write: Callable[[BinaryIO], Any]) -> None:
     """Write a file so that it is there whole or not at all, after a crash too.
 

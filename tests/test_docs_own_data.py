@@ -162,3 +162,21 @@ def test_the_depth_config_of_the_page(tmp_path):
     assert {cfg[f'{split}_dataloader'].dataset.data_root for split in ('train', 'val', 'test')} == {'rooms/'}
     assert (cfg.train_cfg.total_batch, cfg.train_cfg.lr_batch, cfg.train_cfg.max_iters) == (32, 256, 2000)
     assert cfg.default_hooks.checkpoint.save_best == 'delta1'
+
+
+def test_getting_started(tmp_path, monkeypatch):
+    """The page's script draws what the page's config takes, and the network has the widths that it states."""
+    monkeypatch.chdir(tmp_path)
+    script, config = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/getting_started.md').read_text(), re.S)
+    exec(script, {})
+    (tmp_path / 'flowers.py').write_text(config)
+    cfg = run.load_config('flowers.py')
+    run.check_data(cfg, ('train', 'val'))
+    init_default_scope('mmpretrain')
+    model = MODELS.build(cfg.model)
+    assert model.backbone.out_channels == (model.head.in_channels,) and model.head.num_classes == 3
+    images = len(list(tmp_path.glob('flowers/train/*/*.jpg')))
+    updates = cfg.train_cfg.max_epochs * images // cfg.train_cfg.total_batch
+    assert f'iter_{updates}.pth' in (ROOT / 'docs/getting_started.md').read_text()
+    daisy, rose = (cv2.imread(f'flowers/val/{name}/0.jpg').reshape(-1, 3) for name in ('daisy', 'rose'))
+    assert np.percentile(daisy[:, 0], 99) > 180 > 120 > np.percentile(rose[:, 0], 99)  # blue: white against red

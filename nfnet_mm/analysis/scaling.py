@@ -85,6 +85,9 @@ def all_reduce_seconds(size: float, gpus: int, fabric: Fabric, messages: int = 1
         gpus: how many; more than a node's must be whole nodes.
         fabric: what connects them.
         messages: into how many the gradients are split.
+
+    Raises:
+        UserError: ``gpus`` are more than a node's and no whole nodes.
     """
     inside = min(gpus, fabric.gpus_per_node)
     if check_positive('gpus', gpus) % inside:

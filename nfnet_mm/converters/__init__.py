@@ -1,5 +1,4 @@
 """Public weights to ours and back; needs torch, NumPy and mmengine alone."""
-# ruff: noqa: F401
 
 from .convert import Summary, convert_file
 from .errors import ConversionError, ReadError
@@ -10,3 +9,21 @@ from .layout import Layout, describe
 from .load import Weights, load_weights
 from .names.deepmind import from_deepmind
 from .names.timm import from_timm, to_timm
+
+__all__ = [
+    'PUBLIC_WEIGHTS',
+    'ConversionError',
+    'Layout',
+    'NFPretrained',
+    'ReadError',
+    'Summary',
+    'Weights',
+    'convert_file',
+    'describe',
+    'from_deepmind',
+    'from_timm',
+    'load_weights',
+    'local_file',
+    'read_weights',
+    'to_timm',
+]

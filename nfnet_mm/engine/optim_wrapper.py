@@ -333,6 +333,7 @@ class AmpAGCOptimWrapper(AGCOptimWrapper):
             yield
 
     def backward(self, loss: Tensor, **kwargs: Any) -> None:
+        """The gradients of ``loss``, a scalar, times the scale of the loss."""
         super().backward(self.loss_scaler.scale(loss), **kwargs)
 
     def step(self, **kwargs: Any) -> None:
@@ -353,6 +354,7 @@ class AmpAGCOptimWrapper(AGCOptimWrapper):
         return {**super().state_dict(), 'loss_scaler': self.loss_scaler.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The optimizer's state and, where it holds one, that of the scaling of the loss."""
         state = dict(state_dict)
         if scaler := state.pop('loss_scaler', None):  # that of a scaler that was off is empty
             self.loss_scaler.load_state_dict(scaler)

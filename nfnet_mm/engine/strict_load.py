@@ -39,6 +39,11 @@ class StrictLoadHook(ResumeHook):
         self.allow_missing = allow_missing
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Any) -> None:
+        """Hold a checkpoint's weights against the model.
+
+        Raises:
+            UserError: weights that are missing, left over or of another shape.
+        """
         super().after_load_checkpoint(runner, checkpoint)
         model = runner.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):

@@ -26,7 +26,8 @@ def check_combinations(cfg: Config) -> None:
     hooks = [hook for hook in cfg.get('custom_hooks') or () if isinstance(hook, Mapping)]
     if not isinstance(wrapper, Mapping):
         return
-    _check_average(wrapper.get('accumulative_counts', 1), hooks)
+    if type_name(cfg.get('train_cfg') or {}) != 'TotalBatchTrainLoop':  # which refuses any count but its own
+        _check_average(wrapper.get('accumulative_counts', 1), hooks)
     clipping = 'AGC' if 'AGC' in type_name(wrapper) else None
     ascent = next(('SAM' for hook in hooks if type_name(hook) == 'SAMHook'), None)
     for place in ('model_wrapper_cfg', 'strategy'):

@@ -10,7 +10,7 @@ from mmengine.hooks import CheckpointHook, RuntimeInfoHook
 from mmengine.registry import METRICS, RUNNERS
 
 from nfnet_mm.engine.sharded_checkpoint import is_sharded_checkpoint
-from nfnet_mm.errors import UserError, check_exists
+from nfnet_mm.errors import UserError, check_exists, make_folder
 from nfnet_mm.read_config import import_yapf
 from nfnet_mm.registry import type_name
 
@@ -101,8 +101,8 @@ def build_runner(cfg: Config) -> 'Runner':
     config has to name. On CUDA, batches are pinned and copied while the host goes on.
 
     Raises:
-        UserError: a type of this package is misspelt, settings do not go together, or a neck or head reads other
-            channels than the backbone gives.
+        UserError: a type of this package is misspelt, settings do not go together, the work folder cannot be made, or
+            a neck or head reads other channels than the backbone gives.
     """
     from mmengine.runner import Runner
 
@@ -122,6 +122,7 @@ def build_runner(cfg: Config) -> 'Runner':
 
     check_types(cfg)
     check_combinations(cfg)
+    make_folder(cfg.work_dir, 'work_dir')
     hooks = cfg.setdefault('default_hooks', {})
     hooks.setdefault('checkpoint', dict(type='CheckpointHook'))  # mmengine's default
     for hook in (hooks['checkpoint'], *(cfg.get('custom_hooks') or ())):

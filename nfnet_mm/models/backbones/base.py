@@ -45,7 +45,10 @@ class Stem(nn.Module):
                 setattr(self, f'{name}{i}', module)
 
     def forward(self, x: Tensor, recompute_acts: bool = False) -> Tensor:
-        """The features; ``recompute_acts``: run the activations again in the backward pass, where it can be."""
+        """(N, in_channels, H, W) images -> (N, C, ceil(H / 4), ceil(W / 4)) features, or at the stem's own stride.
+
+        ``recompute_acts``: run the activations again in the backward pass, where it can be.
+        """
         x = getattr(self, 'conv0')(x)  # noqa: B009  # by its type a tensor
         for i in range(1, self.num_convs):
             x = conv_of_activation(getattr(self, f'conv{i}'), self.act, self.normed(x, i - 1), recompute_acts)
@@ -56,7 +59,7 @@ class Stem(nn.Module):
         return max_pool2d_same(x, 3, 2) if self.pool == 'same' else nn.functional.max_pool2d(x, 3, 2, 1)
 
     def normed(self, x: Tensor, i: int) -> Tensor:
-        """What activation ``i`` reads, from the output of conv ``i``."""
+        """What activation ``i`` reads, from the output of conv ``i``: (N, C, H, W), the shape stays."""
         return getattr(self, f'bn{i}')(x) if hasattr(self, f'bn{i}') else x
 
 

@@ -30,6 +30,7 @@ class BNBlock(BaselineBlock):
         self.bn2 = BatchNorm2d(spec.width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         out = self.active(x, self.bn0)
         shortcut = self.shortcut(x, out)
         out = self.conv1(self.active(self.conv0(out), self.bn1))
@@ -56,6 +57,7 @@ class PostBNBlock(BaselineBlock):
         self.bn2 = BatchNorm2d(spec.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         shortcut = self.shortcut(x, x)
         if self.shortcut_bn is not None:
             shortcut = self.shortcut_bn(shortcut)

@@ -58,7 +58,10 @@ class NFBlock(nn.Module):
             nn.init.zeros_(self.conv2.gain)  # so that the branch still starts at zero
 
     def forward(self, x: Tensor, recompute_acts: bool = False) -> Tensor:
-        """The block's output; ``recompute_acts``: run the activations again in the backward pass."""
+        """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)).
+
+        ``recompute_acts``: run the activations again in the backward pass.
+        """
         act, again = self.act, recompute_acts
         active, shortcut = act(x), x
         if self.conv_shortcut is not None:
@@ -100,7 +103,7 @@ class Stage(nn.Sequential):
         super().__init__(*blocks)
 
     def forward(self, x: Tensor, with_cp: bool | str = False) -> Tensor:
-        """The output of the last block.
+        """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)), from the last block.
 
         ``with_cp``: True computes each block again in the backward pass, ``'act'`` only what costs little, its
         activations.

@@ -39,6 +39,7 @@ class FixupBlock(BaselineBlock):
             nn.init.normal_(self.conv_shortcut.weight, std=(2 / spec.out_channels) ** 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         x = x + self.bias1a
         out = self.act(self.conv0(x) + self.bias1b)
         out = self.act(self.conv1(out + self.bias2a) + self.bias2b)

@@ -27,6 +27,7 @@ class SkipInitBlock(BaselineBlock):
         self.skip_gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         out = self.act(x)
         shortcut = self.shortcut(x, out)
         out = self.act(self.conv1(self.act(self.conv0(out))))

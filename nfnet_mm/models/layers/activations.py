@@ -169,6 +169,7 @@ class ScaledActivation(nn.Module):
         self.gain = activation_gain(act)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Any shape, kept: the activation times its gain."""
         return self.act(x) * self.gain
 
     def extra_repr(self) -> str:

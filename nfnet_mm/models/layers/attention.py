@@ -30,6 +30,7 @@ class SqueezeExcite(nn.Module):
             nn.init.zeros_(fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the gate (N, C, 1, 1), in (0, 1); it is not multiplied in."""
         gate = self.fc2(F.relu(self.fc1(x.mean((2, 3)))))
         return torch.sigmoid(gate)[:, :, None, None]
 
@@ -50,6 +51,7 @@ class EfficientChannelAttention(nn.Module):
         self.conv = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the gate (N, C, 1, 1), in (0, 1); it is not multiplied in."""
         gate = self.conv(x.mean((2, 3))[:, None])
         return torch.sigmoid(gate).transpose(1, 2)[..., None]
 

@@ -60,6 +60,11 @@ class BatchNorm2d(nn.BatchNorm2d):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W), at least two values a channel in training -> the same shape, normalised.
+
+        Raises:
+            UserError: in training, one value per channel.
+        """
         if not self.training:
             return super().forward(x)
         count = x.numel() // self.num_features

@@ -38,6 +38,7 @@ class SameConv2d(nn.Conv2d):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         padding: str | tuple[int, ...] = self.padding
         if self.stride[0] > 1 or self.kernel_size[0] % 2 == 0:
             x, padding = pad_same(x, self.kernel_size[0], self.stride[0], self.dilation[0])

@@ -44,7 +44,11 @@ class NFClsHead(LinearClsHead):
         nn.init.zeros_(self.fc.bias)
 
     def pre_logits(self, feats: tuple[Tensor]) -> Tensor:
-        """(N, C) after dropout."""
+        """Pooled features (N, in_channels), as the last of a tuple -> the same, after dropout.
+
+        Raises:
+            UserError: features of another shape, such as (N, C, H, W), which no neck has pooled.
+        """
         x = feats[-1] if isinstance(feats, (tuple, list)) else feats
         if x.dim() != 2 or x.shape[1] != self.in_channels:
             raise UserError(

@@ -24,7 +24,7 @@ _LUMA = np.array([[0.2989, 0.587, 0.114]], np.float32)
 
 
 def auto_contrast(img: np.ndarray, level: float) -> np.ndarray:
-    """Stretch every channel to 0-255."""
+    """(H, W, 3) uint8 in RGB -> the same: every channel is stretched to 0-255; ``level`` means nothing."""
     tables = []
     for channel in cv2.split(img):
         low, high, *_ = cv2.minMaxLoc(channel)
@@ -34,7 +34,7 @@ def auto_contrast(img: np.ndarray, level: float) -> np.ndarray:
 
 
 def equalize(img: np.ndarray, level: float) -> np.ndarray:
-    """Flatten every channel's histogram."""
+    """(H, W, 3) uint8 in RGB -> the same: every channel's histogram is flattened; ``level`` means nothing."""
     tables = []
     for channel in range(3):
         counts = cv2.calcHist([img], [channel], None, [256], [0, 256]).ravel().astype(np.int64)
@@ -45,6 +45,7 @@ def equalize(img: np.ndarray, level: float) -> np.ndarray:
 
 
 def invert(img: np.ndarray, level: float) -> np.ndarray:
+    """(H, W, 3) uint8 in RGB -> the same: 255 less each value; ``level`` means nothing."""
     return 255 - img
 
 
@@ -66,6 +67,7 @@ def solarize_add(img: np.ndarray, level: float) -> np.ndarray:
 
 
 def color(img: np.ndarray, level: float) -> np.ndarray:
+    """(H, W, 3) uint8 in RGB -> the same: blended with its grey version: all grey at ``level`` = 0, none at 1."""
     grey = cv2.merge([_grey(img)] * 3)  # broadcasting would take ten times as long
     return _cut_off(_blend(grey, img.astype(np.float32), level))
 
@@ -76,10 +78,12 @@ def contrast(img: np.ndarray, level: float) -> np.ndarray:
 
 
 def brightness(img: np.ndarray, level: float) -> np.ndarray:
+    """(H, W, 3) uint8 in RGB -> the same: multiplied by ``level``."""
     return _look_up(img, _blend(np.float32(0), _LEVELS, level))
 
 
 def sharpness(img: np.ndarray, level: float) -> np.ndarray:
+    """(H, W, 3) uint8 in RGB -> the same: blended with a smoothed version: all smooth at ``level`` = 0, none at 1."""
     pixels = img.astype(np.float32)
     smooth = pixels.copy()  # its border stays
     smooth[1:-1, 1:-1] = np.floor(cv2.filter2D(pixels, -1, _SMOOTH)[1:-1, 1:-1])
@@ -95,10 +99,12 @@ def rotate(img: np.ndarray, level: float) -> np.ndarray:
 
 
 def shear_x(img: np.ndarray, level: float) -> np.ndarray:
+    """(H, W, 3) uint8 in RGB -> the same: sheared along x by ``0.3 * level`` pixels a row, either way."""
     return _warp(img, (1, 0.3 * _signed(level), 0), (0, 1, 0))
 
 
 def shear_y(img: np.ndarray, level: float) -> np.ndarray:
+    """(H, W, 3) uint8 in RGB -> the same: sheared along y by ``0.3 * level`` pixels a column, either way."""
     return _warp(img, (1, 0, 0), (0.3 * _signed(level), 1, 0))
 
 
@@ -108,6 +114,7 @@ def translate_x(img: np.ndarray, level: float) -> np.ndarray:
 
 
 def translate_y(img: np.ndarray, level: float) -> np.ndarray:
+    """(H, W, 3) uint8 in RGB -> the same: moved along y by ``100 * level`` pixels, either way."""
     return _warp(img, (1, 0, 0), (0, 1, 100 * _signed(level)))
 
 
@@ -192,6 +199,11 @@ class NFRandAugment(BaseTransform):
         return img
 
     def transform(self, results: dict) -> dict:
+        """``results`` with its ``img``, (H, W, 3) uint8 in BGR, augmented.
+
+        Raises:
+            UserError: an image of another type or shape, as behind a normalisation.
+        """
         img = results['img']
         if img.dtype != np.uint8 or img.ndim != 3 or img.shape[2] != 3:
             got = f'{img.dtype} {img.shape}'

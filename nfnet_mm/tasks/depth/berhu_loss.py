@@ -80,7 +80,11 @@ class BerHuLoss(nn.Module):
         self.loss_weight, self.loss_name = loss_weight, loss_name
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        """The weighted mean loss."""
+        """The weighted mean loss, a scalar, of two maps of depths in metres and of one shape, such as (N, 1, H, W).
+
+        Raises:
+            UserError: maps of different shapes.
+        """
         if pred.shape != target.shape:
             got = f'a prediction {tuple(pred.shape)} and a target {tuple(target.shape)}'
             raise UserError(f'BerHuLoss compares maps of one shape, got {got}')

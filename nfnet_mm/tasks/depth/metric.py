@@ -58,7 +58,15 @@ class PixelDepthMetric(BaseMetric):
         self.min_depth, self.max_depth = min_depth, max_depth
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Keep six sums an image."""
+        """Keep six sums an image.
+
+        Args:
+            data_batch: not read.
+            data_samples: each with ``pred_depth_map`` and ``gt_depth_map``, (H, W) or (1, H, W), in metres.
+
+        Raises:
+            UserError: the two maps of an image differ in shape.
+        """
         for sample in data_samples:
             pred, target = (sample[key]['data'].squeeze() for key in ('pred_depth_map', 'gt_depth_map'))
             if pred.shape != target.shape:
@@ -68,7 +76,11 @@ class PixelDepthMetric(BaseMetric):
             self.results.append(depth_error_sums(pred, target, self.min_depth, self.max_depth).cpu())
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """The five figures from all images' sums."""
+        """The five figures from all images' sums: delta1 to delta3 in percent, rms in metres, and rel.
+
+        Raises:
+            UserError: no pixel of any image has a depth in the range.
+        """
         count, *near, square, relative = sum(results, torch.zeros(6, dtype=torch.float64)).tolist()
         if not count:
             raise UserError(

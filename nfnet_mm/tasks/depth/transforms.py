@@ -45,7 +45,11 @@ class DownsampleCrop(BaseTransform):
             raise UserError(f'size={self.size} must fit into scale={self.scale}, both (width, height)')
 
     def transform(self, results: dict) -> dict:
-        """See the class."""
+        """See the class.
+
+        Raises:
+            UserError: the depth map is not of the image's size.
+        """
         height, width = results['img'].shape[:2]
         corner = [(outer - inner) // 2 for outer, inner in zip(self.scale, self.size)]
         box = (corner[0], corner[1], corner[0] + self.size[0], corner[1] + self.size[1])
@@ -136,7 +140,11 @@ class DepthColorJitter(BaseTransform):
         self.saturation = (saturation[0], saturation[1])
 
     def transform(self, results: dict) -> dict:
-        """See the class."""
+        """See the class.
+
+        Raises:
+            UserError: an image that is not (H, W, 3) uint8.
+        """
         image = results['img']
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             got = f'got {image.shape} {image.dtype}'

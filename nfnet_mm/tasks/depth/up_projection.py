@@ -83,6 +83,7 @@ class UpConv(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, 2H, 2W)."""
         # an odd row (column) reads the pixel at its own place and the next one, which past the border is zero
         padded = F.pad(x, (0, 1, 0, 1))
         even = self.even_even(x), self.even_odd(padded[:, :, :-1])
@@ -113,6 +114,7 @@ class UpProjection(nn.Module):
         self.up_norm, self.norm = (_norm(norm_cfg, width) for width in (2 * out_channels, out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) -> (N, out_channels, 2H, 2W), not negative."""
         branch, shortcut = self.up_norm(self.up(x)).chunk(2, 1)
         return F.relu(self.norm(self.conv(F.relu(branch))) + shortcut)
 
@@ -170,6 +172,14 @@ class UpProjectionHead(BaseDecodeHead):
         nn.init.constant_(self.conv_seg.get_parameter('bias'), 0)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Depths in metres, not bounded: (N, 1, 2^num_blocks H, 2^num_blocks W).
+
+        Args:
+            inputs: the backbone's features, of which ``in_index`` is (N, in_channels, H, W).
+
+        Raises:
+            UserError: a feature of another number of channels.
+        """
         x = self._transform_inputs(inputs)
         if x.dim() != 4 or x.shape[1] != self.in_channels:
             takes = f'takes a feature (N, {self.in_channels}, H, W)'
@@ -180,7 +190,15 @@ class UpProjectionHead(BaseDecodeHead):
         return self.conv_seg(x)
 
     def loss_by_feat(self, pred: Tensor, batch_data_samples: Sequence) -> dict[str, Tensor]:
-        """Every loss by its name, on the prediction resized to the depth maps; equal names add up."""
+        """Every loss by its name; equal names add up.
+
+        Args:
+            pred: (N, 1, h, w), in metres; resized to the depth maps (N, 1, H, W) of the samples.
+            batch_data_samples: N samples with a ``gt_depth_map``.
+
+        Raises:
+            UserError: samples without depth maps.
+        """
         if missing := [i for i, sample in enumerate(batch_data_samples) if 'gt_depth_map' not in sample]:
             raise UserError(
                 f'the data samples {missing} have no gt_depth_map: the pipeline needs '
