@@ -35,18 +35,19 @@ def write_page(
         folder: where the pictures lie.
         shown: the pictures, and a line of what was found in each.
         tables: what was found in all of them.
-        files: results for programs, by what they are.
+        files: results for programs, and videos, by what they are.
         checkpoint: the weights' file; of a training's, the curves are shown.
         meta: what the checkpoint tells of its training.
-        made: how it was made, by name.
+        made: how it was made, by name; ``config`` is one of them.
         missing: what is not on the page, and why.
     """
     count = len(tables.rows)
-    page = Page(f'{count} picture{"s" * (count != 1)}, predicted', folder)
+    page = Page(f'{Path(str(made["config"])).stem} on {count} picture{"s" * (count != 1)}', folder)
     for line in missing:
         page.text(line)
     page.section('Pictures')
-    page.grid(Picture(path, line, f'Prediction drawn on {line}') for path, line in shown[:SHOWN])
+    width = 30 if 'depth_in_metres' in tables.rows[0][2] else 19  # three things side by side, or one
+    page.grid((Picture(path, line, f'Prediction drawn on {line}') for path, line in shown[:SHOWN]), width)
     if len(shown) > SHOWN:
         page.text(f'{len(shown) - SHOWN} more lie in this folder.')
     page.section('Figures')
@@ -56,7 +57,7 @@ def write_page(
     else:
         page.text('Nothing was found.')
     if files:
-        page.links('For programs:', files)
+        page.links('Files:', files)
     curves = curves_of(checkpoint)
     if curves:
         page.section('Training')
@@ -79,7 +80,7 @@ def how_made(checkpoint: Path, meta: Mapping[str, Any]) -> dict[str, object]:
         if meta.get(key):
             facts[f'checkpoint: {key}'] = meta[key]
     versions = [f'nfnet_mm {nfnet_mm.__version__}', f'torch {torch.__version__}']
-    for name in ('mmengine', 'mmcv', 'mmdet', 'mmsegmentation', 'mmpretrain'):
+    for name in ('mmengine', 'mmcv', 'mmdetection', 'mmdet', 'mmsegmentation', 'mmpretrain'):
         for prefix in ('onedl-', ''):
             try:
                 versions.append(f'{prefix}{name} {metadata.version(prefix + name)}')

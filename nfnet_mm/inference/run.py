@@ -62,6 +62,7 @@ class _Writer:
 
     def __init__(self, folder: Path, paths: Sequence[Path]):
         self.folder, self.tables = folder, Tables()
+        self.videos: dict[str, Path] = {}
         self.shown: list[tuple[Path, str]] = []  # (picture, what was found in it)
         self._used = {path.resolve() for path in paths}  # a picture is not written over, in a folder that holds both
         self._video: Any = None
@@ -100,7 +101,8 @@ class _Writer:
             return
         path, name = self._now
         self._video.release()
-        os.replace(self._hidden, self.folder / f'{name}.mp4')
+        self.videos[f'{name}.mp4'] = self.folder / f'{name}.mp4'
+        os.replace(self._hidden, self.videos[f'{name}.mp4'])
         self._json(
             name, dict(video=str(path), files=dict(video=f'{name}.mp4', picture=f'{name}.png'), frames=self._frames)
         )
@@ -212,7 +214,7 @@ def run(
             print(file=sys.stderr)
         writer.close()
         if done:
-            files = writer.tables.write(folder, predictor.classes)
+            files = {**writer.tables.write(folder, predictor.classes), **writer.videos}
             made = dict(
                 config=cfg.filename,
                 command=shlex.join(['python', '-m', 'nfnet_mm', *sys.argv[1:]]),
