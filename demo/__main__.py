@@ -87,7 +87,7 @@ def write_page(
     page.text(f'{result}.')
     page.section('Predictions beside the truth')
     drawn = sorted(path for path in pictures.glob('*.png') if path.name != 'curves.png')
-    page.grid((Picture(path, path.stem) for path in drawn), width=30)
+    page.grid((Picture(path, path.stem) for path in drawn), width=30 if len(drawn) > 2 else 60)
     page.section('Training')
     panels = {title: {name: curves[name] for name in names if name in curves} for title, names in demo.curves.items()}
     page.charts({title: lines for title, lines in panels.items() if lines}, 'iteration')

@@ -12,7 +12,7 @@ import pytest
 _MEASURE = """<script>addEventListener('load', async () => {
   const pictures = [...document.images];
   pictures.forEach(one => one.loading = 'eager');
-  await Promise.all(pictures.map(one => one.decode().catch(() => 0)));
+  await Promise.all(pictures.map(one => one.complete || new Promise(done => one.onload = one.onerror = done)));
   const page = document.documentElement;
   parent.postMessage(JSON.stringify({
     window: innerWidth, width: page.scrollWidth, height: page.scrollHeight,

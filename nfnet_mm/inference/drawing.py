@@ -30,17 +30,23 @@ def palette_png(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> bytes:
 
 
 def write_line(picture: np.ndarray, line: str) -> np.ndarray:
-    """A copy of an (H, W, 3) picture with a line of text on it, no wider than the picture."""
+    """A line of text above an (H, W, 3) picture, no wider than it; a small picture is enlarged, to be read."""
     import cv2
 
-    picture, font = picture.copy(), cv2.FONT_HERSHEY_SIMPLEX
-    size = max(0.4, picture.shape[1] / 600)
-    (width, height), _ = cv2.getTextSize(line, font, size, max(1, int(4 * size)))
-    size *= min(1.0, (picture.shape[1] - 10) / max(width, 1))
-    for colour, thickness in (((0, 0, 0), 4), ((255, 255, 255), 1)):
-        at = (5, int(height + 6))
-        cv2.putText(picture, line, at, font, size, colour, max(1, int(thickness * size)), cv2.LINE_AA)
-    return picture
+    picture, font = _enlarged(picture, 240), cv2.FONT_HERSHEY_SIMPLEX
+    width = picture.shape[1]
+    size = max(0.6, width / 600)
+    size *= min(1.0, (width - 10) / max(cv2.getTextSize(line, font, size, 1)[0][0], 1))
+    height = int(40 * max(0.6, width / 600))
+    band = np.zeros((height, width, 3), np.uint8)
+    cv2.putText(band, line, (5, int(0.72 * height)), font, size, (255, 255, 255), max(1, int(2 * size)), cv2.LINE_AA)
+    return np.vstack([band, picture])
+
+
+def _enlarged(picture: np.ndarray, least: int) -> np.ndarray:
+    """A picture a whole number of times as large, so that its longer side is about so many pixels at least."""
+    times = max(1, round(least / max(picture.shape[:2])))
+    return np.kron(picture, np.ones((times, times, 1), np.uint8))
 
 
 def draw_depth(picture: np.ndarray, metres: np.ndarray) -> np.ndarray:
@@ -49,10 +55,9 @@ def draw_depth(picture: np.ndarray, metres: np.ndarray) -> np.ndarray:
 
     low, high = float(metres.min()), float(metres.max())
     scaled = (metres - low) / max(high - low, 1e-6)
-    enlarge = max(1, round(240 / picture.shape[0]))  # so that the figures can be read beside a small picture
-    height = picture.shape[0] * enlarge
-    shown = [picture, cv2.applyColorMap((255 * scaled).astype(np.uint8), cv2.COLORMAP_VIRIDIS)]
-    shown = [np.kron(one, np.ones((enlarge, enlarge, 1), np.uint8)) for one in shown]
+    colours_of_depth = cv2.applyColorMap((255 * scaled).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+    shown = [_enlarged(one, 320) for one in (picture, colours_of_depth)]
+    height = shown[0].shape[0]
     size = height / 480
     bar = np.full((height, int(190 * size), 3), 255, np.uint8)
     colours = np.linspace(255, 0, height).astype(np.uint8)[:, None].repeat(int(40 * size), 1)

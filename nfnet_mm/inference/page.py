@@ -46,7 +46,7 @@ def write_page(
     for line in missing:
         page.text(line)
     page.section('Pictures')
-    width = 30 if 'depth_in_metres' in tables.rows[0][2] else 19  # three things side by side, or one
+    width = dict(depth_in_metres=30, top=12).get(next(iter(tables.rows[0][2])), 19)  # three things side by side, or one
     page.grid((Picture(path, line, f'Prediction drawn on {line}') for path, line in shown[:SHOWN]), width)
     if len(shown) > SHOWN:
         page.text(f'{len(shown) - SHOWN} more lie in this folder.')
@@ -131,9 +131,9 @@ def group_curves(curves: Mapping[str, tuple[list, list]]) -> dict[str, dict[str,
     >>> {title: [*lines] for title, lines in group_curves(dict.fromkeys(('loss', 'loss_cls', 'lr', 'coco/a'))).items()}
     {'losses': ['loss', 'loss_cls'], 'coco': ['coco/a']}
     """
-    charts: dict[str, dict[str, tuple[list, list]]] = {}
+    charts: dict[str, dict[str, tuple[list, list]]] = dict(losses={})
     for name, curve in curves.items():
         if name not in _NO_CURVES:
             title = 'losses' if 'loss' in name else name.partition('/')[0]
             charts.setdefault(title, {})[name] = curve
-    return charts
+    return {title: lines for title, lines in charts.items() if lines}

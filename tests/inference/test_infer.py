@@ -229,7 +229,11 @@ def test_a_video_frame_by_frame(model, photos, tmp_path):
     told = json.loads((tmp_path / 'out/clip.json').read_text())
     assert [one['frame'] for one in told['frames']] == [0, 3, 6]
     drawn = cv2.VideoCapture(str(tmp_path / 'out/clip.mp4'))
-    wanted = {cv2.CAP_PROP_FRAME_COUNT: 3, cv2.CAP_PROP_FPS: 10 / 3, cv2.CAP_PROP_FRAME_WIDTH: 128}
+    wanted = {
+        cv2.CAP_PROP_FRAME_COUNT: 3,
+        cv2.CAP_PROP_FPS: 10 / 3,
+        cv2.CAP_PROP_FRAME_WIDTH: 256,
+    }  # twice as large, to be read
     assert [drawn.get(key) for key in wanted] == pytest.approx([*wanted.values()], rel=1e-3)
     source = cv2.VideoCapture(str(tmp_path / 'clip.avi'))
     source.set(cv2.CAP_PROP_POS_FRAMES, 3)
