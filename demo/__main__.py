@@ -11,11 +11,13 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # a clone works without installing
-from demo.pictures import draw_curves, read_scalars  # noqa: E402
+from demo.pictures import draw_curves  # noqa: E402
 from demo.tasks import TASKS  # noqa: E402
 from nfnet_mm import run  # noqa: E402
 from nfnet_mm.commands.command_line import CFG_OPTIONS, one_line_errors  # noqa: E402
 from nfnet_mm.errors import UserError  # noqa: E402
+from nfnet_mm.html_page import Page, Picture  # noqa: E402
+from nfnet_mm.inference.page import how_made, read_scalars  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -65,12 +67,33 @@ def main() -> None:
     last = {name: values[-1] for name, (_, values) in curves.items()}
     figures = [text.format(scale * last[name]) for name, (text, scale) in demo.metrics.items() if name in last]
     result = f'{", ".join(figures)} on {len(runner.val_dataloader.dataset)} validation pictures'
+    weights = Path(runner.work_dir, 'last_checkpoint').read_text().strip()
+    page = write_page(args, result, pictures, curves, how_made(Path(weights), dict(iter=runner.iter)))
     print('4/4 done')
-    print(f'weights:  {Path(runner.work_dir, "last_checkpoint").read_text().strip()}')
+    print(f'weights:  {weights}')
     print(f'log:      {Path(runner.log_dir) / runner.timestamp}.log')
     print(f'pictures: {pictures}/ (predictions, and curves.png)')
+    print(f'page:     {page}')
     print(f'result:   {result}', flush=True)
     Path(args.work_dir, 'result.txt').write_text(f'{args.task + ":":16}{result}; {pictures}/\n')
+
+
+def write_page(
+    args: argparse.Namespace, result: str, pictures: Path, curves: dict[str, tuple[list, list]], made: dict[str, object]
+) -> Path:
+    """What the demo ends with, as a page: the result, pictures, the training's curves and how it was made."""
+    demo = TASKS[args.task]
+    page = Page(f'Demo: {args.task}', args.work_dir)
+    page.text(f'{result}.')
+    page.section('Predictions beside the truth')
+    drawn = sorted(path for path in pictures.glob('*.png') if path.name != 'curves.png')
+    page.grid((Picture(path, path.stem) for path in drawn), width=30 if len(drawn) > 2 else 60)
+    page.section('Training')
+    panels = {title: {name: curves[name] for name in names if name in curves} for title, names in demo.curves.items()}
+    page.charts({title: lines for title, lines in panels.items() if lines}, 'iteration')
+    page.section('How it was made')
+    page.facts(dict(config=args.config, command=f'python demo {args.task}', data=f'{args.data}, generated', **made))
+    return page.write()
 
 
 if __name__ == '__main__':

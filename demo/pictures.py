@@ -1,6 +1,5 @@
 """The pictures a demo run ends with: predictions beside the truth, and the training's curves."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,34 +132,12 @@ def draw_depths(path: Path, picture: np.ndarray, panels: Mapping[str, np.ndarray
         figure.colorbar(shown, ax=axes, label='depth (m)', extend='both', pad=0.01)
 
 
-def read_scalars(path: Path) -> dict[str, tuple[list, list]]:
-    """The curves in a ``scalars.json`` of mmengine: {name: (steps, values)}.
-
-    Raises:
-        ValueError: it is cut off or empty; the file is quoted.
-    """
-    curves: dict[str, tuple[list, list]] = {}
-    for number, line in enumerate(Path(path).read_text().splitlines(), 1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f'{str(path)!r}, line {number}, is not JSON: {error}') from error
-        for name, value in row.items():
-            if isinstance(value, (int, float)) and 'step' in row:
-                steps, values = curves.setdefault(name, ([], []))
-                steps.append(row['step'])
-                values.append(value)
-    if not curves:
-        raise ValueError(f'{str(path)!r} holds no scalars')
-    return curves
-
-
 def draw_curves(path: Path, curves: Mapping[str, tuple[list, list]], panels: Mapping[str, Sequence[str]]) -> None:
     """Write one PNG with one plot per panel, over the training's iterations.
 
     Args:
         path: the file.
-        curves: the answer of :func:`read_scalars`.
+        curves: the answer of :func:`nfnet_mm.inference.page.read_scalars`.
         panels: by title, the names of the curves to plot; those not there are left out.
     """
     with _figure(path, 1, len(panels), figsize=(5 * len(panels), 4)) as (_, figure, axes):

@@ -142,3 +142,32 @@ def test_train_swap_convert_and_cost_without_a_clone(installed):
     assert code == 0 and re.search(r'^parameters \(M\) +25\.5', said, re.M) and 'Median of 1 steps' in said, said
     code, said = installed('nfnet_mm', 'doctor')
     assert code == 0 and 'training can run' in said, said
+
+
+@pytest.mark.slow
+def test_predictions_without_a_clone(installed, tmp_path):
+    """A demo's checkpoint and the config that its training wrote, on two of its pictures."""
+    pytest.importorskip('mmpretrain')
+    short = 'train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.logger.interval=1'
+    words = [
+        ROOT / 'demo',
+        'classification',
+        '--data',
+        tmp_path / 'data',
+        '--work-dir',
+        tmp_path / 'run',
+        '--train',
+        '80',
+    ]
+    made = subprocess.run(
+        [sys.executable, *words, '--val', '20', '--cfg-options', *short], capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stderr
+    for name, picture in zip(('one.png', 'two.png'), sorted((tmp_path / 'data/val').rglob('*.png'))[::15]):
+        shutil.copy(picture, installed.folder / name)
+    config, checkpoint = tmp_path / 'run/classify_nfnet_nano_digits.py', tmp_path / 'run/iter_2.pth'
+    code, said = installed('nfnet_mm', 'infer', config, checkpoint, 'one.png', 'two.png', '--out', 'found')
+    assert code == 0 and '2 images predicted: pictures, JSON and index.html in found' in said, said
+    rows = (installed.folder / 'found/predictions.csv').read_text().splitlines()
+    assert [row.partition(',')[0] for row in rows] == ['file', 'one.png', 'two.png']
+    assert 'losses: loss ends at' in (installed.folder / 'found/index.html').read_text()

@@ -16,7 +16,7 @@ from .command_line import one_line_errors
 COMMANDS = {
     'train': 'train any config of mmdet, mmseg, mmpretrain or plain mmengine',
     'test': 'evaluate a checkpoint',
-    'infer': 'predict pictures: drawn, and as JSON',
+    'infer': 'predict pictures and videos: drawn, for programs, and as a page',
     'swap': 'put a normalizer-free backbone into a ResNet config',
     'convert': "convert public weights to our names, or back to timm's",
     'cost': 'parameters, multiply-adds, time and memory of a training step here',

@@ -46,7 +46,8 @@ def test_short_demo_says_where_things_are_and_repeats_its_numbers(tmp_path):
         'default_hooks.logger.interval=1',
     ]
     text = demo(tmp_path, *short)
-    *_, weights, log, pictures, result = text.strip().splitlines()
+    *_, weights, log, pictures, page, result = text.strip().splitlines()
+    assert '000002.png' in (tmp_path / page.split()[1]).read_text()
     assert (tmp_path / weights.split()[1]).is_file() and (tmp_path / log.split()[1]).is_file()
     folder = Path(pictures.split()[1])
     assert {path.name for path in folder.glob('*.png')} == {'000001.png', '000002.png', 'curves.png'}

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo.pictures import draw_contact_sheet, draw_curves, draw_depths, draw_label_maps, draw_prediction, read_scalars
+from demo.pictures import draw_contact_sheet, draw_curves, draw_depths, draw_label_maps, draw_prediction
+from nfnet_mm.inference.page import read_scalars
 
 pytest.importorskip('matplotlib')
 
