@@ -61,7 +61,15 @@ class ExportableDetector(nn.Module):
         preprocessor = getattr(parts, 'data_preprocessor', None)
         self.divisor = getattr(preprocessor, 'pad_size_divisor', 1)
         self.pad_value = float(getattr(preprocessor, 'pad_value', 0))
+        self.dtype = torch.float32
         self.eval()
+
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Convert the backbone and the neck, which have most of the work; all else stays in float32."""
+        self.dtype = dtype
+        self.detector.backbone.to(dtype)
+        if getattr(self.detector, 'neck', None) is not None:
+            self.detector.neck.to(dtype)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -74,7 +82,8 @@ class ExportableDetector(nn.Module):
         one = images.new_ones(())
         size = torch.stack([one * width, one * height]).repeat(2)  # of the picture, at the boxes' four ends
         right, bottom = (-width) % self.divisor, (-height) % self.divisor
-        features = self.detector.extract_feat(F.pad(images, (0, right, 0, bottom), value=self.pad_value))
+        padded = F.pad(images, (0, right, 0, bottom), value=self.pad_value).to(self.dtype)
+        features = [feature.float() for feature in self.detector.extract_feat(padded)]
         if not self.two_stage:
             return single_stage(self.detector.bbox_head, features, size)
         boxes = proposals(self.detector.rpn_head, features, size)
@@ -143,9 +152,7 @@ def _levels(head: Any, features: Sequence[Tensor]) -> tuple[list[list[Tensor]], 
     widths = (head.cls_out_channels, head.bbox_coder.encode_size, 1)
     sizes = [tuple(level.shape[-2:]) for level in kinds[0]]
     priors = head.prior_generator.grid_priors(sizes, dtype=kinds[0][0].dtype, device=kinds[0][0].device)
-    rows = [
-        [level[0].permute(1, 2, 0).reshape(-1, width) for level in levels] for levels, width in zip(kinds, widths)
-    ]
+    rows = [[level[0].permute(1, 2, 0).reshape(-1, width) for level in levels] for levels, width in zip(kinds, widths)]
     return rows, priors
 
 
@@ -170,8 +177,8 @@ def proposals(head: Any, features: Sequence[Tensor], size: Tensor) -> Tensor:
         if cfg.get('nms_pre', -1) > 0:
             scores, order = scores[: cfg.nms_pre], order[: cfg.nms_pre]
         found.append((scores, deltas[level][order], prior[order], torch.full_like(order, level)))
-    scores, deltas, priors, groups = (torch.cat(parts) for parts in zip(*found))
-    boxes = _decode(head.bbox_coder, priors, deltas, size)
+    scores, chosen, anchors, groups = (torch.cat(parts) for parts in zip(*found))
+    boxes = _decode(head.bbox_coder, anchors, chosen, size)
     large = _large(boxes, cfg)
     kept = large[_suppress(boxes[large], scores[large], groups[large], cfg.nms, cfg.max_per_img)]
     return boxes[kept]
