@@ -124,12 +124,12 @@ def _suppress(boxes: Tensor, scores: Tensor, groups: Tensor, cfg: Any, count: in
         cfg: mmcv's, of its ``batched_nms``.
         count: how many to keep; all if it is not positive.
     """
-    cfg = dict(cfg or {})
+    stated, cfg = cfg, dict(cfg or {})
     threshold = cfg.pop('iou_threshold', None)
     together = cfg.pop('class_agnostic', False)
     cfg.pop('split_thr', None)  # when to do it group by group, with the same result
     if cfg.pop('type', 'nms') != 'nms' or threshold is None or cfg:
-        raise UserError(f"the whole of this detector cannot be exported: its suppression {cfg} is not mmcv's 'nms'")
+        raise UserError(f"the whole of this detector cannot be exported: its suppression {stated} is not mmcv's 'nms'")
     if not together:  # as mmcv does: groups are moved so far apart that their boxes do not overlap
         farthest = torch.cat([boxes.flatten(), boxes.new_zeros(1)]).max()
         boxes = boxes + (groups.to(boxes.dtype) * (farthest + 1))[:, None]

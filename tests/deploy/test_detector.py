@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine import Config
+from mmengine import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from torch import nn
 
@@ -23,10 +23,9 @@ CLASSES = 10
 
 
 def two_stage(**options):
-    model = Config.fromfile(DEMO).model
-    for key, value in options.items():
-        model.merge_from_dict({key.replace('__', '.'): value})
-    return model
+    cfg = Config.fromfile(DEMO)
+    cfg.merge_from_dict({f'model.{key.replace("__", ".")}': value for key, value in options.items()})
+    return cfg.model
 
 
 def by_class():
@@ -41,7 +40,7 @@ def without_masks():
 
 def dense(**head):
     shared = dict(num_classes=CLASSES, in_channels=16, feat_channels=16, stacked_convs=1)
-    return dict(
+    return ConfigDict(
         type='SingleStageDetector',
         data_preprocessor=dict(type='DetDataPreprocessor', pad_size_divisor=32),
         backbone=dict(type='nfnet_mm.NFNet', arch='nano', out_indices=(1, 2, 3)),
@@ -194,7 +193,7 @@ def test_what_computes_something_else_is_refused():
     model.roi_head.__class__ = Other
     with pytest.raises(UserError, match='roi_head of type Other, its .*Other.predict_bbox is not StandardRoIHead.pred'):
         ExportableDetector(model)
-    soft = two_stage(test_cfg__rcnn__nms=dict(type='soft_nms', iou_threshold=0.5, min_score=0.05))
+    soft = two_stage(test_cfg__rcnn__nms__type='soft_nms')
     with pytest.raises(UserError, match="its suppression .*soft_nms.* is not mmcv's 'nms'"), torch.no_grad():
         ExportableDetector(build(soft))(torch.randn(1, 3, 64, 64))
     with pytest.raises(UserError, match='opset=11 must be an integer from 17 to 20'):
