@@ -2,8 +2,20 @@
 
 from .detector import ExportableDetector
 from .evaluate import evaluate
+from .export import Deployed, Exported, deployed, export_model
 from .fold import fold
 from .half import half, worst_difference
 from .quantize import quantize
 
-__all__ = ['ExportableDetector', 'evaluate', 'fold', 'half', 'quantize', 'worst_difference']
+__all__ = [
+    'Deployed',
+    'ExportableDetector',
+    'Exported',
+    'deployed',
+    'evaluate',
+    'export_model',
+    'fold',
+    'half',
+    'quantize',
+    'worst_difference',
+]
