@@ -10,7 +10,7 @@ import numpy as np
 
 from nfnet_mm.errors import UserError, check_exists, did_you_mean, write_atomically
 
-from .optional import optional
+from .export.formats import needed
 
 OPERATORS = ('Conv', 'MatMul', 'Gemm')
 # Where scales stand that a runtime makes use of. onnxruntime has a conv of integers only between two of them, and is
@@ -38,8 +38,8 @@ def quantize(source: str, target: str, batches: Iterable[np.ndarray], runtime: s
     if runtime not in RUNTIMES:
         raise UserError(f'runtime={runtime!r} is none of {", ".join(RUNTIMES)}.{did_you_mean(runtime, RUNTIMES)}')
     check_exists(source, 'ONNX file')
-    quantization = optional('onnxruntime.quantization')
-    prepare = optional('onnxruntime.quantization.shape_inference').quant_pre_process
+    quantization = needed('onnxruntime.quantization')
+    prepare = needed('onnxruntime.quantization.shape_inference').quant_pre_process
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc,name-defined]
         left: Iterator[np.ndarray] = iter(batches)

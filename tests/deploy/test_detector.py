@@ -9,9 +9,10 @@ from mmengine import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from nfnet_mm.deploy import ExportableDetector, fold, half
+from nfnet_mm.deploy import ExportableDetector, deployed, export_model, fold, half
 from nfnet_mm.deploy.detector import paste_masks
-from nfnet_mm.deploy.detector_onnx import OnnxDetector, compare_detections, export_detector
+from nfnet_mm.deploy.export.detections import pair_objects
+from nfnet_mm.deploy.export.formats import run_onnx
 from nfnet_mm.errors import UserError
 from nfnet_mm.registry import MODELS
 
@@ -117,44 +118,36 @@ def test_the_same_objects(name):
 
 @pytest.mark.parametrize('name', DETECTORS)
 def test_the_exported_file(name, tmp_path):
-    """In onnxruntime at five sizes, odd ones included, as in torch; and of a picture in which nothing is found."""
+    """In onnxruntime at five sizes, odd ones included, as in torch."""
     pytest.importorskip('onnx')
     pytest.importorskip('onnxruntime')
-    net = ExportableDetector(fold(build(DETECTORS[name]())))
-    file = str(tmp_path / 'detector.onnx')
-    export_detector(net, file)
-    exported = OnnxDetector(file, threads=1)
-    for size in SIZES:
-        images = torch.randn(1, 3, *size)
-        with torch.no_grad():
-            expected = net(images)
-        differences = compare_detections(exported(images), expected)
-        assert differences['unpaired'] <= 2, differences
-        assert differences['boxes'] <= 1e-2 and differences['scores'] <= 1e-4, differences
-        assert differences.get('masks', 0) <= 1e-3, differences
-
-
-def test_nothing_is_found(tmp_path):
-    pytest.importorskip('onnx')
-    pytest.importorskip('onnxruntime')
-    config = two_stage(test_cfg__rcnn__score_thr=0.999)
-    net = ExportableDetector(fold(build(config)), paste=True)
-    export_detector(net, str(tmp_path / 'a.onnx'))
-    images = torch.zeros(1, 3, 70, 96)
+    model = build(DETECTORS[name]())
+    written = export_model(deployed(model, paste_masks=name == 'of each class'), tmp_path / 'a.onnx', opset=17)
+    assert written.worst <= 1e-5 and len(written.differences) == 5
+    net, exported = ExportableDetector(fold(model)), run_onnx(str(tmp_path / 'a.onnx'))
+    images = torch.randn(1, 3, 101, 77)
     with torch.no_grad():
-        shapes = [tuple(one.shape) for one in net(images)]
-    assert shapes == [(0, 4), (0,), (0,), (0, 70, 96)]
-    assert [tuple(one.shape) for one in OnnxDetector(str(tmp_path / 'a.onnx'), 1)(images)] == shapes
+        expected = [one.numpy() for one in net(images)]
+    (boxes, scores, *_), (others, near, *_), unpaired = pair_objects(exported(images.numpy()), expected)
+    assert len(scores) >= 10 and unpaired <= 2
+    np.testing.assert_allclose(boxes, others, rtol=0, atol=1e-2)
+    np.testing.assert_allclose(scores, near, rtol=0, atol=1e-5)
 
 
-def test_standard_operators_only(tmp_path):
+def test_the_graph_has_standard_operators_alone_and_may_find_nothing(tmp_path):
     onnx = pytest.importorskip('onnx')
-    export_detector(ExportableDetector(fold(build(two_stage()))), str(tmp_path / 'a.onnx'))
+    pytest.importorskip('onnxruntime')
+    model = build(two_stage(test_cfg__rcnn__score_thr=0.999))
+    export_model(deployed(model, paste_masks=True), tmp_path / 'a.onnx', opset=17)
     graph = onnx.load(tmp_path / 'a.onnx')
     assert [(one.domain, one.version) for one in graph.opset_import] == [('', 17)]
     kinds = {node.op_type for node in graph.graph.node}
     assert {'RoiAlign', 'NonMaxSuppression'} <= kinds and 'BatchNormalization' not in kinds
-    onnx.checker.check_model(graph)
+    images = torch.zeros(1, 3, 70, 96)
+    with torch.no_grad():
+        shapes = [tuple(one.shape) for one in ExportableDetector(model, paste=True)(images)]
+    assert shapes == [(0, 4), (0,), (0,), (0, 70, 96)]
+    assert [one.shape for one in run_onnx(str(tmp_path / 'a.onnx'))(images.numpy())] == shapes
 
 
 def test_pasting_against_a_grid_sample():
@@ -181,7 +174,7 @@ def test_half_precision_leaves_the_boxes_in_float32():
     assert float((found[0][0] - expected[0][0]).abs().max()) < 3
 
 
-def test_what_computes_something_else_is_refused():
+def test_what_computes_something_else_is_refused(tmp_path):
     with pytest.raises(UserError, match='Conv2d is no detector of mmdet: it has no extract_feat'):
         ExportableDetector(nn.Conv2d(3, 3, 1))
     model = build(two_stage())
@@ -196,15 +189,15 @@ def test_what_computes_something_else_is_refused():
     soft = two_stage(test_cfg__rcnn__nms__type='soft_nms')
     with pytest.raises(UserError, match="its suppression .*soft_nms.* is not mmcv's 'nms'"), torch.no_grad():
         ExportableDetector(build(soft))(torch.randn(1, 3, 64, 64))
-    with pytest.raises(UserError, match='opset=11 must be an integer from 17 to 20'):
-        export_detector(ExportableDetector(build(two_stage())), 'x.onnx', opset=11)
-    with pytest.raises(UserError, match="'/nowhere/x.onnx' was not written"):
-        export_detector(ExportableDetector(build(two_stage())), '/nowhere/x.onnx')
+    with pytest.raises(UserError, match='format torch is not for detectors'):
+        export_model(deployed(build(two_stage())), tmp_path / 'a.pt2')
+    assert not list(tmp_path.iterdir())
 
 
 def test_comparison_counts_what_is_in_one_only():
-    one = torch.tensor([[0.0, 0, 4, 4], [10, 10, 14, 14]]), torch.tensor([0.9, 0.5]), torch.tensor([0, 1])
-    other = tuple(part[:1] for part in one)
-    assert compare_detections(one, other) == dict(unpaired=1, boxes=0.0, scores=0.0)
-    assert compare_detections(tuple(part[:0] for part in one), one)['unpaired'] == 2
-    assert np.isclose(compare_detections((one[0] + 0.5, *one[1:]), one)['boxes'], 0.5)
+    one = np.float32([[0, 0, 4, 4], [10, 10, 14, 14]]), np.float32([0.9, 0.5]), np.array([0, 1])
+    other = [part[:1] for part in one]
+    ours, theirs, unpaired = pair_objects([one[0] + 0.5, *one[1:]], other)
+    assert unpaired == 1 and np.array_equal(ours[0] - theirs[0], np.full((1, 4), 0.5))
+    assert pair_objects([part[:0] for part in one], one)[2] == 2
+    assert pair_objects(one, [*other[:2], other[2] + 1])[2] == 3

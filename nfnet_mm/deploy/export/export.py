@@ -17,7 +17,8 @@ from nfnet_mm.errors import UserError, check_positive
 from nfnet_mm.models.layers import WSConv2d
 
 from ..fold import fold
-from .formats import RUNNERS, WRITERS, Job, check_format, check_opset, needed
+from .detections import check_pairs
+from .formats import AXES, RUNNERS, WRITERS, Job, check_format, check_opset, needed
 from .graph import check_graph
 
 BOUND = 1e-5  # of the relative difference of an output, in the Euclidean norm
@@ -98,20 +99,27 @@ def export_model(
     height, width = _check_size(model, size)
     if any(isinstance(module, WSConv2d) for module in model.modules()):
         model = fold(model)
-    model = model.eval().float().cpu()
+    model = model.eval().cpu()
+    one_image = getattr(model, 'one_image', False)
     channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
-    images = torch.from_numpy(_images((2, channels, height, width)))
+    images = torch.from_numpy(_images((1 if one_image else 2, channels, height, width)))
     with torch.no_grad():
         outputs = _tensors(model(images))
     names = tuple(names or getattr(model, 'names', None) or (f'output{i}' for i in range(len(outputs))))
     if len(names) != len(outputs):
         raise UserError(f'names={names} are not those of {len(outputs)} outputs')
+    axes = {'images': {axis: name for axis, name in AXES.items() if axis or not one_image}}
+    axes.update(getattr(model, 'axes', None) or {name: {0: 'batch'} for name in names})
     told = {'nfnet_mm_version': __version__, **(metadata or {})}
     with tempfile.TemporaryDirectory(dir=os.path.dirname(path) or '.', prefix='.export.') as folder:
         written = os.path.join(folder, os.path.basename(path))
-        WRITERS[kind](Job(model, images, names, told, opset), written)
+        job = Job(model, images, names, told, opset, axes)
+        WRITERS[kind](job, written)
         operators = check_graph(written) if kind == 'onnx' else Counter()
-        differences = _differences(model, written, kind, names, images.shape, bound)
+        if one_image:
+            differences = _differences_of_objects(job, os.path.basename(path), kind, bound)
+        else:
+            differences = _differences(model, written, kind, names, images.shape, bound)
         for file in sorted(Path(folder).iterdir()):
             os.replace(file, Path(path).with_name(file.name))
     return Exported(path, kind, names, differences, operators)
@@ -139,22 +147,34 @@ def _shapes(shape: Sequence[int]) -> list[tuple[int, ...]]:
     return [(n, c, h, w), (1, c, h + 1, w + 1), (3, c, h + 2, w + 3), (1, c, h + 17, w), (2, c, h + 6, w + 31)]
 
 
+def _differences_of_objects(job: Job, file: str, kind: str, bound: float) -> dict[tuple[int, ...], float]:
+    """Of a second file of a detector, that finds something in random numbers."""
+    model: Any = job.model
+    with tempfile.TemporaryDirectory() as folder, model.finding(job.images):
+        WRITERS[kind](job, os.path.join(folder, file))
+        return _differences(model, os.path.join(folder, file), kind, job.names, job.images.shape, bound)
+
+
 def _differences(
     model: nn.Module, path: str, kind: str, names: Sequence[str], shape: Sequence[int], bound: float
 ) -> dict[tuple[int, ...], float]:
     run, found = RUNNERS[kind](path), {}
+    one_image = getattr(model, 'one_image', False)
     for one in _shapes(shape):
-        images = _images(one)
+        images = _images((1, *one[1:]) if one_image else one)
         with torch.no_grad():
-            expected = [tensor.numpy() for tensor in _tensors(model(torch.from_numpy(images)))]
-        worst = 0.0
-        for name, ours, theirs in zip(names, expected, run(images), strict=True):
+            expected: Any = [tensor.numpy() for tensor in _tensors(model(torch.from_numpy(images)))]
+        worst, given = 0.0, run(images)
+        if one_image:
+            expected, given = check_pairs(expected, given)
+        for name, ours, theirs in zip(names, expected, given, strict=True):
             if ours.shape != theirs.shape:
-                raise UserError(f'the {kind} file makes {theirs.shape} of images {one}, the model {ours.shape} ({name})')
+                raise UserError(f'the {kind} file makes {theirs.shape} of {one}, the model {ours.shape} ({name})')
             norm = max(float(np.linalg.norm(ours)), 1e-30)
             difference = float(np.linalg.norm(ours - theirs)) / norm
             if not difference <= bound:
-                raise UserError(f'the {kind} file is {difference:.1e} from the model at {one} ({name}), over {bound:.0e}')
+                what = f'{difference:.1e} from the model at {one} ({name}), over {bound:.0e}'
+                raise UserError(f'the {kind} file is {what}')
             worst = max(worst, difference)
-        found[one] = worst
+        found[images.shape] = worst
     return found

@@ -30,6 +30,7 @@ class Job(NamedTuple):
     names: Sequence[str]
     metadata: Mapping[str, str]
     opset: int
+    axes: Mapping[str, Mapping[int, str]]  # that are free
 
 
 def check_format(path: str, name: str | None) -> str:
@@ -68,7 +69,8 @@ def check_opset(opset: int | None) -> int:
     if opset is None:
         return min(DEFAULT_OPSET, newest)
     if not is_integer(opset) or not OLDEST_OPSET <= opset <= newest:
-        raise UserError(f'opset={opset!r} must be from {OLDEST_OPSET} to {newest}, which torch {torch.__version__} writes')
+        which = f'from {OLDEST_OPSET} to {newest}, which torch {torch.__version__} writes'
+        raise UserError(f'opset={opset!r} must be {which}')
     return int(opset)
 
 
@@ -97,7 +99,6 @@ def write_onnx(job: Job, path: str) -> None:
     """By tracing: the exporter by torch.export takes a minute for what this one does in a second (torch 2.11)."""
     onnx = needed('onnx')
     options: dict[str, Any] = dict(dynamo=False) if 'dynamo' in torch.onnx.export.__code__.co_varnames else {}
-    axes = {'images': AXES, **{name: {0: 'batch'} for name in job.names}}
     with _quiet():
         torch.onnx.export(
             job.model,
@@ -106,7 +107,7 @@ def write_onnx(job: Job, path: str) -> None:
             opset_version=job.opset,
             input_names=['images'],
             output_names=list(job.names),
-            dynamic_axes=axes,
+            dynamic_axes=job.axes,
             **options,
         )
     model = onnx.load(path)
@@ -152,11 +153,15 @@ def write_torchscript(job: Job, path: str) -> None:
 
 def write_torch(job: Job, path: str) -> None:
     """By torch.export."""
-    dim = getattr(getattr(torch, 'export', None), 'Dim', None)
+    if len(job.axes['images']) < len(AXES):
+        raise UserError(
+            'format torch is not for detectors, whose outputs differ in number: onnx, openvino or torchscript'
+        )
+    dim: Any = getattr(getattr(torch, 'export', None), 'Dim', None)
     if not hasattr(dim, 'DYNAMIC'):
         raise UserError(f'format torch needs torch >= 2.6, this is {torch.__version__}; torchscript works with any')
     with _quiet():
-        shapes = ({axis: dim.DYNAMIC for axis in AXES},)
+        shapes = (dict.fromkeys(job.axes['images'], dim.DYNAMIC),)
         program = torch.export.export(job.model, (job.images,), dynamic_shapes=shapes, strict=False)
         torch.export.save(program, path, extra_files={METADATA_FILE: json.dumps(dict(job.metadata))})
 

@@ -1,6 +1,6 @@
 """What a model of a framework is to a deployer: images in, named tensors out. Known by what it has, not its class."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nfnet_mm.errors import UserError
+
+from ..detector import ExportableDetector
 
 
 class Deployed(nn.Module):
@@ -21,6 +23,8 @@ class Deployed(nn.Module):
 
     mean: Tensor | None
     std: Tensor | None
+    axes: Mapping[str, Mapping[int, str]] | None = None  # of the outputs, that are free; None: the batch
+    one_image = False  # in a batch
 
     def __init__(
         self,
@@ -59,7 +63,7 @@ class DeployedClassifier(Deployed):
 
 
 class DeployedMap(Deployed):
-    """A segmentor's ``logits``, (N, classes, H, W), or a ``depth`` (N, 1, H, W) in metres, in the size of the images."""
+    """A segmentor's ``logits`` (N, classes, H, W), or a ``depth`` (N, 1, H, W) in metres, of the images' size."""
 
     def outputs(self, images: Tensor) -> tuple[Tensor, ...]:
         """Of normalised images."""
@@ -80,26 +84,29 @@ def model_kind(model: nn.Module) -> str:
     return 'backbone' if hasattr(model, 'out_indices') else 'other'
 
 
-def deployed(model: nn.Module, with_preprocessing: bool = False) -> Deployed:
+def deployed(model: nn.Module, with_preprocessing: bool = False, paste_masks: bool = False) -> Deployed:
     """A framework's model as what is exported.
 
     Args:
-        model: a backbone, or a classifier, segmentor or depth model of a framework.
+        model: a backbone, or a classifier, detector, segmentor or depth model of a framework.
         with_preprocessing: take RGB images with values from 0 to 255, and normalise them as the model's data
             preprocessor does; else they come normalised, in the network's order of channels.
+        paste_masks: of a detector, masks as large as the picture instead of the mask head's own, in the boxes.
 
     Raises:
         UserError: nothing is known of such a model, or it has no data preprocessor.
     """
     kind = model_kind(model)
-    if kind == 'detector':
-        raise UserError(f'{type(model).__name__} is a detector, for which there is no export here')
     options: dict[str, Any] = {}
     if with_preprocessing:
         found = preprocessing(model)
         if not found:
             raise UserError(f'{type(model).__name__} has no data preprocessor whose normalisation the graph could do')
         options = dict(mean=found['mean'], std=found['std'], flip=found['channel_order'] == 'BGR')
+    if kind == 'detector':
+        from .detections import DeployedDetector
+
+        return DeployedDetector(ExportableDetector(model, paste_masks), **options)
     if kind == 'classifier':
         return DeployedClassifier(model, ('logits', 'scores'), **options)
     if kind in ('segmentor', 'depth'):

@@ -1,0 +1,93 @@
+"""A detector as what is exported, and its objects in one runtime beside those in another."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nfnet_mm.errors import UserError
+
+from ..detector import ExportableDetector
+from .outputs import Deployed
+
+
+class DeployedDetector(Deployed):
+    """What an :class:`ExportableDetector` returns; of one picture, as the number of objects is another in each."""
+
+    one_image = True
+
+    def __init__(self, model: nn.Module, names: Sequence[str] = (), **options: object):
+        net = model if isinstance(model, ExportableDetector) else ExportableDetector(model)
+        super().__init__(net, names or net.outputs, **options)  # type: ignore[arg-type]
+        self.axes: Mapping[str, Mapping[int, str]] = {name: {0: 'objects'} for name in net.outputs}
+        if net.with_mask and net.paste:
+            self.axes = {**self.axes, 'masks': {0: 'objects', 1: 'height', 2: 'width'}}
+        self.eval()
+
+    @contextmanager
+    def finding(self, images: Tensor, least: int = 5) -> Iterator[None]:
+        """Lower the least score, for as long as it lasts, until something is found in images of random numbers.
+
+        There is not much to compare otherwise: a trained detector finds nothing in them.
+        """
+        detector: Any = self.model.detector
+        cfg = (detector.roi_head if self.model.two_stage else detector.bbox_head).test_cfg
+        before = cfg.score_thr
+        try:
+            for factor in (1, 0.1, 1e-2, 1e-3, 1e-4, 0):
+                cfg.score_thr = before * factor
+                with torch.no_grad():
+                    if len(self(images)[1]) >= least:
+                        break
+            yield
+        finally:
+            cfg.score_thr = before
+
+
+def pair_objects(
+    found: Sequence[np.ndarray], expected: Sequence[np.ndarray]
+) -> tuple[list[np.ndarray], list[np.ndarray], int]:
+    """The objects of one picture that two runtimes have both found, in one order.
+
+    Objects are pairs if they have one label and are each other's nearest box. Near a threshold a rounding error decides
+    whether there is an object, and of near ties which is dropped: those are counted, and left out.
+
+    Args:
+        found: boxes (K, 4), scores (K,), labels (K,), ...
+        expected: the same of the other.
+
+    Returns: the pairs of ``found``, those of ``expected``, and how many objects of either have no partner.
+
+    Example:
+        >>> box, score, label = np.float32([[0, 0, 4, 4]]), np.float32([0.5]), np.array([1])
+        >>> pair_objects([box, score, label], [np.tile(box, (2, 1)) + [[1], [9]], score.repeat(2), label.repeat(2)])[2]
+        1
+    """
+    far = np.abs(found[0][:, None] - expected[0]).max(-1)
+    far[found[2][:, None] != expected[2]] = np.inf
+    mine: list[int] = []
+    theirs: list[int] = []
+    if far.size:
+        nearest, back = far.argmin(1), far.argmin(0)
+        mine = [i for i, j in enumerate(nearest) if back[j] == i and np.isfinite(far[i, j])]
+        theirs = [int(nearest[i]) for i in mine]
+    unpaired = len(found[0]) + len(expected[0]) - 2 * len(mine)
+    return [one[mine] for one in found], [one[theirs] for one in expected], unpaired
+
+
+def check_pairs(
+    found: Sequence[np.ndarray], expected: Sequence[np.ndarray]
+) -> tuple[Sequence[np.ndarray], Sequence[np.ndarray]]:
+    """The pairs, which are to be nearly all objects.
+
+    Raises:
+        UserError: more than a tenth, and more than two, have no partner.
+    """
+    ours, theirs, unpaired = pair_objects(found, expected)
+    if unpaired > max(2, 0.1 * (len(found[0]) + len(expected[0]))):
+        what = f'{unpaired} of {len(found[0])} and {len(expected[0])}'
+        raise UserError(f'the file and the model find other objects: {what} have no partner')
+    return ours, theirs
