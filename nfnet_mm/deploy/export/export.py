@@ -100,7 +100,7 @@ def export_model(
     if any(isinstance(module, WSConv2d) for module in model.modules()):
         model = fold(model)
     model = model.eval().cpu()
-    one_image = getattr(model, 'one_image', False)
+    one_image, bound = getattr(model, 'one_image', False), max(bound, getattr(model, 'bound', 0.0))
     channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
     images = torch.from_numpy(_images((1 if one_image else 2, channels, height, width)))
     with torch.no_grad():

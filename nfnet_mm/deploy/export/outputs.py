@@ -25,6 +25,7 @@ class Deployed(nn.Module):
     std: Tensor | None
     axes: Mapping[str, Mapping[int, str]] | None = None  # of the outputs, that are free; None: the batch
     one_image = False  # in a batch
+    bound = 0.0  # of the relative difference, where it is above the caller's
 
     def __init__(
         self,
