@@ -18,7 +18,7 @@ from nfnet_mm.models.layers import WSConv2d
 
 from ..fold import fold
 from .formats import RUNNERS, WRITERS, Job, check_format, check_opset, needed
-from .graph import check_graph
+from .graph import operators
 
 BOUND = 1e-5  # of the relative difference of an output, in the Euclidean norm
 
@@ -110,11 +110,11 @@ def export_model(
     with tempfile.TemporaryDirectory(dir=os.path.dirname(path) or '.', prefix='.export.') as folder:
         written = os.path.join(folder, os.path.basename(path))
         WRITERS[kind](Job(model, images, names, told, opset), written)
-        operators = check_graph(written) if kind == 'onnx' else Counter()
+        counted = operators(needed('onnx').load(written).graph) if kind == 'onnx' else Counter()
         differences = _differences(model, written, kind, names, images.shape, bound)
         for file in sorted(Path(folder).iterdir()):
             os.replace(file, Path(path).with_name(file.name))
-    return Exported(path, kind, names, differences, operators)
+    return Exported(path, kind, names, differences, counted)
 
 
 def _check_size(model: nn.Module, size: Sequence[int]) -> tuple[int, int]:
