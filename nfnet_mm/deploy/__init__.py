@@ -1,5 +1,6 @@
 """A trained network on its way out of the training script."""
 
+from .checkpoint import save_folded
 from .detector import ExportableDetector
 from .evaluate import evaluate
 from .export import Deployed, Exported, deployed, export_model
@@ -17,5 +18,6 @@ __all__ = [
     'fold',
     'half',
     'quantize',
+    'save_folded',
     'worst_difference',
 ]

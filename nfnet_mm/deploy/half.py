@@ -24,9 +24,11 @@ class HalfPrecision(nn.Module):
         dtype: to compute in.
     """
 
+    bound = 0.02  # of the relative difference that a runtime may have which rounds elsewhere
+
     def __init__(self, model: nn.Module, dtype: torch.dtype):
         super().__init__()
-        self.model, self.dtype = model.to(dtype), dtype
+        self.model, self.dtype, self.names = model.to(dtype), dtype, getattr(model, 'names', None)
         self.eval()
 
     def forward(self, images: Tensor) -> Any:
@@ -46,7 +48,7 @@ def half(model: nn.Module, name: str) -> nn.Module:
     Of an :class:`ExportableDetector` that is the backbone and the neck: places of boxes need more than 11 bits.
 
     Args:
-        model: a backbone, classifier, segmentor or :class:`ExportableDetector`, folded or not.
+        model: a backbone, classifier, segmentor or :class:`ExportableDetector`, or what :func:`deployed` makes of one, folded or not.
         name: 'bf16' or 'fp16'.
 
     Returns: a module that takes images (N, 3, H, W) and gives what the model gives, both in float32.
@@ -64,10 +66,11 @@ def half(model: nn.Module, name: str) -> nn.Module:
         raise UserError(f'half={name!r} is none of {", ".join(DTYPES)}.{did_you_mean(name, DTYPES)}')
     standardised = any(isinstance(module, WSConv2d) for module in model.modules())
     model = fold(model) if standardised else copy.deepcopy(model).eval()
-    if not isinstance(model, ExportableDetector):
-        return HalfPrecision(model, DTYPES[name])
-    model.compute_in(DTYPES[name])
-    return model
+    detectors = [part for part in model.modules() if isinstance(part, ExportableDetector)]
+    for detector in detectors:
+        detector.compute_in(DTYPES[name])
+        setattr(model, 'bound', 0.1)  # masks are read at places that differ as well
+    return model if detectors else HalfPrecision(model, DTYPES[name])
 
 
 def worst_difference(found: Any, expected: Any) -> float:

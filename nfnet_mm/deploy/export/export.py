@@ -19,7 +19,7 @@ from nfnet_mm.models.layers import WSConv2d
 from ..fold import fold
 from .detections import check_pairs
 from .formats import AXES, RUNNERS, WRITERS, Job, check_format, check_opset, needed
-from .graph import check_graph
+from .graph import operators
 
 BOUND = 1e-5  # of the relative difference of an output, in the Euclidean norm
 
@@ -115,14 +115,14 @@ def export_model(
         written = os.path.join(folder, os.path.basename(path))
         job = Job(model, images, names, told, opset, axes)
         WRITERS[kind](job, written)
-        operators = check_graph(written) if kind == 'onnx' else Counter()
+        counted = operators(needed('onnx').load(written).graph) if kind == 'onnx' else Counter()
         if one_image:
             differences = _differences_of_objects(job, os.path.basename(path), kind, bound)
         else:
             differences = _differences(model, written, kind, names, images.shape, bound)
         for file in sorted(Path(folder).iterdir()):
             os.replace(file, Path(path).with_name(file.name))
-    return Exported(path, kind, names, differences, operators)
+    return Exported(path, kind, names, differences, counted)
 
 
 def _check_size(model: nn.Module, size: Sequence[int]) -> tuple[int, int]:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from nfnet_mm.errors import UserError, did_you_mean, is_integer, short
 
+from .graph import check_graph
+
 SUFFIXES = {'.onnx': 'onnx', '.xml': 'openvino', '.pt2': 'torch', '.pt': 'torchscript', '.pth': 'checkpoint'}
 OLDEST_OPSET, DEFAULT_OPSET = 17, 20  # from 20 on GELU is one operator
 AXES = {0: 'batch', 2: 'height', 3: 'width'}  # that are free
@@ -114,6 +116,7 @@ def write_onnx(job: Job, path: str) -> None:
     _without_identities(model.graph)
     onnx.helper.set_model_props(model, dict(job.metadata))
     onnx.checker.check_model(model)
+    check_graph(model.graph)
     onnx.save(model, path)
 
 
