@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         print(f'{args.out}: folded weights, for testing and inference')
         return
     told = _told(cfg, args, model, meta)
-    net = deployed(model, args.with_preprocessing, args.paste_masks)
+    net: torch.nn.Module = deployed(model, args.with_preprocessing, args.paste_masks)
     pictures = calibration_images(cfg, model, args.int8) if args.int8 else None
     if args.half:
         full, net = net, half(net, args.half)

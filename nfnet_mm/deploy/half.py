@@ -48,7 +48,8 @@ def half(model: nn.Module, name: str) -> nn.Module:
     Of an :class:`ExportableDetector` that is the backbone and the neck: places of boxes need more than 11 bits.
 
     Args:
-        model: a backbone, classifier, segmentor or :class:`ExportableDetector`, or what :func:`deployed` makes of one, folded or not.
+        model: a backbone, classifier, segmentor or :class:`ExportableDetector`, or what :func:`deployed` makes of one;
+            folded or not.
         name: 'bf16' or 'fp16'.
 
     Returns: a module that takes images (N, 3, H, W) and gives what the model gives, both in float32.
@@ -66,10 +67,11 @@ def half(model: nn.Module, name: str) -> nn.Module:
         raise UserError(f'half={name!r} is none of {", ".join(DTYPES)}.{did_you_mean(name, DTYPES)}')
     standardised = any(isinstance(module, WSConv2d) for module in model.modules())
     model = fold(model) if standardised else copy.deepcopy(model).eval()
+    net: Any = model
     detectors = [part for part in model.modules() if isinstance(part, ExportableDetector)]
     for detector in detectors:
         detector.compute_in(DTYPES[name])
-        setattr(model, 'bound', 0.1)  # masks are read at places that differ as well
+        net.bound = 0.1  # masks are read at places that differ as well
     return model if detectors else HalfPrecision(model, DTYPES[name])
 
 
