@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('out', help=f'file to write; its suffix tells the format: {formats}')
     parser.add_argument('--format', metavar='NAME', help=f'one of {", ".join(SUFFIXES.values())}')
-    parser.add_argument('--opset', type=int, metavar='N', help='of ONNX, at least 17 (default: 20, GELU as one operator)')
+    parser.add_argument(
+        '--opset', type=int, metavar='N', help='of ONNX, at least 17 (default: 20, GELU as one operator)'
+    )
     parser.add_argument(
         '--size', type=int, nargs=2, default=(128, 160), metavar=('H', 'W'), help='to trace and check near (128 160)'
     )

@@ -100,7 +100,7 @@ def export_model(
         model = fold(model)
     model = model.eval().float().cpu()
     channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
-    images = torch.from_numpy(_images((2, channels, height, width)))
+    images = _images(model, (2, channels, height, width))
     with torch.no_grad():
         outputs = _tensors(model(images))
     names = tuple(names or getattr(model, 'names', None) or (f'output{i}' for i in range(len(outputs))))
@@ -125,8 +125,11 @@ def _check_size(model: nn.Module, size: Sequence[int]) -> tuple[int, int]:
     return height, width
 
 
-def _images(shape: Sequence[int]) -> np.ndarray:
-    return np.random.default_rng(sum(shape)).standard_normal(shape, dtype=np.float32)
+def _images(model: nn.Module, shape: Sequence[int]) -> Tensor:
+    """Random images of zero mean and unit variance, once the model has normalised them if it does."""
+    images = torch.from_numpy(np.random.default_rng(sum(shape)).standard_normal(shape, dtype=np.float32))
+    mean, std = getattr(model, 'mean', None), getattr(model, 'std', None)
+    return images if mean is None or std is None else images * std + mean
 
 
 def _tensors(outputs: Any) -> list[Tensor]:
@@ -144,17 +147,21 @@ def _differences(
 ) -> dict[tuple[int, ...], float]:
     run, found = RUNNERS[kind](path), {}
     for one in _shapes(shape):
-        images = _images(one)
+        images = _images(model, one)
         with torch.no_grad():
-            expected = [tensor.numpy() for tensor in _tensors(model(torch.from_numpy(images)))]
+            expected = [tensor.numpy() for tensor in _tensors(model(images))]
         worst = 0.0
-        for name, ours, theirs in zip(names, expected, run(images), strict=True):
+        for name, ours, theirs in zip(names, expected, run(images.numpy()), strict=True):
             if ours.shape != theirs.shape:
-                raise UserError(f'the {kind} file makes {theirs.shape} of images {one}, the model {ours.shape} ({name})')
+                raise UserError(
+                    f'the {kind} file makes {theirs.shape} of images {one}, the model {ours.shape} ({name})'
+                )
             norm = max(float(np.linalg.norm(ours)), 1e-30)
             difference = float(np.linalg.norm(ours - theirs)) / norm
             if not difference <= bound:
-                raise UserError(f'the {kind} file is {difference:.1e} from the model at {one} ({name}), over {bound:.0e}')
+                raise UserError(
+                    f'the {kind} file is {difference:.1e} from the model at {one} ({name}), over {bound:.0e}'
+                )
             worst = max(worst, difference)
         found[one] = worst
     return found

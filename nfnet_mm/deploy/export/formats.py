@@ -70,7 +70,9 @@ def check_opset(opset: int | None) -> int:
     if opset is None:
         return min(DEFAULT_OPSET, newest)
     if not is_integer(opset) or not OLDEST_OPSET <= opset <= newest:
-        raise UserError(f'opset={opset!r} must be from {OLDEST_OPSET} to {newest}, which torch {torch.__version__} writes')
+        raise UserError(
+            f'opset={opset!r} must be from {OLDEST_OPSET} to {newest}, which torch {torch.__version__} writes'
+        )
     return int(opset)
 
 
@@ -159,7 +161,7 @@ def write_torch(job: Job, path: str) -> None:
     if not hasattr(dim, 'DYNAMIC'):
         raise UserError(f'format torch needs torch >= 2.6, this is {torch.__version__}; torchscript works with any')
     with _quiet():
-        shapes = ({axis: dim.DYNAMIC for axis in AXES},)
+        shapes = (dict.fromkeys(AXES, dim.DYNAMIC),)
         program = torch.export.export(job.model, (job.images,), dynamic_shapes=shapes, strict=False)
         torch.export.save(program, path, extra_files={METADATA_FILE: json.dumps(dict(job.metadata))})
 
