@@ -51,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='score a model also if the checkpoint lacks weights of it or holds others besides',
     )
     parser.add_argument(
-        '--no-fold', action='store_true', help='standardise the weights anew for every batch, not once: same up to rounding'
+        '--no-fold',
+        action='store_true',
+        help='standardise the weights anew for every batch, not once: same up to rounding',
     )
     add_run_options(parser)
     add_instead(parser, INSTEAD)

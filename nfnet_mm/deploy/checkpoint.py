@@ -28,6 +28,6 @@ def save_folded(model: nn.Module, path: str | os.PathLike, meta: Mapping[str, An
         UserError: nothing in the model is standardised, or the file cannot be written.
     """
     state = fold(model).state_dict()
-    told = {**(meta or {}), 'folded': True, 'nfnet_mm_version': __version__}
+    told = {**(meta or {}), 'folded': True, 'folded_by': f'nfnet_mm {__version__}'}
     content = dict(state_dict=state, meta=told)
     write_atomically(path, lambda file: torch.save(content, file))

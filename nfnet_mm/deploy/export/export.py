@@ -102,7 +102,7 @@ def export_model(
     model = model.eval().cpu()
     one_image, bound = getattr(model, 'one_image', False), max(bound, getattr(model, 'bound', 0.0))
     channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
-    images = torch.from_numpy(_images((1 if one_image else 2, channels, height, width)))
+    images = _images(model, (1 if one_image else 2, channels, height, width))
     with torch.no_grad():
         outputs = _tensors(model(images))
     names = tuple(names or getattr(model, 'names', None) or (f'output{i}' for i in range(len(outputs))))
@@ -133,8 +133,11 @@ def _check_size(model: nn.Module, size: Sequence[int]) -> tuple[int, int]:
     return height, width
 
 
-def _images(shape: Sequence[int]) -> np.ndarray:
-    return np.random.default_rng(sum(shape)).standard_normal(shape, dtype=np.float32)
+def _images(model: nn.Module, shape: Sequence[int]) -> Tensor:
+    """Random images of zero mean and unit variance, once the model has normalised them if it does."""
+    images = torch.from_numpy(np.random.default_rng(sum(shape)).standard_normal(shape, dtype=np.float32))
+    mean, std = getattr(model, 'mean', None), getattr(model, 'std', None)
+    return images if mean is None or std is None else images * std + mean
 
 
 def _tensors(outputs: Any) -> list[Tensor]:
@@ -161,20 +164,23 @@ def _differences(
     run, found = RUNNERS[kind](path), {}
     one_image = getattr(model, 'one_image', False)
     for one in _shapes(shape):
-        images = _images((1, *one[1:]) if one_image else one)
+        images = _images(model, (1, *one[1:]) if one_image else one)
         with torch.no_grad():
-            expected: Any = [tensor.numpy() for tensor in _tensors(model(torch.from_numpy(images)))]
-        worst, given = 0.0, run(images)
+            expected: Any = [tensor.numpy() for tensor in _tensors(model(images))]
+        worst, given = 0.0, run(images.numpy())
         if one_image:
             expected, given = check_pairs(expected, given)
         for name, ours, theirs in zip(names, expected, given, strict=True):
             if ours.shape != theirs.shape:
-                raise UserError(f'the {kind} file makes {theirs.shape} of {one}, the model {ours.shape} ({name})')
+                raise UserError(
+                    f'the {kind} file makes {theirs.shape} of images {one}, the model {ours.shape} ({name})'
+                )
             norm = max(float(np.linalg.norm(ours)), 1e-30)
             difference = float(np.linalg.norm(ours - theirs)) / norm
             if not difference <= bound:
-                what = f'{difference:.1e} from the model at {one} ({name}), over {bound:.0e}'
-                raise UserError(f'the {kind} file is {what}')
+                raise UserError(
+                    f'the {kind} file is {difference:.1e} from the model at {one} ({name}), over {bound:.0e}'
+                )
             worst = max(worst, difference)
-        found[images.shape] = worst
+        found[tuple(images.shape)] = worst
     return found

@@ -71,8 +71,9 @@ def check_opset(opset: int | None) -> int:
     if opset is None:
         return min(DEFAULT_OPSET, newest)
     if not is_integer(opset) or not OLDEST_OPSET <= opset <= newest:
-        which = f'from {OLDEST_OPSET} to {newest}, which torch {torch.__version__} writes'
-        raise UserError(f'opset={opset!r} must be {which}')
+        raise UserError(
+            f'opset={opset!r} must be from {OLDEST_OPSET} to {newest}, which torch {torch.__version__} writes'
+        )
     return int(opset)
 
 

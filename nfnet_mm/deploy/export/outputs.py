@@ -64,7 +64,7 @@ class DeployedClassifier(Deployed):
 
 
 class DeployedMap(Deployed):
-    """A segmentor's ``logits`` (N, classes, H, W), or a ``depth`` (N, 1, H, W) in metres, of the images' size."""
+    """A segmentor's ``logits``, (N, classes, H, W), or a ``depth`` (N, 1, H, W) in metres, in the images' size."""
 
     def outputs(self, images: Tensor) -> tuple[Tensor, ...]:
         """Of normalised images."""
