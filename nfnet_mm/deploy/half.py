@@ -24,6 +24,7 @@ class HalfPrecision(nn.Module):
         dtype: to compute in.
     """
 
+    in_half_precision = True
     bound = 0.02  # of the relative difference that a runtime may have which rounds elsewhere
 
     def __init__(self, model: nn.Module, dtype: torch.dtype):
@@ -71,6 +72,7 @@ def half(model: nn.Module, name: str) -> nn.Module:
     detectors = [part for part in model.modules() if isinstance(part, ExportableDetector)]
     for detector in detectors:
         detector.compute_in(DTYPES[name])
+        net.in_half_precision = True
         net.bound = 0.1  # masks are read at places that differ as well
     return model if detectors else HalfPrecision(model, DTYPES[name])
 

@@ -100,6 +100,8 @@ def export_model(
     if any(isinstance(module, WSConv2d) for module in model.modules()):
         model = fold(model)
     model = model.eval().cpu()
+    if not getattr(model, 'in_half_precision', False):
+        model = model.float()
     one_image, bound = getattr(model, 'one_image', False), max(bound, getattr(model, 'bound', 0.0))
     channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
     images = _images(model, (1 if one_image else 2, channels, height, width))
