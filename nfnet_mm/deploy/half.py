@@ -73,7 +73,6 @@ def half(model: nn.Module, name: str) -> nn.Module:
     for detector in detectors:
         detector.compute_in(DTYPES[name])
         net.in_half_precision = True
-        net.bound = 0.1  # masks are read at places that differ as well
     return model if detectors else HalfPrecision(model, DTYPES[name])
 
 

@@ -1,51 +1,10 @@
-"""A detector as what is exported, and its objects in one runtime beside those in another."""
+"""The objects that two runtimes find in one picture, side by side."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from nfnet_mm.errors import UserError
-
-from ..detector import ExportableDetector
-from .outputs import Deployed
-
-
-class DeployedDetector(Deployed):
-    """What an :class:`ExportableDetector` returns; of one picture, as the number of objects is another in each."""
-
-    one_image = True
-    bound = 1e-4  # masks are read at places that have rounding errors themselves
-
-    def __init__(self, model: nn.Module, names: Sequence[str] = (), **options: object):
-        net = model if isinstance(model, ExportableDetector) else ExportableDetector(model)
-        super().__init__(net, names or net.outputs, **options)  # type: ignore[arg-type]
-        self.axes: Mapping[str, Mapping[int, str]] = {name: {0: 'objects'} for name in net.outputs}
-        if net.with_mask and net.paste:
-            self.axes = {**self.axes, 'masks': {0: 'objects', 1: 'height', 2: 'width'}}
-        self.eval()
-
-    @contextmanager
-    def finding(self, images: Tensor, least: int = 5) -> Iterator[None]:
-        """Lower the least score, for as long as it lasts, until something is found in images of random numbers.
-
-        There is not much to compare otherwise: a trained detector finds nothing in them.
-        """
-        detector: Any = self.model.detector
-        cfg = (detector.roi_head if self.model.two_stage else detector.bbox_head).test_cfg
-        before = cfg.score_thr
-        try:
-            for factor in (1, 0.1, 1e-2, 1e-3, 1e-4, 0):
-                cfg.score_thr = before * factor
-                with torch.no_grad():
-                    if len(self(images)[1]) >= least:
-                        break
-            yield
-        finally:
-            cfg.score_thr = before
 
 
 def pair_objects(

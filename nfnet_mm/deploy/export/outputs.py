@@ -1,6 +1,7 @@
 """What a model of a framework is to a deployer: images in, named tensors out. Known by what it has, not its class."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -74,6 +75,40 @@ class DeployedMap(Deployed):
         return (F.interpolate(out, size=images.shape[2:], mode='bilinear', align_corners=align),)
 
 
+class DeployedDetector(Deployed):
+    """What an :class:`ExportableDetector` returns; of one picture, as the number of objects is another in each."""
+
+    one_image = True
+    bound = 1e-4  # masks are read at places that have rounding errors themselves
+
+    def __init__(self, model: nn.Module, names: Sequence[str] = (), **options: object):
+        net = model if isinstance(model, ExportableDetector) else ExportableDetector(model)
+        super().__init__(net, names or net.outputs, **options)  # type: ignore[arg-type]
+        self.axes: Mapping[str, Mapping[int, str]] = {name: {0: 'objects'} for name in net.outputs}
+        if net.with_mask and net.paste:
+            self.axes = {**self.axes, 'masks': {0: 'objects', 1: 'height', 2: 'width'}}
+        self.eval()
+
+    @contextmanager
+    def finding(self, images: Tensor, least: int = 5) -> Iterator[None]:
+        """Lower the least score, for as long as it lasts, until something is found in images of random numbers.
+
+        There is not much to compare otherwise: a trained detector finds nothing in them.
+        """
+        detector: Any = self.model.detector
+        cfg = (detector.roi_head if self.model.two_stage else detector.bbox_head).test_cfg
+        before = cfg.score_thr
+        try:
+            for factor in (1, 0.1, 1e-2, 1e-3, 1e-4, 0):
+                cfg.score_thr = before * factor
+                with torch.no_grad():
+                    if len(self(images)[1]) >= least:
+                        break
+            yield
+        finally:
+            cfg.score_thr = before
+
+
 def model_kind(model: nn.Module) -> str:
     """'backbone', 'classifier', 'segmentor', 'depth', 'detector' or 'other'."""
     if any(hasattr(model, name) for name in ('bbox_head', 'roi_head', 'rpn_head')):
@@ -105,8 +140,6 @@ def deployed(model: nn.Module, with_preprocessing: bool = False, paste_masks: bo
             raise UserError(f'{type(model).__name__} has no data preprocessor whose normalisation the graph could do')
         options = dict(mean=found['mean'], std=found['std'], flip=found['channel_order'] == 'BGR')
     if kind == 'detector':
-        from .detections import DeployedDetector
-
         return DeployedDetector(ExportableDetector(model, paste_masks), **options)
     if kind == 'classifier':
         return DeployedClassifier(model, ('logits', 'scores'), **options)
