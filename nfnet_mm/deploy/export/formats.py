@@ -157,7 +157,7 @@ def write_torchscript(job: Job, path: str) -> None:
 
 def write_torch(job: Job, path: str) -> None:
     """By torch.export."""
-    dim = getattr(getattr(torch, 'export', None), 'Dim', None)
+    dim: Any = getattr(getattr(torch, 'export', None), 'Dim', None)
     if not hasattr(dim, 'DYNAMIC'):
         raise UserError(f'format torch needs torch >= 2.6, this is {torch.__version__}; torchscript works with any')
     with _quiet():
