@@ -63,8 +63,8 @@ class _OutputConv(nn.Conv2d):
 
     def plain(self) -> nn.Conv2d:
         """A conv of the weights that are applied, as :func:`nfnet_mm.deploy.fold` puts it in the place of this one."""
-        channels: Any = self.in_channels, self.out_channels, self.kernel_size
-        conv = nn.Conv2d(*channels, padding=self.padding)
+        settings: Any = self.kernel_size, self.stride, self.padding
+        conv = nn.Conv2d(self.in_channels, self.out_channels, *settings)
         conv.weight, conv.bias = nn.Parameter(self._applied().detach(), requires_grad=False), self.bias
         return conv
 
