@@ -79,7 +79,7 @@ class DeployedDetector(Deployed):
     """What an :class:`ExportableDetector` returns; of one picture, as the number of objects is another in each."""
 
     one_image = True
-    bound = 1e-4  # masks are read at places that have rounding errors themselves
+    bound = 1e-3  # masks are read at places that have rounding errors themselves
 
     def __init__(self, model: nn.Module, names: Sequence[str] = (), **options: object):
         net = model if isinstance(model, ExportableDetector) else ExportableDetector(model)
