@@ -17,6 +17,7 @@ COMMANDS = {
     'train': 'train any config of mmdet, mmseg, mmpretrain or plain mmengine',
     'test': 'evaluate a checkpoint',
     'infer': 'predict pictures and videos: drawn, for programs, and as a page',
+    'export': 'write a model for onnxruntime, OpenVINO or plain torch, checked against it',
     'swap': 'put a normalizer-free backbone into a ResNet config',
     'convert': "convert public weights to our names, or back to timm's",
     'cost': 'parameters, multiply-adds, time and memory of a training step here',

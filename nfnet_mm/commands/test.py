@@ -50,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action='store_true',
         help='score a model also if the checkpoint lacks weights of it or holds others besides',
     )
+    parser.add_argument(
+        '--no-fold',
+        action='store_true',
+        help='standardise the weights anew for every batch, not once: same up to rounding',
+    )
     add_run_options(parser)
     add_instead(parser, INSTEAD)
 
@@ -72,6 +77,8 @@ def run(args: argparse.Namespace) -> None:
     runner = runs.build_runner(cfg)
     runs.check_labels(runner)
     runs.require_whole(runner, args.allow_missing)
+    if not args.no_fold:
+        runs.use_folded(runner)
     runs.show_predictions(runner, args.show, args.show_dir, args.wait_time, args.interval)
     if args.out and args.out_item != 'metrics':
         runs.dump_predictions(runner, args.out)

@@ -1,5 +1,23 @@
 """A trained network on its way out of the training script."""
 
+from .checkpoint import save_folded
+from .detector import ExportableDetector
+from .evaluate import evaluate
+from .export import Deployed, Exported, deployed, export_model
 from .fold import fold
+from .half import half, worst_difference
+from .quantize import quantize
 
-__all__ = ['fold']
+__all__ = [
+    'Deployed',
+    'ExportableDetector',
+    'Exported',
+    'deployed',
+    'evaluate',
+    'export_model',
+    'fold',
+    'half',
+    'quantize',
+    'save_folded',
+    'worst_difference',
+]

@@ -129,6 +129,8 @@ def _folded(module: nn.Module, done: dict[nn.Module, nn.Module]) -> Any:
             done[module] = FoldedBlock(module)
         elif isinstance(module, WSConv2d):
             done[module] = FoldedConv2d(module)
+        elif plain := getattr(module, 'plain', None):  # of a conv that scales its weights in another way
+            done[module] = plain()
         else:
             done[module] = module
             for name, child in module._modules.items():

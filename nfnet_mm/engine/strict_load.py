@@ -70,6 +70,9 @@ def mismatches(model: nn.Module, checkpoint: Any) -> tuple[list[str], list[str],
     state = checkpoint.get('state_dict', checkpoint)
     if not isinstance(state, Mapping):
         return [f'its state_dict is a {type(state).__name__}, not a dict of weights'], [], False
+    if _is_folded(checkpoint) and not _is_folded_model(model):
+        what = 'it is folded: its weights are standardised already, and the model would do it again, or train them'
+        return [f'{what}. Take the checkpoint that it was written from'], [], False
     metadata = getattr(state, '_metadata', None) or {}  # tells modules which version of them was saved
     # without the prefix that mmengine, too, takes off
     state = OrderedDict((key.removeprefix('module.'), value) for key, value in state.items())
@@ -85,6 +88,16 @@ def mismatches(model: nn.Module, checkpoint: Any) -> tuple[list[str], list[str],
         [f'{len(left_over)} left over: {some(left_over)}'] if left_over else [],
         loaded > 0 or not own,
     )
+
+
+def _is_folded(checkpoint: Mapping) -> bool:
+    meta = checkpoint.get('meta')
+    return isinstance(meta, Mapping) and meta.get('folded') is True
+
+
+def _is_folded_model(model: nn.Module) -> bool:
+    # by its name: what deploys a model is above this
+    return any(type(module).__name__ == 'FoldedConv2d' for module in model.modules())
 
 
 def _load(module: nn.Module, state: dict[str, Any], metadata: Mapping, prefix: str, *found: list[str]) -> None:

@@ -10,6 +10,7 @@ from .coco_files import check_coco_file, check_coco_files
 from .config import MIXED_PRECISION, check_amp_device, load_config, use_amp
 from .data import check_data
 from .device import say_unused_gpu
+from .folded import use_folded
 from .labels import check_labels
 from .options import set_loaders, skip_validation, use_amp_in_test, use_auto_scale_lr, use_tta
 from .pictures import show_predictions
@@ -26,6 +27,7 @@ from .runner import (
     use_resume,
 )
 from .safe_load import read_checkpoint, use_safe_loading
+from .trained import load_trained
 
 __all__ = [
     'MIXED_PRECISION',
@@ -39,6 +41,7 @@ __all__ = [
     'dump_predictions',
     'how_to_go_on',
     'load_config',
+    'load_trained',
     'model_classes',
     'prepare_launcher',
     'read_checkpoint',
@@ -53,6 +56,7 @@ __all__ = [
     'use_amp_in_test',
     'use_auto_scale_lr',
     'use_data_root',
+    'use_folded',
     'use_num_classes',
     'use_public_weights',
     'use_resume',

@@ -14,7 +14,9 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int = 1) -> tupl
         ((0, 1), (1, 1), (2, 3))
     """
     reach = (kernel - 1) * dilation + 1
-    total = max((-(-size // stride) - 1) * stride + reach - size, 0)
+    total = -size % stride + reach - stride
+    if reach < stride:
+        total = max(total, 0)
     return total // 2, total - total // 2
 
 
@@ -27,7 +29,8 @@ def pad_same(
     """
     top, bottom = same_padding(x.shape[-2], kernel, stride, dilation)
     left, right = same_padding(x.shape[-1], kernel, stride, dilation)
-    if (top, left) == (bottom, right):
+    # An exporter's sizes are symbols (tensors, in a trace): the graph computes its padding of them.
+    if isinstance(x.shape[-1], int) and (top, left) == (bottom, right):
         return x, (top, left)
     return F.pad(x, (left, right, top, bottom), value=value), (0, 0)
 
@@ -58,5 +61,8 @@ def avg_pool2d_same(x: Tensor, stride: int = 2) -> Tensor:
     """
     # PyTorch pads both sides alike; the odd place after the rest is the one that ceil_mode lets a window reach over.
     # Up to stride 2 that is all there is, so that such a network's graph does not depend on the image size.
+    if stride == 2 and not isinstance(x.shape[-1], int):  # to an exporter ceil_mode is a decision
+        x = F.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2), mode='replicate')
+        return F.avg_pool2d(x, stride, stride)
     before = 0 if stride <= 2 else [same_padding(size, stride, stride)[0] for size in x.shape[-2:]]
     return F.avg_pool2d(x, stride, stride, before, ceil_mode=True, count_include_pad=False)

@@ -56,7 +56,17 @@ class _OutputConv(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.weight * self.weight[0].numel() ** -0.5, self.bias)
+        return self._conv_forward(x, self._applied(), self.bias)
+
+    def _applied(self) -> Tensor:
+        return self.weight * self.weight[0].numel() ** -0.5
+
+    def plain(self) -> nn.Conv2d:
+        """A conv of the weights that are applied, as :func:`nfnet_mm.deploy.fold` puts it in the place of this one."""
+        settings: Any = self.kernel_size, self.stride, self.padding
+        conv = nn.Conv2d(self.in_channels, self.out_channels, *settings)
+        conv.weight, conv.bias = nn.Parameter(self._applied().detach(), requires_grad=False), self.bias
+        return conv
 
 
 class UpConv(nn.Module):
