@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -89,8 +89,7 @@ def sweep(
         name = f'{label.replace(" ", "_")}-clip_{clipping or "none"}-seed_{seed}'
         found = run_trial(one, label, clipping, seed, out / 'runs' / name)
         done[label, clipping, seed] = found
-        content = dict(settings=settings, outcomes=[asdict(outcome) for outcome in done.values()])
-        write_atomically(out / RESULTS, lambda file: file.write(json.dumps(content, indent=1).encode()))
+        _write(out / RESULTS, settings, done.values())
         tell(f'{where}: {found.diverged or f"loss {found.loss:.4g}"}')
     return [done[key] for key in plan]
 
@@ -102,6 +101,11 @@ def _digest(cfg: Any) -> str:
         content.pop(key, None)
     wrapper = {key: value for key, value in cfg.optim_wrapper.items() if key not in ('agc', 'optimizer')}
     return hashlib.sha256(repr((content, wrapper)).encode()).hexdigest()[:16]
+
+
+def _write(path: Path, settings: Mapping[str, Any], outcomes: Iterable[Outcome]) -> None:
+    content = json.dumps(dict(settings=settings, outcomes=[asdict(one) for one in outcomes]), indent=1)
+    write_atomically(path, lambda file: file.write(content.encode()))
 
 
 def _read(path: Path, settings: Mapping[str, Any]) -> dict[tuple[str, float | None, int], Outcome]:

@@ -149,7 +149,7 @@ def run_trial(cfg: Config, label: str, clipping: float | None, seed: int, folder
     except Exception as error:
         # what a model does with activations that are not finite differs; it is no error of the config
         losses = _history(runner, 'train/loss')
-        if isinstance(error, UserError) or not losses or math.isfinite(losses[-1]) and losses[-1] < 1e3 * losses[0]:
+        if isinstance(error, UserError) or not losses or abs(losses[-1]) < 1e3 * abs(losses[0]):
             raise
         ended = f'{type(error).__name__}: {error}'
     losses, iters = _history(runner, 'train/loss'), int(cfg.train_cfg.max_iters)
