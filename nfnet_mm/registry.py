@@ -124,6 +124,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child('OPTIM_WRAPPER_CONSTRUCTORS', 'engine')
 _HOOKS = (
     'broken_pictures',
     'checkpoint_hook',
+    'clipping_log',
     'data_workers',
     'exact_resume',
     'finite',

@@ -60,7 +60,7 @@ LAYERS = (
     ('converters',),
     ('analysis', 'deploy'),
     ('swap', 'run'),
-    ('inference', 'training_cost'),
+    ('clipping_sweep', 'inference', 'training_cost'),
     ('benchmark',),
     ('tasks.classification', 'tasks.segmentation', 'tasks.depth'),
     ('tasks',),

@@ -22,6 +22,8 @@ COMMANDS = {
     'convert': "convert public weights to our names, or back to timm's",
     'cost': 'parameters, multiply-adds, time and memory of a training step here',
     'benchmark': 'implementations of a network side by side: time, memory, launches',
+    'clipping': 'what AGC clipped in a run, per layer and over time: pictures and words',
+    'sweep-clipping': 'find the clipping value of a config by short trainings',
     'doctor': 'what is installed and what this machine has, with a fix for each problem',
     'pack': 'put a folder of data into one file',
     'prepare-nyu': 'unpack the labelled NYU Depth v2 file',

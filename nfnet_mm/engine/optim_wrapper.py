@@ -3,7 +3,7 @@
 import itertools
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from nfnet_mm.errors import DivergedError, UserError, check_positive, did_you_mean
 from nfnet_mm.registry import OPTIM_WRAPPERS
 
-from .agc import Verdict, check_agc, clip, clip_
+from .agc import Verdict, check_agc, clip, clip_, of_each_parameter
 from .bfloat16 import keep_boxes_in_float32
 from .fused import left_out_where, steps_on_device
 from .later import Later
@@ -33,6 +33,8 @@ _MEANING = (
     'neuron) whose gradient the last update clipped, min_scale the smallest factor that one was multiplied by (1: none '
     'was), skipped_steps how many updates were left out so far because a gradient was not finite'
 )
+# Names, units, clipped units and smallest factors.
+UseLayers = Callable[[list[str], list[int], list[int], list[float]], object]
 # What marks a parameter as a piece of one.
 _SHARDED = {'ds_id': 'DeepSpeed ZeRO-3', '_fsdp_flattened': 'FSDP'}
 
@@ -99,6 +101,7 @@ class AGCOptimWrapper(OptimWrapper):
         self._transposed: dict[Tensor, int] = {}
         self._bound = self._explained = False
         self._later = Later()
+        self._use_layers: UseLayers | None = None
         self._refuse_shards(p for group in self.optimizer.param_groups for p in group['params'])
 
     def bind(self, model: nn.Module, exclude: Iterable[Tensor] = ()) -> None:
@@ -140,6 +143,30 @@ class AGCOptimWrapper(OptimWrapper):
                 super().step(**kwargs)
         elif self._clip_adaptively():
             super().step(**kwargs)
+
+    def tell_layers(self, use: 'UseLayers') -> None:
+        """Have ``use(names, units, clipped, scales)`` called, once it is known, with what the next update clips.
+
+        A list each, of the parameters that are clipped: names, units, how many of these were clipped, and the smallest
+        factor. Of an update that is left out nothing is told. If parameters are spread over processes, all have to
+        ask at the same update.
+        """
+        self._use_layers = use
+
+    def _tell_layers(self, verdict: Verdict) -> None:
+        if self._use_layers is None:
+            return
+        use, self._use_layers = self._use_layers, None
+        params, units, told = of_each_parameter(verdict, self._transposed)
+        names = [self._names.get(p, f'{i}, of shape {tuple(p.shape)}') for i, p in enumerate(params)]
+
+        def pass_on(values: list[float]) -> None:
+            finite, *rest = values
+            if finite:
+                use(names, units, [int(n) for n in rest[: len(names)]], rest[len(names) :])
+
+        finite = verdict.stats.finite.to(told.device, torch.float64).view(1)
+        self._later.put(torch.cat([finite, told.flatten().double()]), pass_on)
 
     def settle(self) -> None:
         """Wait for what the device has yet to tell of past steps, and log it.
@@ -205,7 +232,8 @@ class AGCOptimWrapper(OptimWrapper):
     def _clip_adaptively(self) -> bool:
         """Clip all gradients; whether they are finite, so that the step may be taken."""
         params = self._params()
-        stats = self._clip(params).stats
+        verdict = self._clip(params)
+        stats = verdict.stats
         # one transfer for everything that the host wants to know
         told = (stats.finite, stats.clipped, stats.min_scale)
         finite, hits, min_scale = torch.stack([x.to(stats.finite.device) for x in told]).tolist()
@@ -215,14 +243,17 @@ class AGCOptimWrapper(OptimWrapper):
                 self._skip(culprit, _values_of(local(culprit.grad), culprit), iteration())
                 return False
             # finite after all: only a float32 norm had overflown
-            stats = self._clip(params, norm_dtype=torch.float64).stats
+            verdict = self._clip(params, norm_dtype=torch.float64)
+            stats = verdict.stats
             hits, min_scale = int(stats.clipped), float(stats.min_scale)
         self._log_step(hits / max(stats.units, 1), min_scale)
+        self._tell_layers(verdict)
         return True
 
     def _clip_without_looking(self, params: list[Tensor]) -> Tensor:
         """Clip all gradients; 1 on the device if one is not finite, so that the step is to be left out, else 0."""
-        stats, first, order, sizes = self._clip(params)
+        verdict = self._clip(params)
+        stats, first, order, sizes, *_ = verdict
         assert first is not None
         at = iteration()
 
@@ -236,6 +267,7 @@ class AGCOptimWrapper(OptimWrapper):
 
         told = [x.to(torch.float64) for x in (stats.finite, stats.clipped, stats.min_scale, first)]
         self._later.put(torch.stack(told), use)
+        self._tell_layers(verdict)
         return 1 - stats.finite.float()
 
     def _log_step(self, clipped_fraction: float, min_scale: float) -> None:

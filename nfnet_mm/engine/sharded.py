@@ -89,6 +89,15 @@ class Shards:
         distributed.all_reduce(min_scale, distributed.ReduceOp.MIN, group=self.group)
         return sums[0], min_scale, sums[1] == 0
 
+    def of_each(self, params: Sequence[Any], told: Tensor) -> Tensor:
+        """(2, n): of each parameter the clipped units and the smallest factor, this process's, made those of all."""
+        first = distributed.get_rank(self.group) == 0
+        mine = [float(first or (p.dim() > 1 and self._in_parts(p))) for p in params]
+        counts, lows = told[0] * told.new_tensor(mine), told[1].clone()
+        distributed.all_reduce(counts, group=self.group)
+        distributed.all_reduce(lows, distributed.ReduceOp.MIN, group=self.group)
+        return torch.stack([counts, lows])
+
 
 def first_nonfinite(params: Iterable[Tensor]) -> Tensor | None:
     """The first of the parameters whose gradient holds a NaN or an infinity, on whichever process; None: none does."""

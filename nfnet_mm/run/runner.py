@@ -107,6 +107,7 @@ def build_runner(cfg: Config) -> 'Runner':
     from mmengine.runner import Runner
 
     from nfnet_mm.engine.broken_pictures import BrokenPicturesHook
+    from nfnet_mm.engine.clipping_log import ClippingLogHook
     from nfnet_mm.engine.contiguous import keep_operators_contiguous
     from nfnet_mm.engine.data_workers import DataWorkersHook
     from nfnet_mm.engine.exact_resume import ExactResumeHook
@@ -148,7 +149,7 @@ def build_runner(cfg: Config) -> 'Runner':
     check_channels(runner)
     for hook in (RandomStartHook, StopOnSignalHook, ExactResumeHook, HookStatesHook, SafeSaveHook):  # in this order
         runner.register_hook(hook())
-    for hook in (BrokenPicturesHook, DataWorkersHook, RankSeedHook, FiniteWeightsHook, HangHook):
+    for hook in (BrokenPicturesHook, ClippingLogHook, DataWorkersHook, RankSeedHook, FiniteWeightsHook, HangHook):
         if not any(isinstance(one, hook) for one in runner.hooks):
             runner.register_hook(hook())
     return runner

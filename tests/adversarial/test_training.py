@@ -36,6 +36,7 @@ EARLY_ENDS = [
     dict(type='nfnet_mm.DataWorkersHook'),
     dict(type='nfnet_mm.FiniteWeightsHook'),
     dict(type='nfnet_mm.HangHook'),
+    dict(type='nfnet_mm.ClippingLogHook'),
     dict(type='nfnet_mm.RankSeedHook'),
     dict(type='nfnet_mm.ScalarsLaterHook'),
 ]

@@ -36,6 +36,8 @@ class Verdict(NamedTuple):
     first: Tensor | None  # the first unit of non-finite norm, counted through ``params``; anything where all are finite
     params: list[Tensor]  # in the order of the units
     units: list[int]  # of each
+    factors: Tensor  # of each unit, of this process's ones where they are spread: 1 not clipped, infinite not finite
+    clipped: int  # how many of ``params``, from the first one on, were to be clipped; the others were only looked at
 
 
 def on_device(tensor: Tensor) -> bool:
@@ -117,7 +119,12 @@ def clip_(
     if not clipped:
         none = torch.tensor(0), torch.tensor(1.0), finite
         return Verdict(
-            ClipStats(0, *(shards.totals([], [], finite, torch.tensor(1.0)) if shards else none)), None, [], []
+            ClipStats(0, *(shards.totals([], [], finite, torch.tensor(1.0)) if shards else none)),
+            None,
+            [],
+            [],
+            torch.ones(0),
+            0,
         )
     grads, groups = [found[p] for p in clipped], groups[: len(clipped)]
     weights = [local(p.detach()) for p in clipped]
@@ -137,8 +144,8 @@ def clip_(
     if shards:
         units = sum(p.shape[0] if p.dim() > 1 and is_sharded(p) else n for p, n in zip(clipped, sizes))
         told = shards.totals(clipped, (factors < 1).split(sizes), all_finite, stats.min_scale)
-        return Verdict(ClipStats(units, *told), None, clipped, sizes)
-    return Verdict(stats._replace(finite=all_finite), None, clipped, sizes)
+        return Verdict(ClipStats(units, *told), None, clipped, sizes, factors, len(clipped))
+    return Verdict(stats._replace(finite=all_finite), None, clipped, sizes, factors, len(clipped))
 
 
 def _verdict(factors: Tensor, sizes: list[int], params: list[Tensor], clipped: int) -> Verdict:
@@ -151,10 +158,39 @@ def _verdict(factors: Tensor, sizes: list[int], params: list[Tensor], clipped: i
             None,
             params,
             sizes,
+            factors,
+            clipped,
         )
     low, high = factors.aminmax()
     stats = ClipStats(sum(sizes[:clipped]), (factors < 1).sum(), low.clamp(max=1), high < torch.inf)
-    return Verdict(stats, factors.argmax(), params, sizes)
+    return Verdict(stats, factors.argmax(), params, sizes, factors, clipped)
+
+
+@torch.no_grad()
+def of_each_parameter(
+    verdict: Verdict, transposed: Mapping[Tensor, int] = {}
+) -> tuple[list[Tensor], list[int], Tensor]:
+    """What was clipped of each parameter, without waiting for the device.
+
+    Returns:
+        the n parameters that were to be clipped; the units of each; and (2, n) on the device of the gradients: how many
+        of these were, and the smallest factor. Of parameters that are spread over processes, what all these clipped,
+        if they all call this.
+    """
+    params, sizes = verdict.params[: verdict.clipped], verdict.units[: verdict.clipped]
+    factors = verdict.factors[: sum(sizes)]
+    owner = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes, dtype=torch.long))
+    if on_device(factors):
+        owner = owner.pin_memory().to(factors.device, non_blocking=True)
+    told = factors.new_zeros(2, len(sizes))
+    told[1] = 1
+    told[0].index_add_(0, owner, (factors < 1).to(told.dtype))
+    told[1].scatter_reduce_(0, owner, factors, 'amin')
+    shards = Shards(params, transposed)
+    if shards:
+        sizes = [p.shape[0] if p.dim() > 1 and is_sharded(p) else n for p, n in zip(params, sizes)]
+        told = shards.of_each(params, told)
+    return params, sizes, told
 
 
 def _dense_grads(params: Iterable[Tensor]) -> dict[Tensor, Tensor]:
