@@ -116,7 +116,7 @@ def signal_propagation(model: nn.Module, images: Tensor) -> list[BlockSignal]:
             backbone(images.to(weight.device, weight.dtype))
         except UserError:
             raise
-        except (RuntimeError, ValueError, TypeError) as error:
+        except Exception as error:  # of another package's network
             what = f'{type(backbone).__name__} does not run on images of shape {tuple(images.shape)}'
             raise UserError(f'{what}: {short(error)}') from error
     if isinstance(backbone, NFBackbone):
