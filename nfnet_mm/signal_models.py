@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine import Config
+from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
@@ -125,6 +126,7 @@ def build(cfg: Mapping[str, Any], checkpoint: str | None = None) -> nn.Module:
         ours = not is_run_checkpoint(checkpoint)
         if ours:
             cfg['init_cfg'] = dict(type='nfnet_mm.NFPretrained', checkpoint=checkpoint)
+    MMLogger.get_instance('nfnet_mm.signal', log_level='ERROR')  # which else tells of every parameter
     try:
         backbone = revert_sync_batchnorm(MODELS.build(cfg))
         backbone.init_weights() if hasattr(backbone, 'init_weights') else None
