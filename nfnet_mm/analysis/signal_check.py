@@ -128,11 +128,8 @@ def _off(what: str, measured: float, expected: float) -> list[str]:
 def _structure(backbone: NFBackbone, spec: BlockSpec, module: nn.Module) -> Iterator[str]:
     """What differs from the plan in a block's modules and numbers."""
     gain = backbone.act_gain
-    attention = {f'attention.{name}' for name, _ in getattr(module, 'attention', nn.Module()).named_modules()} if getattr(
-        module, 'attention', None
-    ) is not None else set()  # fmt: skip
     for name, one in module.named_modules():
-        if name in attention or name.startswith('attention'):
+        if name.startswith('attention'):
             continue
         if isinstance(one, _NORMS):
             yield f'{name} ({type(one).__name__}) normalises what alpha and beta already scale: leave it out'
@@ -174,7 +171,9 @@ def _scale(backbone: NFBackbone, spec: BlockSpec, name: str, conv: WSConv2d) -> 
                 'the gain is of another activation, as after act was changed'
             )
     size = float(conv.gain.detach().double().square().mean()) ** 0.5
-    if abs(size - 1) > 0.05:
+    if size == 0:
+        yield f'the gains of {name} are zero, so that its branch gives nothing'
+    elif abs(size - 1) > 0.05:
         yield f'the gains of {name} are {size:.3g} and not 1, as in weights that were trained or are of another dialect'
     if conv.dialect != spec.arch.dialect:
         yield f'{name} standardises in the dialect {conv.dialect!r}, the network in {spec.arch.dialect!r}'
@@ -188,8 +187,9 @@ def _activations(backbone: NFBackbone, seen: Seen) -> Iterator[str]:
             continue
         read, act = seen.calls[name].inputs[0], backbone.act
         inside = name == 'conv2' and seen.block.spec is not None and seen.block.spec.arch.inverted_bottleneck
-        # a conv that was padded here reads more than was given
-        if read.shape[-2:] == before.shape[-2:] and not (inside and 'attention' in seen.calls):
+        top, left = ((r - b) // 2 for r, b in zip(read.shape[-2:], before.shape[-2:]))  # that circular padding added
+        if min(top, left) >= 0 and read.shape[:2] == before.shape[:2] and not (inside and 'attention' in seen.calls):
+            read = read[..., top : top + before.shape[-2], left : left + before.shape[-1]]
             once = act(before)
             if not torch.allclose(read, once, atol=1e-4) and torch.allclose(read, act(once), atol=1e-4):
                 yield f'{name} reads an activation of an activation'
@@ -206,7 +206,7 @@ def _guess(spec: BlockSpec, module: nn.Module, ratio: float) -> str:
     if spec.arch.attention is not None and 2.5 < ratio < 6:
         return 'usually the factor 2 of attention, which is there twice'
     if ratio < 1e-6:
-        return 'its branch gives nothing: usually a gate or a last conv that begins at zero beside the SkipInit scalar'
+        return 'its branch gives nothing: usually a gate that begins at zero beside the SkipInit scalar'
     name = type(module).__name__
     return f'usually a factor too many or too few in what {name} multiplies its branch by, or a gain of another activation'
 
