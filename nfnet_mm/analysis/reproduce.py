@@ -160,10 +160,11 @@ _SPEED = 'Training speed'
 _LATENCIES = '`python -m nfnet_mm benchmark --suite papers --out DIR` [measures it](performance.md#the-suites).'
 
 
-
 def _signal(*figures: int) -> str:
     drawn = '`, `'.join(f'python -m nfnet_mm signal --figure {figure} --out DIR' for figure in figures)
-    return f'`{drawn}` draws {"it" if len(figures) == 1 else "them"}: [what is in it](signal_propagation.md#the-figures).'
+    return (
+        f'`{drawn}` draws {"it" if len(figures) == 1 else "them"}: [what is in it](signal_propagation.md#the-figures).'
+    )
 
 
 PAPERS: Mapping[str, tuple[Item, ...]] = {

@@ -245,7 +245,7 @@ def branch_names(block: Block) -> list[str]:
     if block.spec is not None:
         post = block.spec.arch.method == 'bn' and not block.spec.arch.preact
         return [*names, 'bn2' if post else 'conv2']
-    ends = [name for name in map(lambda one: _end_of(block.module, one), _ENDS) if name is not None]
+    ends = [name for name in (_end_of(block.module, one) for one in _ENDS) if name is not None]
     plugins = [name for name in children if name == 'after_conv3_plugins' or name == 'drop_path']
     return [*names, *ends[:1], *plugins]
 

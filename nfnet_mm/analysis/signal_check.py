@@ -105,7 +105,7 @@ def _block(backbone: NFBackbone, seen: Seen) -> Iterator[Finding]:
         keep = 1 - getattr(module, 'drop_path_rate', spec.drop_path_rate)
         usual = abs(dropped * keep - 1) < 1e-2
         causes.append(
-            'stochastic depth divides what it keeps by the probability to keep it, which normalizer-free networks do not'
+            'stochastic depth divides what it keeps by the probability to keep it: normalizer-free networks do not'
             if usual
             else 'something in it acts in training only'
         )
@@ -144,7 +144,8 @@ def _structure(backbone: NFBackbone, spec: BlockSpec, module: nn.Module) -> Iter
             needed = f'{activation_gain(act):.4g}'
         except UserError:
             needed = 'another gain'
-        yield f'its activation is not that of the plan and needs the gain {needed}, not {gain:.4g}: set act on the backbone'
+        said = f'its activation is not that of the plan and needs the gain {needed}, not {gain:.4g}'
+        yield f'{said}: give act to the backbone'
     alpha = getattr(module, 'alpha', spec.alpha)
     if isinstance(alpha, (int, float)) and abs(alpha / spec.alpha - 1) > _EXACT:
         yield f'its alpha is {alpha:.4g}, and the betas of the blocks behind it were planned with {spec.alpha:.4g}'
@@ -208,7 +209,9 @@ def _guess(spec: BlockSpec, module: nn.Module, ratio: float) -> str:
     if ratio < 1e-6:
         return 'its branch gives nothing: usually a gate that begins at zero beside the SkipInit scalar'
     name = type(module).__name__
-    return f'usually a factor too many or too few in what {name} multiplies its branch by, or a gain of another activation'
+    return (
+        f'usually a factor too many or too few in what {name} multiplies its branch by, or a gain of another activation'
+    )
 
 
 def _drop_path(seen: Seen, shortcut: Tensor) -> float | None:
@@ -225,7 +228,9 @@ def _drop_path(seen: Seen, shortcut: Tensor) -> float | None:
     finally:
         for one in still:
             one.training = False
-    sizes = torch.linalg.vector_norm(trained.flatten(1), dim=1) / torch.linalg.vector_norm((y - shortcut).flatten(1), dim=1)
+    sizes = torch.linalg.vector_norm(trained.flatten(1), dim=1) / torch.linalg.vector_norm(
+        (y - shortcut).flatten(1), dim=1
+    )
     kept = sizes[sizes > 1e-3]
     return float(kept.max()) if len(kept) else None
 
@@ -258,5 +263,7 @@ def _foreign(backbone: nn.Module, images: Tensor) -> Iterator[Finding]:
     for row in rows:
         if not math.isfinite(row.avg_var) or row.avg_var > 1e3 * before or row.avg_var < 1e-3 * before:
             cause = 'usually a network without normalisation whose weights begin at the wrong scale'
-            yield Finding(row.block, f'the variance goes from {before:.3g} at the first block to {row.avg_var:.3g}', cause)
+            yield Finding(
+                row.block, f'the variance goes from {before:.3g} at the first block to {row.avg_var:.3g}', cause
+            )
             return

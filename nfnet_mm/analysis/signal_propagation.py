@@ -135,7 +135,7 @@ def _pools(block: Block) -> bool:
 
 
 def _scale_of_shortcut(block: Block) -> float:
-    """By what the standardised conv of a shortcut multiplies the variance of the scaled activation at initialisation."""
+    """By what the standardised conv of a shortcut multiplies the variance of what it reads, at initialisation."""
     return standardised_power(block.spec, block.spec.in_channels) if block.spec is not None else 1.0
 
 

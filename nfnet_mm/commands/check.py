@@ -81,5 +81,7 @@ def _images(cfg: Config, backbone: nn.Module) -> list[Finding]:
     variance = sum((ours / theirs) ** 2 for ours, theirs in zip(STD, std)) / min(len(std), 3)
     if 0.25 < variance < 4:
         return []
-    seen = f'the data preprocessor divides by std={list(std)}, so that images come at a variance of about {variance:.3g}'
+    seen = (
+        f'the data preprocessor divides by std={list(std)}, so that images come at a variance of about {variance:.3g}'
+    )
     return [Finding('images', seen, f'normalizer-free networks want 1: std={list(STD)} for pixels of 0 to 255')]

@@ -63,7 +63,12 @@ def run(args: argparse.Namespace) -> None:
         del model
     files = [folder / f'{name}.csv', folder / f'{name}.png']
     write_csv(files[0], signals)
-    draw(files[1], signals, f'Figure {args.figure}: {figure.what}' if figure else '', args.log or bool(figure and figure.log))
+    draw(
+        files[1],
+        signals,
+        f'Figure {args.figure}: {figure.what}' if figure else '',
+        args.log or bool(figure and figure.log),
+    )
     print('written:', ', '.join(map(str, files)))
 
 
@@ -98,4 +103,6 @@ def _line(label: str, rows: list[BlockSignal]) -> str:
     first, last = rows[0], rows[-1]
     ratios = [row.avg_var / row.predicted_var for row in rows if row.predicted_var == row.predicted_var]
     said = f', measured / predicted {min(ratios):.2f} to {max(ratios):.2f}' if ratios else ''
-    return f'{label}: {len(rows)} blocks, variance {first.avg_var:.3g} at the first, {last.avg_var:.3g} at the last{said}'
+    return (
+        f'{label}: {len(rows)} blocks, variance {first.avg_var:.3g} at the first, {last.avg_var:.3g} at the last{said}'
+    )

@@ -108,7 +108,11 @@ MISTAKES = {
     'beta left out': (dict(), _no_beta, 'conv0 scales .* beta, 0.9806, is left out'),
     'He in place of standardisation': (dict(), _he, 'has no scaled weight standardisation'),
     'stochastic depth rescaled': (dict(drop_path_rate=0.3), _cls(_Rescaled), 'stochastic depth divides'),
-    'BatchNorm left': (dict(), _set('conv2', lambda b: nn.Sequential(b.conv2, nn.BatchNorm2d(64))), 'BatchNorm2d. norm'),
+    'BatchNorm left': (
+        dict(),
+        _set('conv2', lambda b: nn.Sequential(b.conv2, nn.BatchNorm2d(64))),
+        'BatchNorm2d. norm',
+    ),
     'two activations': (dict(act='silu'), _cls(_Twice), 'conv1 reads an activation of an activation'),
     'gains of another dialect': (dict(), _other_dialect, 'gains of conv0 are 1.71'),
     'a second zero': (dict(), lambda b: nn.init.zeros_(b.conv2.gain), 'gives nothing'),
@@ -174,4 +178,3 @@ def _explosive():
             return x + self.conv2(F.relu(self.conv1(x))) * 30
 
     return nn.Sequential(nn.Conv2d(3, 8, 1), *[Residual() for _ in range(8)])
-
