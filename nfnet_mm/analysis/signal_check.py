@@ -23,8 +23,7 @@ from .predicted import activated_variance, branch_variance, standardised_power
 from .signal_blocks import Seen, circular_padding, find_blocks, open_branches, undisturbed, watched
 from .signal_propagation import channel_statistics, signal_propagation
 
-# A branch, or a shortcut, may be off by this factor. Of all networks of the table, narrow ones included, none is off by
-# more than 1.25; a wrong factor in one place is 1.3 and more but for those that are seen in the numbers themselves.
+# A branch, or a shortcut, may be off by this factor: a choice, wider than what random weights of narrow networks do.
 TOLERANCE = 1.35
 _EXACT = 0.01  # of numbers that the plan states
 _NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
