@@ -60,7 +60,7 @@ LAYERS = (
     ('converters',),
     ('analysis', 'deploy'),
     ('swap', 'run'),
-    ('clipping_sweep', 'inference', 'training_cost'),
+    ('clipping_sweep', 'inference', 'signal_models', 'training_cost'),
     ('benchmark',),
     ('tasks.classification', 'tasks.segmentation', 'tasks.depth'),
     ('tasks',),
