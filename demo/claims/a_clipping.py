@@ -55,9 +55,7 @@ def judge(found: Sequence[Found]) -> Verdict:
         f'clipping is divided by 2 to the power of {falls}: that it falls as the batch grows '
         f'{"shows" if smaller else "does NOT show at this scale"}.'
     )
-    rows = [
-        [batch, clipping, spread([t[batch][clipping] for t in tables])] for batch in batches for clipping in means
-    ]
+    rows = [[batch, clipping, spread([t[batch][clipping] for t in tables])] for batch in batches for clipping in means]
     rows += [[batch, 'none', spread([t[batch]['none'] for t in tables])] for batch in batches]
     rows.sort(key=lambda row: (int(row[0]), row[1] != 'none'))
     return Verdict(clips and smaller, statement, ('Batch', 'Clipping', 'Accuracy, %'), rows)

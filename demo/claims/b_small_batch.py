@@ -36,7 +36,9 @@ def judge(found: Sequence[Found]) -> Verdict:
         f'ahead by {ahead} points at batch {small}. '
         f'{"The claim shows." if shown else "The claim does NOT show at this scale."}'
     )
-    rows = [[NAMES[kind], batch, spread([one[kind][batch] for one in found])] for kind in NAMES for batch in found[0][kind]]
+    rows = [
+        [NAMES[kind], batch, spread([one[kind][batch] for one in found])] for kind in NAMES for batch in found[0][kind]
+    ]
     return Verdict(shown, statement, ('Network', 'Batch', 'Accuracy, %'), rows)
 
 

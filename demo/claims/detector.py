@@ -53,7 +53,9 @@ def pretrained(kind: str, seed: int, quick: bool, folder: Path) -> Path:
     if target.is_file():
         return target
     spec = dict(layout='class_folders', image_size=48, min_digit=24, max_digit=48, max_digits=1, seed=seed)
-    data = generate(folder / f'classes_{seed}', DigitsSpec(train=32 if quick else 2000, val=8 if quick else 100, **spec))
+    data = generate(
+        folder / f'classes_{seed}', DigitsSpec(train=32 if quick else 2000, val=8 if quick else 100, **spec)
+    )
     steps = 3 if quick else PRETRAINING
     options: dict[str, Any] = {
         'model.backbone.type': BACKBONES[kind],

@@ -16,7 +16,14 @@ def measure(seed: int, quick: bool, folder: Path) -> Found:
     """Box AP: ``{'nf' or 'bn': {iteration: percent}}``."""
     return {
         kind: detector.average_precision(
-            kind, seed, quick, folder, f'one_image_{kind}_{seed}', detector.pretrained(kind, seed, quick, folder), 1, STEPS
+            kind,
+            seed,
+            quick,
+            folder,
+            f'one_image_{kind}_{seed}',
+            detector.pretrained(kind, seed, quick, folder),
+            1,
+            STEPS,
         )
         for kind in NAMES
     }

@@ -18,7 +18,13 @@ SIZE = 16  # px: the scans have 8 x 8, enlarged so that four stages have somethi
 NOISE = 0.5  # standard deviations, so that the task is not over after one pass
 # A ResNet of four bottleneck blocks for images of 16 px: 8, 4, 2 and 1 px in its stages.
 SHAPE = dict(
-    widths=(16, 32, 48, 64), depths=(1, 1, 1, 1), bottleneck_ratio=0.5, stem_channels=(16,), stem_kernel=3, stem_strides=(2,), stem_pool=None
+    widths=(16, 32, 48, 64),
+    depths=(1, 1, 1, 1),
+    bottleneck_ratio=0.5,
+    stem_channels=(16,),
+    stem_kernel=3,
+    stem_strides=(2,),
+    stem_pool=None,
 )
 
 
