@@ -52,7 +52,7 @@ def test_core_without_the_rest_of_the_stack():
 # From the ground up. What stands in one line is side by side: none of it imports another of that line.
 LAYERS = (
     ('errors', 'dependencies'),
-    ('doctor', 'named_configs', 'operators', 'pack', 'registry', 'triton_launch'),
+    ('doctor', 'html_page', 'named_configs', 'operators', 'pack', 'registry', 'triton_launch'),
     ('read_config',),
     ('models.layers', 'engine'),
     ('models.backbones',),
