@@ -73,8 +73,7 @@ class Classifier(BaseModel):
 def build(kind: str, seed: int) -> Classifier:
     """A classifier with the small ResNet: ``'nf'`` or ``'bn'``; the seed decides its weights."""
     torch.manual_seed(seed)
-    model = Classifier(dict(type='nfnet_mm.NFResNet' if kind == 'nf' else 'nfnet_mm.BNResNet', arch=SHAPE))
-    return model
+    return Classifier(dict(type='nfnet_mm.NFResNet' if kind == 'nf' else 'nfnet_mm.BNResNet', arch=SHAPE))
 
 
 def optimizer(model: nn.Module, lr: float, clipping: float | None, adam: bool = False) -> OptimWrapper:
@@ -89,7 +88,7 @@ def optimizer(model: nn.Module, lr: float, clipping: float | None, adam: bool = 
 
 
 def batches(count: int, batch: int, steps: int, seed: int) -> Iterator[Tensor]:
-    """Indices of ``steps`` batches out of ``count`` samples: each sample once in a pass, the rest of a pass left out."""
+    """Indices of ``steps`` batches out of ``count`` samples: each at most once in a pass, whose rest is left out."""
     generator, order = torch.Generator().manual_seed(seed), torch.empty(0, dtype=torch.long)
     for _ in range(steps):
         if len(order) < batch:
