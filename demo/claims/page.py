@@ -30,8 +30,8 @@ def write_page(folder: Path, seeds: Sequence[int], quick: bool) -> dict[str, Ver
         page.text('These are a few steps each, which show that it runs and nothing else.')
     page.text(
         f"Small networks on scikit-learn's digits, {len(seeds)} seeds each, on a CPU, torch {torch.__version__}. "
-        "A figure with two more in brackets is the mean over the seeds and its 95% interval (Student's t), one with ± has "
-        'the standard deviation over them. A claim shows only if the interval excludes no effect.'
+        "A figure with two more in brackets is the mean over the seeds and its 95% interval (Student's t), one with ± "
+        'has the standard deviation over them. A claim shows only if the interval excludes no effect.'
     )
     for letter, verdict in verdicts.items():
         claim = load_claim(letter)

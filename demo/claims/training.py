@@ -29,7 +29,7 @@ SHAPE = dict(
 
 
 class Digits(NamedTuple):
-    """Images, (N, 3, 16, 16) at zero mean and unit variance, and labels, (N,), to train on and to validate."""
+    """Images, (N, 3, size, size) at zero mean and unit variance, and labels, (N,), to train on and to validate."""
 
     images: Tensor
     labels: Tensor
@@ -37,13 +37,13 @@ class Digits(NamedTuple):
     val_labels: Tensor
 
 
-def load(seed: int) -> Digits:
-    """scikit-learn's digits with noise on them, a fifth of the scans held out; the seed decides which."""
+def load(seed: int, size: int = SIZE) -> Digits:
+    """scikit-learn's digits of ``size`` pixels with noise, a fifth of the scans held out; the seed decides which."""
     rng = np.random.default_rng(seed)
     scans, labels, train, val = load_scans(rng)
     images = torch.from_numpy(scans).float()[:, None]
-    images = F.interpolate((images - images.mean()) / images.std(), size=(SIZE, SIZE), mode='bilinear')
-    images = images.expand(-1, 3, -1, -1) + NOISE * torch.from_numpy(rng.standard_normal((len(scans), 3, SIZE, SIZE)))
+    images = F.interpolate((images - images.mean()) / images.std(), size=(size, size), mode='bilinear')
+    images = images.expand(-1, 3, -1, -1) + NOISE * torch.from_numpy(rng.standard_normal((len(scans), 3, size, size)))
     images = (images / math.sqrt(1 + NOISE**2)).float()
     classes = torch.from_numpy(labels)
     return Digits(images[train], classes[train], images[val], classes[val])
