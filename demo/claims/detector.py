@@ -35,7 +35,6 @@ def _runner(config: str, work_dir: Path, data: Path, seed: int, options: dict[st
     cfg.merge_from_dict({'randomness.seed': seed, 'log_level': 'WARNING', **loaders, **options})
     cfg.experiment_name = f'{work_dir.parent.name}_{work_dir.name}_{os.getpid()}'
     runner = run.build_runner(cfg)
-    runner.visualizer._vis_backends = {}  # what is measured is returned
     return runner
 
 
