@@ -26,16 +26,19 @@ class _Note(Hook):
         self.found[str(runner.iter)] = 100 * max(0.0, (metrics or {}).get('coco/bbox_mAP', 0.0))
 
 
-def _runner(config: str, work_dir: Path, data: Path, seed: int, options: dict[str, Any]) -> Any:
+def _runner(config: str, kind: str, work_dir: Path, data: Path, seed: int, options: dict[str, Any]) -> Any:
     run.use_safe_loading()
     cfg = run.load_config(str(CONFIGS / config), None, str(work_dir))
     run.use_data_root(cfg, str(data))
     loaders = {f'{split}_dataloader.num_workers': 0 for split in ('train', 'val')}
     loaders |= {f'{split}_dataloader.persistent_workers': False for split in ('train', 'val')}
-    cfg.merge_from_dict({'randomness.seed': seed, 'log_level': 'WARNING', **loaders, **options})
+    options = {'model.backbone.type': BACKBONES[kind], 'randomness.seed': seed, 'log_level': 'WARNING', **options}
+    cfg.merge_from_dict({**loaders, **options})
+    if kind == 'bn':  # is trained without AGC, as in the papers
+        cfg.optim_wrapper.type = 'OptimWrapper'
+        cfg.optim_wrapper.pop('agc')
     cfg.experiment_name = f'{work_dir.parent.name}_{work_dir.name}_{os.getpid()}'
-    runner = run.build_runner(cfg)
-    return runner
+    return run.build_runner(cfg)
 
 
 def pretrained(kind: str, seed: int, quick: bool, folder: Path) -> Path:
@@ -57,23 +60,17 @@ def pretrained(kind: str, seed: int, quick: bool, folder: Path) -> Path:
     )
     steps = 3 if quick else PRETRAINING
     options: dict[str, Any] = {
-        'model.backbone.type': BACKBONES[kind],
         'train_cfg.max_iters': steps,
         'train_cfg.val_interval': 10**6,
         'train_dataloader.batch_size': 4 if quick else 32,
         'default_hooks.checkpoint.interval': 10**6,
     }
-    runner = _runner('classify_nfnet_nano_digits.py', work_dir, data, seed, {**options, **_plain(kind)})
+    runner = _runner('classify_nfnet_nano_digits.py', kind, work_dir, data, seed, options)
     runner.train()
     draft = work_dir / f'.classifier.{os.getpid()}.pth'
     torch.save(dict(state_dict=runner.model.state_dict(), meta={}), draft)
     draft.rename(target)
     return target
-
-
-def _plain(kind: str) -> dict[str, Any]:
-    """BatchNorm is trained without AGC, as in the papers."""
-    return {'optim_wrapper.type': 'OptimWrapper', 'optim_wrapper.agc': None} if kind == 'bn' else {}
 
 
 def average_precision(
@@ -95,15 +92,13 @@ def average_precision(
     data = generate(folder / f'pictures_{seed}', spec)
     every, steps = (3, 3) if quick else (100, steps)
     options: dict[str, Any] = {
-        'model.backbone.type': BACKBONES[kind],
         'train_cfg.max_iters': steps,
         'train_cfg.val_interval': every,
         'train_dataloader.batch_size': batch,
-        **_plain(kind),
     }
     if weights is not None:
         options['model.backbone.init_cfg'] = dict(type='nfnet_mm.NFPretrained', checkpoint=str(weights))
-    runner = _runner('faster_rcnn_nfnet_nano_digits.py', folder / name, data, seed, options)
+    runner = _runner('faster_rcnn_nfnet_nano_digits.py', kind, folder / name, data, seed, options)
     found: dict[str, float] = {}
     runner.register_hook(_Note(found))
     runner.train()
