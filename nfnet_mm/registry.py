@@ -134,7 +134,7 @@ _HOOKS = (
     'signals',
     'strict_load',
 )
-HOOKS = _child('HOOKS', *(f'engine.{name}' for name in _HOOKS))
+HOOKS = _child('HOOKS', *(f'engine.{name}' for name in _HOOKS), 'analysis.signal_hook')
 MODEL_WRAPPERS = _child('MODEL_WRAPPERS', 'engine.fully_shard')
 LOOPS = _child('LOOPS', 'engine.total_batch')
 DATASETS = _child('DATASETS')

@@ -60,7 +60,7 @@ LAYERS = (
     ('converters',),
     ('analysis', 'deploy'),
     ('swap', 'run'),
-    ('inference', 'training_cost'),
+    ('inference', 'signal_models', 'training_cost'),
     ('benchmark',),
     ('tasks.classification', 'tasks.segmentation', 'tasks.depth'),
     ('tasks',),

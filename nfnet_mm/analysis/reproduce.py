@@ -1,7 +1,7 @@
 """Every table and figure of the two papers as commands: ``tools/write_configs.py`` writes docs/reproduce.md from it.
 
 What an experiment is, is a row of :mod:`nfnet_mm.recipes`; here it only says which of them, with which options, make a
-table. What needs no training is marked ``analysis`` until there is a command that draws it.
+table. What needs no training has the command that draws it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -52,7 +52,7 @@ class Item:
     place: str
     shows: str
     runs: tuple[Run, ...] = ()
-    otherwise: str = 'analysis'  # what stands for the runs where there are none
+    otherwise: str = ''  # what stands for the runs where there are none
 
 
 def _row(name: str) -> ImageNetRecipe | TransferRecipe:
@@ -158,11 +158,26 @@ _ZOO = 'The [model zoo](model_zoo.md) counts it.'
 _DESIGN = '`python -m nfnet_mm.models.backbones {}` prints the blocks.'
 _SPEED = 'Training speed'
 _LATENCIES = '`python -m nfnet_mm benchmark --suite papers --out DIR` [measures it](performance.md#the-suites).'
+
+
+def _signal(*figures: int) -> str:
+    drawn = '`, `'.join(f'python -m nfnet_mm signal --figure {figure} --out DIR' for figure in figures)
+    return (
+        f'`{drawn}` draws {"it" if len(figures) == 1 else "them"}: [what is in it](signal_propagation.md#the-figures).'
+    )
+
+
 PAPERS: Mapping[str, tuple[Item, ...]] = {
     _NF_RESNETS: (
-        Item('Figure 1', 'Signal propagation of a BatchNorm ResNet-600 in both orders of BatchNorm and ReLU'),
         Item(
-            'Figure 2', 'The same of a BatchNorm ResNet-600, and of an NF-ResNet-600 with and without standardisation'
+            'Figure 1',
+            'Signal propagation of a BatchNorm ResNet-600 in both orders of BatchNorm and ReLU',
+            otherwise=_signal(1),
+        ),
+        Item(
+            'Figure 2',
+            'The same of a BatchNorm ResNet-600, and of an NF-ResNet-600 with and without standardisation',
+            otherwise=_signal(2),
         ),
         Item('Table 1', 'ImageNet top-1 (%), five seeds', tuple(_resnets())),
         Item(
@@ -187,7 +202,11 @@ PAPERS: Mapping[str, tuple[Item, ...]] = {
         Item('Table 4', f'{_SPEED} of NF- and BatchNorm ResNets', otherwise=_LATENCIES),
         Item('Table 5', f'{_SPEED} of NF-RegNets', otherwise=_LATENCIES),
         Item('Figures 4 and 5', 'Blocks of the BatchNorm ResNets', otherwise=_DESIGN.format('BNResNet 50')),
-        Item('Figures 6 to 11', 'Signal propagation of networks of 600 layers with one thing wrong, or another design'),
+        Item(
+            'Figures 6 to 11',
+            'Signal propagation of networks of 600 layers with one thing wrong, or another design',
+            otherwise=_signal(*range(6, 12)),
+        ),
         Item('Table 6', 'Pascal VOC 2012 val, FCN', _tasks('fcn')),
         Item('Table 7', 'NYU Depth v2', _tasks('depth')),
     ),
@@ -249,7 +268,6 @@ written from `nfnet_mm/recipes` by `python tools/write_configs.py`.
   [here](README.md#commands). The total batch is the same on any number of them.
 - `train_cfg.total_batch` keeps the epochs, and scales the learning rate with the batch as the papers do.
 - `weights=PRETRAINED` names the last checkpoint of the pre-training.
-- `analysis` marks what needs no training and no command draws yet.
 - Single runs differ: the papers' figures are of several seeds where that is said. Where none stands, the paper has a
   curve, or the figure is not at hand.
 """

@@ -13,7 +13,7 @@ from nfnet_mm.errors import UserError
 from nfnet_mm.models.backbones import BlockSpec, plan_blocks
 from nfnet_mm.models.backbones.base import Backbone, NFBackbone
 from nfnet_mm.models.backbones.block import NFBlock
-from nfnet_mm.models.layers import WSConv2d
+from nfnet_mm.models.layers import SameConv2d, WSConv2d
 
 _WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 _DROPPED = ('Dropout', 'DropPath', 'StochasticDepth', 'DropBlock')
@@ -78,11 +78,8 @@ def find_blocks(backbone: nn.Module) -> list[Block]:
         ['stages.0.0', 'stages.1.0', 'stages.2.0', 'stages.3.0']
     """
     if isinstance(backbone, Backbone):
-        plan = plan_blocks(
-            backbone.arch, backbone.alpha, backbone.drop_path_rate, backbone.strides, backbone.dilations
-        ) if isinstance(backbone, NFBackbone) else plan_blocks(
-            backbone.arch, 1.0, backbone.drop_path_rate, backbone.strides, backbone.dilations
-        )  # fmt: skip
+        alpha = backbone.alpha if isinstance(backbone, NFBackbone) else 1.0
+        plan = plan_blocks(backbone.arch, alpha, backbone.drop_path_rate, backbone.strides, backbone.dilations)
         return [
             Block(f'stages.{spec.stage}.{spec.index}', spec.stage, spec.index, one, spec)
             for spec in plan[: sum(map(len, backbone.stages))]  # type: ignore[arg-type]
@@ -165,9 +162,10 @@ def open_branches(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def circular_padding(model: nn.Module) -> Iterator[None]:
-    """Let every conv pad with the other side of the image in place of zeros, which take variance away at the borders.
+    """Let convs pad with the other side of the image in place of zeros, which take variance away at the borders.
 
-    How far a network is from its plan is then to be seen in images of any size.
+    How far a network is from its plan is then to be seen in images of any size. Those of the papers' baselines, which
+    have no plan, pad as ever.
     """
 
     def pad(conv: nn.Conv2d, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -183,7 +181,7 @@ def circular_padding(model: nn.Module) -> Iterator[None]:
 
     with ExitStack() as stack:
         for conv in model.modules():
-            if isinstance(conv, nn.Conv2d) and max(conv.kernel_size) > 1:
+            if isinstance(conv, nn.Conv2d) and max(conv.kernel_size) > 1 and not isinstance(conv, SameConv2d):
                 kept = {name: getattr(conv, name) for name in ('padding', 'pad_same') if hasattr(conv, name)}
                 stack.callback(vars(conv).update, kept)
                 conv.padding = (0, 0)
@@ -212,27 +210,32 @@ def watched(
 
 def _watch(block: Block, observe: Callable[[Seen], None], names: Sequence[str], stack: ExitStack) -> None:
     calls: dict[str, Call] = {}
+    read: list[Tensor] = []
+    foreign = block.spec is None  # whose operations may write over what they read
 
-    def begin(module: nn.Module, inputs: Any) -> None:
+    def begin(module: nn.Module, inputs: Any, options: Any) -> None:
         calls.clear()
+        x = tensor_of((inputs, options))
+        read[:] = [] if x is None else [x.clone() if foreign else x]
 
     def note(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, options: Any, output: Any) -> None:
-            calls[name] = Call(inputs, options, output)
+            calls[name] = Call(inputs, options, output.clone() if foreign and isinstance(output, Tensor) else output)
 
         return hook
 
-    def end(module: nn.Module, inputs: Any, options: Any, output: Any) -> None:
-        x, y = tensor_of((inputs, options)), tensor_of(output)
-        if x is not None and y is not None:
-            observe(Seen(block, x, y, dict(calls)))
+    def end(module: nn.Module, inputs: Any, output: Any) -> None:
+        y = tensor_of(output)
+        if read and y is not None:
+            observe(Seen(block, read[0], y, dict(calls)))
         calls.clear()
+        read.clear()
 
-    stack.callback(block.module.register_forward_pre_hook(begin).remove)
+    stack.callback(block.module.register_forward_pre_hook(begin, with_kwargs=True).remove)
     for name in names:
         module = block.module.get_submodule(name)
         stack.callback(module.register_forward_hook(note(name), with_kwargs=True).remove)
-    stack.callback(block.module.register_forward_hook(end, with_kwargs=True).remove)
+    stack.callback(block.module.register_forward_hook(end).remove)
 
 
 def branch_names(block: Block) -> list[str]:
@@ -242,7 +245,7 @@ def branch_names(block: Block) -> list[str]:
     if block.spec is not None:
         post = block.spec.arch.method == 'bn' and not block.spec.arch.preact
         return [*names, 'bn2' if post else 'conv2']
-    ends = [name for name in map(lambda one: _end_of(block.module, one), _ENDS) if name is not None]
+    ends = [name for name in (_end_of(block.module, one) for one in _ENDS) if name is not None]
     plugins = [name for name in children if name == 'after_conv3_plugins' or name == 'drop_path']
     return [*names, *ends[:1], *plugins]
 

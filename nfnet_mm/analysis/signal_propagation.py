@@ -14,7 +14,7 @@ from nfnet_mm.errors import UserError, short, write_atomically
 from nfnet_mm.models.backbones.base import NFBackbone
 from nfnet_mm.models.backbones.batch_norm import BNBlock
 
-from .predicted import activated_variance, predict
+from .predicted import activated_variance, predict, standardised_power
 from .signal_blocks import Block, Seen, branch_names, branch_of, find_blocks, undisturbed, watched
 
 
@@ -91,35 +91,37 @@ def signal_propagation(model: nn.Module, images: Tensor) -> list[BlockSignal]:
         what = f'{type(model).__name__} and {tuple(getattr(images, "shape", ()))}'
         raise UserError(f'signal_propagation takes a model and images of shape (N, C, H, W), got {what}')
     blocks, rows = find_blocks(backbone), []
-    entering, shares = [], []  # of the scaled activation of each block's input; what its pooling leaves of that
+    shares: list[float] = []  # of each block, what pooling in its shortcut leaves of the variance
+    first = 1.0  # the variance of the first block's scaled activation
 
     def observe(seen: Seen) -> None:
+        nonlocal first
         squared, variance = channel_statistics(seen.y)
         branch = branch_of(seen)
         residual = math.nan if branch is None else channel_statistics(branch)[1]
         block = seen.block
         rows.append(BlockSignal(block.name, block.stage, block.index, squared, variance, residual))
-        entering_, share = math.nan, 1.0
-        if isinstance(backbone, NFBackbone) and 'conv_shortcut' in seen.calls:
-            entering_ = channel_statistics(backbone.act(seen.x))[1]
-            read = seen.calls['conv_shortcut'].inputs[0]
-            share = channel_statistics(read)[1] / entering_ if entering_ and _pools(block) else 1.0
-        entering.append(entering_)
+        share, shortcut = 1.0, seen.output('conv_shortcut')
+        if isinstance(backbone, NFBackbone) and shortcut is not None:
+            if _pools(block):
+                pooled = channel_statistics(seen.calls['conv_shortcut'].inputs[0])[1]
+                share = pooled / (channel_statistics(backbone.act(seen.x))[1] or math.nan)
+            if len(rows) == 1:  # as the shortcut's conv found it: what all channels have in common does not pass
+                first = channel_statistics(shortcut)[1] / (share * _scale_of_shortcut(block))
         shares.append(share)
 
-    first = next((p for p in backbone.parameters() if p.is_floating_point()), images)
+    weight = next((p for p in backbone.parameters() if p.is_floating_point()), images)
     with undisturbed(backbone), watched(blocks, observe, branch_names):
         try:
-            backbone(images.to(first.device, first.dtype))
+            backbone(images.to(weight.device, weight.dtype))
         except UserError:
             raise
-        except (RuntimeError, ValueError, TypeError) as error:
+        except Exception as error:  # of another package's network
             what = f'{type(backbone).__name__} does not run on images of shape {tuple(images.shape)}'
             raise UserError(f'{what}: {short(error)}') from error
     if isinstance(backbone, NFBackbone):
         plan = [block.spec for block in blocks if block.spec is not None][: len(rows)]
-        scale = entering[0] * backbone.act_gain**2 if entering else 1.0
-        found = predict(plan, backbone.act, backbone.act_gain, scale, shares, map(_scalar, blocks))
+        found = predict(plan, backbone.act, backbone.act_gain, first, shares, map(_scalar, blocks))
         for row, spec, one in zip(rows, plan, found):
             row.predicted_var, row.planned_var = one.variance, spec.out_variance
     elif blocks and isinstance(blocks[0].module, BNBlock):
@@ -130,6 +132,11 @@ def signal_propagation(model: nn.Module, images: Tensor) -> list[BlockSignal]:
 
 def _pools(block: Block) -> bool:
     return block.spec is not None and block.spec.arch.shortcut_pool and block.spec.stride > 1
+
+
+def _scale_of_shortcut(block: Block) -> float:
+    """By what the standardised conv of a shortcut multiplies the variance of what it reads, at initialisation."""
+    return standardised_power(block.spec, block.spec.in_channels) if block.spec is not None else 1.0
 
 
 def _scalar(block: Block) -> float:

@@ -20,6 +20,8 @@ COMMANDS = {
     'swap': 'put a normalizer-free backbone into a ResNet config',
     'convert': "convert public weights to our names, or back to timm's",
     'cost': 'parameters, multiply-adds, time and memory of a training step here',
+    'signal': 'signal propagation plots of networks, as pictures and CSV',
+    'check': "before training: which block's variance leaves the plan, and what usually causes it",
     'benchmark': 'implementations of a network side by side: time, memory, launches',
     'doctor': 'what is installed and what this machine has, with a fix for each problem',
     'pack': 'put a folder of data into one file',

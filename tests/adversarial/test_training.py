@@ -38,6 +38,7 @@ EARLY_ENDS = [
     dict(type='nfnet_mm.HangHook'),
     dict(type='nfnet_mm.RankSeedHook'),
     dict(type='nfnet_mm.ScalarsLaterHook'),
+    dict(type='nfnet_mm.SignalPropagationHook', interval=1, batch_size=2, size=32),
 ]
 # feature: (optimizer wrapper, hooks, what training by hand is told)
 FEATURES = {
