@@ -11,7 +11,8 @@ SETUP = @boot=; for p in python3 python3.11 python3.12 python3.10 python $(PYTHO
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help env ops demo demo-cls demo-seg demo-depth demo-all test test-all test-openmmlab test-newest lint docs clean
+.PHONY: help env ops demo demo-cls demo-seg demo-depth demo-all claims test test-all test-openmmlab test-newest lint docs \
+	clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -38,6 +39,9 @@ demo-all: env ## all four, one after another; ends with their figures
 	@for task in detection classification segmentation depth; do $(RUN) demo $$task || exit; done
 	@cat work_dirs/demo/result.txt work_dirs/demo_classification/result.txt work_dirs/demo_segmentation/result.txt \
 		work_dirs/demo_depth/result.txt
+
+claims: env ## rerun the papers' claims on real digits: what shows and what does not, in work_dirs/claims/index.html
+	@$(RUN) -m demo.claims
 
 # Small models gain nothing from more threads, and lose much where the cores are shared.
 test test-all test-openmmlab test-newest: export OMP_NUM_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -gt 4 ] && echo 4 || echo $$n)
