@@ -46,7 +46,7 @@ def pictures(paths: Sequence[Path], size: int, limit: int) -> Tensor:
         if picture is None:
             raise UserError(f'{str(path)!r} is no picture that can be read')
         resized = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)[..., ::-1]
-        found.append((resized.astype(np.float32) - np.float32(MEAN)) / np.float32(STD))
+        found.append((resized.astype(np.float32) - np.asarray(MEAN, np.float32)) / np.asarray(STD, np.float32))
     return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).contiguous()
 
 
@@ -106,13 +106,13 @@ def find_backbones(cfg: Config) -> Iterator[tuple[str, dict[str, Any]]]:
     yield from walk(cfg.get('model') or {}, 'model')
 
 
-def build(cfg: Mapping[str, Any], checkpoint: str | None = None) -> nn.Module:
+def build(given: Mapping[str, Any], checkpoint: str | None = None) -> nn.Module:
     """A backbone of a config: random weights, whatever it says of weights; or those of a checkpoint.
 
     Raises:
         UserError: as :func:`build_backbone`.
     """
-    cfg = copy.deepcopy(dict(cfg))
+    cfg: dict[str, Any] = copy.deepcopy(dict(given))
     start = cfg.get('init_cfg')
     if isinstance(start, Mapping) and 'checkpoint' in start:
         cfg.pop('init_cfg')

@@ -90,7 +90,7 @@ def find_blocks(backbone: nn.Module) -> list[Block]:
         what = 'has no blocks: no module in a list or sequence that holds two convs or linear layers'
         raise UserError(f'{type(backbone).__name__} {what}')
     stages: dict[str, int] = {}
-    blocks = []
+    blocks: list[Block] = []
     for name, module in found:
         stage = stages.setdefault(name.rpartition('.')[0], len(stages))
         blocks.append(Block(name, stage, sum(one.stage == stage for one in blocks), module))
@@ -280,7 +280,7 @@ def branch_of(seen: Seen) -> Tensor | None:
         elif scale is not None:
             out = out / scale
     if spec.arch.method == 'fixup':
-        out = out * block.module.scale
+        out = out * block.module.scale  # type: ignore[operator]
     gate = seen.output('attention')
     if gate is not None and not (spec.arch.method == 'nf' and spec.arch.inverted_bottleneck):
         out = out * gate * (2 if spec.arch.method == 'nf' else 1)

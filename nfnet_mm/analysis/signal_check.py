@@ -84,7 +84,8 @@ def _block(backbone: NFBackbone, seen: Seen) -> Iterator[Finding]:
     active = act(seen.x)
     entering = (gain * spec.beta) ** 2 * channel_statistics(active)[1]
     shortcut = seen.output('conv_shortcut') if spec.transition else seen.x
-    said, causes = [], [*_structure(backbone, spec, module)]
+    said: list[str] = []
+    causes = [*_structure(backbone, spec, module)]
     if shortcut is None or shortcut.shape != seen.y.shape:
         shortcut, said = seen.y, [*said, 'its shortcut cannot be told from its branch']
     if spec.transition and shortcut is not seen.y:

@@ -26,14 +26,13 @@ def gated_sum(
         gain: a 0-d tensor, or None for 1.
         mask: (N, 1, 1, 1), or None for all.
     """
-    linears = _linears(attention)
+    linears = None if needs_plain_operations() else _linears(attention)
     if linears is None:
         gate = factor * attention(x)
         for one in (gain, mask):
             gate = gate if one is None else gate * one
         return torch.addcmul(shortcut, x, gate.to(x.dtype))
-    inputs: Any = shortcut, x, factor, gain, mask, *linears
-    return _plain(*inputs) if needs_plain_operations() else _GatedSum.apply(*inputs)
+    return _GatedSum.apply(shortcut, x, factor, gain, mask, *linears)
 
 
 def _linears(attention: nn.Module) -> tuple[Tensor, ...] | None:
