@@ -427,8 +427,10 @@ def last_of(folder):
     'kills,iters,background,detector',
     [
         (5, 24, False, False),
-        *(pytest.param(50, 400, b, False, marks=pytest.mark.slow) for b in (False, True)),
-        pytest.param(50, 400, False, True, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+        *(
+            pytest.param(50, 400, *how, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])
+            for how in ((False, False), (True, False), (False, True))
+        ),
     ],
 )
 def test_killed_at_random_moments(tmp_path, digits_root, kills, iters, background, detector):
