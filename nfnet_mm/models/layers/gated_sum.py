@@ -70,6 +70,11 @@ def _plain(
     return torch.addcmul(shortcut, x, gate.to(x.dtype))
 
 
+def _cast(function: Any, one: Tensor, other: Any, dtype: torch.dtype) -> Tensor:
+    """``function(one, other)`` in another type, by one kernel."""
+    return function(one, other, out=torch.empty_like(one, dtype=dtype))
+
+
 class _GatedSum(torch.autograd.Function):
     """``_plain``, out of autocast."""
 
@@ -91,8 +96,7 @@ class _GatedSum(torch.autograd.Function):
             hidden = torch.addmm(b1, mean, w1.t()).relu_()
             opened = torch.addmm(b2, hidden, w2.t()).sigmoid_()
             gate = opened if gain is None else opened * gain
-            gate = gate if mask is None else gate * mask.flatten(1)
-            gate = gate.to(x.dtype)
+            gate = gate.to(x.dtype) if mask is None else _cast(torch.mul, gate, mask.flatten(1), x.dtype)
             out = torch.addcmul(shortcut, x, gate[:, :, None, None], value=factor)
         ctx.save_for_backward(x, gain, mask, w1, b1, w2, b2, mean, hidden, opened, gate)
         ctx.factor, ctx.shortcut = factor, (shortcut.shape, shortcut.dtype)
@@ -123,7 +127,6 @@ class _GatedSum(torch.autograd.Function):
             of_w1 = of_first.t() @ mean if needed[5] else None
             of_b1 = of_first.sum(0) if needed[6] else None
             if needed[1]:
-                of_mean = of_first @ w1
-                of_mean = torch.div(of_mean, x.shape[2] * x.shape[3], out=torch.empty_like(of_mean, dtype=grad.dtype))
+                of_mean = _cast(torch.div, of_first @ w1, x.shape[2] * x.shape[3], grad.dtype)
                 of_x = torch.addcmul(of_mean[:, :, None, None], grad, gate[:, :, None, None], value=factor).to(x.dtype)
         return of_shortcut, of_x, None, of_gain, None, of_w1, of_b1, of_w2, of_b2
