@@ -16,6 +16,11 @@ from nfnet_mm.registry import HOOKS
 
 from .resume import ResumeHook
 
+FOLDED = (
+    'it is folded: its weights are standardised already, and the model would do it again, or train them. '
+    'Take the checkpoint that it was written from'
+)
+
 
 @HOOKS.register_module()
 class StrictLoadHook(ResumeHook):
@@ -70,9 +75,8 @@ def mismatches(model: nn.Module, checkpoint: Any) -> tuple[list[str], list[str],
     state = checkpoint.get('state_dict', checkpoint)
     if not isinstance(state, Mapping):
         return [f'its state_dict is a {type(state).__name__}, not a dict of weights'], [], False
-    if _is_folded(checkpoint) and not _is_folded_model(model):
-        what = 'it is folded: its weights are standardised already, and the model would do it again, or train them'
-        return [f'{what}. Take the checkpoint that it was written from'], [], False
+    if is_folded(checkpoint) and not _is_folded_model(model):
+        return [FOLDED], [], False
     metadata = getattr(state, '_metadata', None) or {}  # tells modules which version of them was saved
     # without the prefix that mmengine, too, takes off
     state = OrderedDict((key.removeprefix('module.'), value) for key, value in state.items())
@@ -90,8 +94,9 @@ def mismatches(model: nn.Module, checkpoint: Any) -> tuple[list[str], list[str],
     )
 
 
-def _is_folded(checkpoint: Mapping) -> bool:
-    meta = checkpoint.get('meta')
+def is_folded(checkpoint: Any) -> bool:
+    """Whether a checkpoint says that it holds a folded model's weights."""
+    meta = checkpoint.get('meta') if isinstance(checkpoint, Mapping) else None
     return isinstance(meta, Mapping) and meta.get('folded') is True
 
 
