@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from nfnet_mm.engine.strict_load import FOLDED, is_folded
+from nfnet_mm.engine.folded_checkpoint import FOLDED, is_folded
 from nfnet_mm.errors import UserError, some
 from nfnet_mm.models.backbones.arch import FAMILIES, resolve_arch
 from nfnet_mm.models.backbones.plan import NFArch, plan_blocks

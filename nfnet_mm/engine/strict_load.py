@@ -14,12 +14,8 @@ from torch.nn.modules.module import _IncompatibleKeys
 from nfnet_mm.errors import UserError, some
 from nfnet_mm.registry import HOOKS
 
+from .folded_checkpoint import FOLDED, is_folded
 from .resume import ResumeHook
-
-FOLDED = (
-    'it is folded: its weights are standardised already, and the model would do it again, or train them. '
-    'Take the checkpoint that it was written from'
-)
 
 
 @HOOKS.register_module()
@@ -92,12 +88,6 @@ def mismatches(model: nn.Module, checkpoint: Any) -> tuple[list[str], list[str],
         [f'{len(left_over)} left over: {some(left_over)}'] if left_over else [],
         loaded > 0 or not own,
     )
-
-
-def is_folded(checkpoint: Any) -> bool:
-    """Whether a checkpoint says that it holds a folded model's weights."""
-    meta = checkpoint.get('meta') if isinstance(checkpoint, Mapping) else None
-    return isinstance(meta, Mapping) and meta.get('folded') is True
 
 
 def _is_folded_model(model: nn.Module) -> bool:

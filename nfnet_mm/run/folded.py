@@ -8,7 +8,7 @@ from mmengine.model import is_model_wrapper
 from torch.nn.parallel import DistributedDataParallel
 
 from nfnet_mm.deploy import fold
-from nfnet_mm.engine.strict_load import is_folded
+from nfnet_mm.engine.folded_checkpoint import is_folded
 from nfnet_mm.models.layers import WSConv2d
 
 if TYPE_CHECKING:
