@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--paste-masks', action='store_true', help="of a detector, masks of the picture's size")
     parser.add_argument('--half', choices=DTYPES, help='compute in half precision, and tell the error (ONNX: fp16)')
-    parser.add_argument('--int8', metavar='FOLDER', help='quantise an ONNX file by the pictures in a folder')
+    parser.add_argument('--int8', metavar='FOLDER', help='quantise an ONNX file by the pictures in a folder, or of a pattern')
     parser.add_argument(
         '--runtime', choices=RUNTIMES, default='openvino', help='for which --int8 places the scales (default: openvino)'
     )
