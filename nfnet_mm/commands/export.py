@@ -43,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--paste-masks', action='store_true', help="of a detector, masks of the picture's size")
     parser.add_argument('--half', choices=DTYPES, help='compute in half precision, and tell the error (ONNX: fp16)')
-    parser.add_argument('--int8', metavar='FOLDER', help='quantise an ONNX file by the pictures in a folder, or of a pattern')
+    parser.add_argument(
+        '--int8', metavar='FOLDER', help='quantise an ONNX file by the pictures in a folder, or of a pattern'
+    )
     parser.add_argument(
         '--runtime', choices=RUNTIMES, default='openvino', help='for which --int8 places the scales (default: openvino)'
     )
@@ -83,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
         quantize(args.out, args.out, pictures, args.runtime)
         print(f'{args.out}: convs and matrix products in 8-bit integers, placed for {args.runtime}')
     if args.metric:
-        _print_metrics(cfg, args, model_kind(model) == 'detector')
+        _print_metrics(cfg, args, model)
 
 
 def _check(args: argparse.Namespace, kind: str) -> None:
@@ -98,10 +100,12 @@ def _check(args: argparse.Namespace, kind: str) -> None:
         raise UserError('--metric scores a trained network: name its checkpoint')
 
 
-def _print_metrics(cfg: Any, args: argparse.Namespace, objects: bool) -> None:
-    cfg.load_from = args.checkpoint
+def _print_metrics(cfg: Any, args: argparse.Namespace, model: torch.nn.Module) -> None:
+    objects = model_kind(model) == 'detector'
+    cfg.load_from, cfg.resume = None, False  # the model has its weights, of a folded checkpoint too
     cfg.setdefault('work_dir', 'work_dirs/export')
     runner = runs.build_runner(cfg)
+    runner.model = model.to(next(runner.model.parameters()).device)
     run = RUNNERS['onnx'](args.out)
 
     def function(images: torch.Tensor) -> Any:
