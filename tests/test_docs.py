@@ -34,7 +34,7 @@ def test_links_and_paths_exist(page):
     text = page.read_text()
     links = [link for link in re.findall(r'\]\(([^)#]+)', text) if '://' not in link]
     assert [link for link in links if not (page.parent / link).exists()] == []
-    paths = re.findall(r'\b(?:configs|tools)/[\w/.]+\.(?:py|sh)\b', text)
+    paths = re.findall(r'\b(?:demo/)?(?:configs|tools)/[\w/.]+\.(?:py|sh)\b', text)
     assert [path for path in paths if not (ROOT / path).is_file() and '/dataset_converters/' not in path] == []
 
 
@@ -249,4 +249,4 @@ def test_options_of_commands_exist(page):
         parser = argparse.ArgumentParser()
         import_module(f'nfnet_mm.commands.{name.replace("-", "_")}').add_arguments(parser)
         known = {option for action in parser._actions for option in action.option_strings}
-        assert set(re.findall(r'(?<![\w-])(--[a-z-]+)', words.partition('`')[0])) <= known, name + words
+        assert set(re.findall(r'(?<![\w-])(--[a-z\d-]+)', words.partition('`')[0])) <= known, name + words

@@ -1,5 +1,6 @@
 """The wheel and the sdist, built and used as a user would: in an environment of their own, from an empty folder."""
 
+import json
 import os
 import re
 import shutil
@@ -145,9 +146,10 @@ def test_train_swap_convert_and_cost_without_a_clone(installed):
 
 
 @pytest.mark.slow
-def test_predictions_without_a_clone(installed, tmp_path):
-    """A demo's checkpoint and the config that its training wrote, on two of its pictures."""
-    pytest.importorskip('mmpretrain')
+def test_the_last_mile_without_a_clone(installed, tmp_path):
+    """A demo's checkpoint and the config that its training wrote, on two of its pictures: predicted, and exported."""
+    for package in ('mmpretrain', 'onnx', 'onnxruntime'):
+        pytest.importorskip(package)
     short = 'train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.logger.interval=1'
     words = [
         ROOT / 'demo',
@@ -171,3 +173,16 @@ def test_predictions_without_a_clone(installed, tmp_path):
     rows = (installed.folder / 'found/predictions.csv').read_text().splitlines()
     assert [row.partition(',')[0] for row in rows] == ['file', 'one.png', 'two.png']
     assert 'losses: loss ends at' in (installed.folder / 'found/index.html').read_text()
+
+    code, said = installed('nfnet_mm', 'export', config, checkpoint, 'digits.onnx', '--with-preprocessing')
+    assert code == 0 and 'digits.onnx: worst relative difference' in said, said
+    shutil.copy(installed.folder / 'one.png', installed.folder / 'photo.png')
+    script = re.search(r'```python\n(import onnxruntime.*?)```', (ROOT / 'docs/export.md').read_text(), re.S)[1]
+    assert len(script.split('\n\n')) == 2 and len(script.replace('\n\n', '\n').splitlines()) <= 10
+    (installed.folder / 'script.py').write_text(
+        "import sys\nfor name in ('torch', 'nfnet_mm', 'mmengine'):\n    sys.modules[name] = None\n" + script
+    )
+    code, said = installed('python', 'script.py')
+    name, score = said.splitlines()[-1].split()
+    first = json.loads((installed.folder / 'found/one.json').read_text())['top'][0]
+    assert code == 0 and name == first['name'] and float(score) == pytest.approx(first['score'], rel=1e-4), said

@@ -23,7 +23,8 @@ API = {
     + ['engine.fully_shard.FullyShard', 'engine.checkpoint_hook.SafeCheckpointHook', 'engine.finite.FiniteWeightsHook']
     + ['engine.exact_resume.ExactResumeHook', 'engine.strict_load.StrictLoadHook', 'engine.hang.HangHook']
     + ['engine.rank_seed.RankSeedHook', 'engine.scalars_later.ScalarsLaterHook', 'engine.signals.StopOnSignalHook']
-    + ['engine.data_workers.DataWorkersHook', 'engine.broken_pictures.BrokenPicturesHook'],
+    + ['engine.data_workers.DataWorkersHook', 'engine.broken_pictures.BrokenPicturesHook']
+    + ['engine.clipping_log.ClippingLogHook'],
     'converters': ['converters'],
     'tasks': ['tasks.classification', 'tasks.segmentation.transforms', 'tasks.depth'],
     'deploy': ['deploy.*', 'inference'],

@@ -11,10 +11,11 @@ from nfnet_mm.deploy import deployed, evaluate, export_model, half, quantize, sa
 from nfnet_mm.deploy.calibration import calibration_images
 from nfnet_mm.deploy.export import check_target
 from nfnet_mm.deploy.export.formats import RUNNERS, SUFFIXES, check_format, check_opset
-from nfnet_mm.deploy.export.outputs import model_kind, preprocessing
+from nfnet_mm.deploy.export.outputs import model_kind, preprocessing, stride_of
 from nfnet_mm.deploy.half import DTYPES
 from nfnet_mm.deploy.quantize import RUNTIMES
 from nfnet_mm.errors import UserError
+from nfnet_mm.inference import find_images, is_video
 
 from .command_line import CFG_OPTIONS, CONFIG_HELP
 
@@ -42,7 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--paste-masks', action='store_true', help="of a detector, masks of the picture's size")
     parser.add_argument('--half', choices=DTYPES, help='compute in half precision, and tell the error (ONNX: fp16)')
-    parser.add_argument('--int8', metavar='FOLDER', help='quantise an ONNX file by the pictures in a folder')
+    parser.add_argument(
+        '--int8', metavar='FOLDER', help='quantise an ONNX file by the pictures in a folder, or of a pattern'
+    )
     parser.add_argument(
         '--runtime', choices=RUNTIMES, default='openvino', help='for which --int8 places the scales (default: openvino)'
     )
@@ -69,7 +72,8 @@ def run(args: argparse.Namespace) -> None:
         return
     told = _told(cfg, args, model, meta)
     net: torch.nn.Module = deployed(model, args.with_preprocessing, args.paste_masks)
-    pictures = calibration_images(cfg, model, args.int8) if args.int8 else None
+    files = [path for path in find_images([args.int8]) if not is_video(path)] if args.int8 else []
+    pictures = calibration_images(cfg, model, files) if args.int8 else None
     if args.half:
         full, net = net, half(net, args.half)
         images = torch.randn(1, 3, *args.size, generator=torch.Generator().manual_seed(0))
@@ -81,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
         quantize(args.out, args.out, pictures, args.runtime)
         print(f'{args.out}: convs and matrix products in 8-bit integers, placed for {args.runtime}')
     if args.metric:
-        _print_metrics(cfg, args, model_kind(model) == 'detector')
+        _print_metrics(cfg, args, model)
 
 
 def _check(args: argparse.Namespace, kind: str) -> None:
@@ -96,10 +100,12 @@ def _check(args: argparse.Namespace, kind: str) -> None:
         raise UserError('--metric scores a trained network: name its checkpoint')
 
 
-def _print_metrics(cfg: Any, args: argparse.Namespace, objects: bool) -> None:
-    cfg.load_from = args.checkpoint
+def _print_metrics(cfg: Any, args: argparse.Namespace, model: torch.nn.Module) -> None:
+    objects = model_kind(model) == 'detector'
+    cfg.load_from, cfg.resume = None, False  # the model has its weights, of a folded checkpoint too
     cfg.setdefault('work_dir', 'work_dirs/export')
     runner = runs.build_runner(cfg)
+    runner.model = model.to(next(runner.model.parameters()).device)
     run = RUNNERS['onnx'](args.out)
 
     def function(images: torch.Tensor) -> Any:
@@ -116,11 +122,10 @@ def _told(cfg: Any, args: argparse.Namespace, model: Any, meta: dict[str, Any]) 
     data = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     classes = (meta.get('dataset_meta') or data.get('metainfo') or {}).get('classes') or ()
     found = preprocessing(model)
-    stride = max(max(getattr(part, 'out_strides', (1,))) for part in model.modules())
     told = dict(
         task=model_kind(model),
         input='RGB, values from 0 to 255' if args.with_preprocessing else 'normalised by mean and std',
-        stride=stride,
+        stride=stride_of(model),
         config=cfg.get('filename') or args.config,
         checkpoint=args.checkpoint,
         classes=list(classes),

@@ -16,8 +16,8 @@ from nfnet_mm.analysis import signal_figures
 from nfnet_mm.analysis.signal_blocks import open_branches
 from nfnet_mm.analysis.signal_plot import draw
 from nfnet_mm.analysis.signal_propagation import BlockSignal, signal_propagation, write_csv
-from nfnet_mm.errors import UserError, check_positive, did_you_mean
-from nfnet_mm.inference import find_images, make_folder
+from nfnet_mm.errors import UserError, check_positive, did_you_mean, make_folder
+from nfnet_mm.inference import find_images
 from nfnet_mm.signal_models import build_backbone, noise, pictures
 
 _SIZE, _FIGURE_SIZE = 224, 512  # px; the papers' figures have 512
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
             )
     size = check_positive('--size', args.size if args.size is not None else _FIGURE_SIZE if figure else _SIZE)
     batch = check_positive('--batch-size', args.batch_size if args.batch_size is not None else 1 if figure else 4)
-    folder, device = make_folder(args.out), _device(args.device)
+    folder, device = make_folder(args.out, 'output folder'), _device(args.device)
     images = noise(batch, size, args.seed) if args.images is None else pictures(find_images(args.images), size, batch)
     name = f'figure{args.figure}' if figure else 'signal'
     signals = []

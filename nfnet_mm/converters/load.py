@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from nfnet_mm.engine.folded_checkpoint import FOLDED, is_folded
 from nfnet_mm.errors import UserError, some
 from nfnet_mm.models.backbones.arch import FAMILIES, resolve_arch
 from nfnet_mm.models.backbones.plan import NFArch, plan_blocks
@@ -64,7 +65,7 @@ def load_weights(source: str | os.PathLike, prefix: str | None = None, dialect: 
 
     Raises:
         ConversionError: there is no such file, it cannot be downloaded or read, or its weights are not one whole
-            network; the message names the file.
+            network, or folded; the message names the file.
     """
     path = local_file(source)
     content = read_weights(path)
@@ -73,6 +74,8 @@ def load_weights(source: str | os.PathLike, prefix: str | None = None, dialect: 
 
 
 def _recognise(content: Content, prefix: str | None, dialect: str | None) -> Weights:
+    if is_folded(dict(meta=content.meta)):
+        raise ConversionError(FOLDED)
     state = content.state_dict or {}
     if state and all(k.startswith('module.') for k in state):  # saved from inside DataParallel
         state = {k.removeprefix('module.'): v for k, v in state.items()}

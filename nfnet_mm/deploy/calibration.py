@@ -1,6 +1,6 @@
 """Pictures as a network takes them, to find out how large its activations become."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +10,23 @@ from mmengine.dataset import Compose, pseudo_collate
 
 from nfnet_mm.errors import UserError, short
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
-
-def calibration_images(cfg: Config, model: Any, folder: str, count: int = 256) -> Iterator[np.ndarray]:
-    """Pictures from all over a folder, through a config's test pipeline and its model's data preprocessor.
+def calibration_images(cfg: Config, model: Any, files: Sequence[Path], count: int = 256) -> Iterator[np.ndarray]:
+    """Pictures from all over a list, through a config's test pipeline and its model's data preprocessor.
 
     Args:
         cfg: of the model.
         model: whose ``data_preprocessor`` normalises.
-        folder: of pictures, and of folders of them.
+        files: of pictures.
         count: the most to take.
 
     Yields: (1, 3, H, W) float32.
 
     Raises:
-        UserError: no pictures there, or one that the pipeline cannot read.
+        UserError: no pictures, or one that the pipeline cannot read.
     """
-    files = sorted(path for path in Path(folder).rglob('*') if path.suffix.lower() in SUFFIXES)
     if not files:
-        raise UserError(f'no pictures to calibrate with in {folder!r}: it holds no {", ".join(SUFFIXES)}')
+        raise UserError('no pictures to calibrate with')
     steps = [step for step in cfg.test_dataloader.dataset.pipeline if 'Annotation' not in str(step['type'])]
     pipeline = Compose(steps)
     chosen = [files[i] for i in np.linspace(0, len(files) - 1, min(count, len(files))).round().astype(int)]

@@ -78,6 +78,14 @@ class FoldedBlock(nn.Module):
             setattr(self, name, FoldedConv2d(conv, scale) if isinstance(conv, WSConv2d) else conv)
         self.training = False
 
+    def get_extra_state(self) -> Tensor:
+        """The gain, which no weight has taken in: a number, since runtimes want it as one."""
+        return torch.tensor(self.gain, dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the gain of a checkpoint."""
+        self.gain = float(state)
+
     def forward(self, x: Tensor) -> Tensor:
         """The block's output."""
         out, shortcut = self.act(x), x

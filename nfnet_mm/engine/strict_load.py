@@ -14,6 +14,7 @@ from torch.nn.modules.module import _IncompatibleKeys
 from nfnet_mm.errors import UserError, some
 from nfnet_mm.registry import HOOKS
 
+from .folded_checkpoint import FOLDED, is_folded
 from .resume import ResumeHook
 
 
@@ -70,9 +71,8 @@ def mismatches(model: nn.Module, checkpoint: Any) -> tuple[list[str], list[str],
     state = checkpoint.get('state_dict', checkpoint)
     if not isinstance(state, Mapping):
         return [f'its state_dict is a {type(state).__name__}, not a dict of weights'], [], False
-    if _is_folded(checkpoint) and not _is_folded_model(model):
-        what = 'it is folded: its weights are standardised already, and the model would do it again, or train them'
-        return [f'{what}. Take the checkpoint that it was written from'], [], False
+    if is_folded(checkpoint) and not _is_folded_model(model):
+        return [FOLDED], [], False
     metadata = getattr(state, '_metadata', None) or {}  # tells modules which version of them was saved
     # without the prefix that mmengine, too, takes off
     state = OrderedDict((key.removeprefix('module.'), value) for key, value in state.items())
@@ -88,11 +88,6 @@ def mismatches(model: nn.Module, checkpoint: Any) -> tuple[list[str], list[str],
         [f'{len(left_over)} left over: {some(left_over)}'] if left_over else [],
         loaded > 0 or not own,
     )
-
-
-def _is_folded(checkpoint: Mapping) -> bool:
-    meta = checkpoint.get('meta')
-    return isinstance(meta, Mapping) and meta.get('folded') is True
 
 
 def _is_folded_model(model: nn.Module) -> bool:

@@ -1,7 +1,6 @@
-"""Files to predict, and where to write: found and checked before a model is built."""
+"""Files to predict: found before a model is built."""
 
 import glob
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,22 +34,6 @@ def find_images(names: Sequence[str]) -> list[Path]:
             raise UserError(what)
         found.update(dict.fromkeys(some))
     return list(found)
-
-
-def make_folder(path: str) -> Path:
-    """A folder that results can be written to, made if it is not there.
-
-    Raises:
-        UserError: it cannot be made or written.
-    """
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f'output folder {path!r} cannot be made: {error.strerror or error}') from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f'output folder {path!r} cannot be written')
-    return folder
 
 
 def is_video(path: Path) -> bool:

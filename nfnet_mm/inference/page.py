@@ -27,7 +27,7 @@ def write_page(
     checkpoint: Path,
     meta: Mapping[str, Any],
     made: Mapping[str, object],
-    missing: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> Path:
     """Write ``index.html``.
 
@@ -39,11 +39,11 @@ def write_page(
         checkpoint: the weights' file; of a training's, the curves are shown.
         meta: what the checkpoint tells of its training.
         made: how it was made, by name; ``config`` is one of them.
-        missing: what is not on the page, and why.
+        notes: what is not on the page, or to be taken with care, and why.
     """
     count = len(tables.rows)
     page = Page(f'{Path(str(made["config"])).stem} on {count} picture{"s" * (count != 1)}', folder)
-    for line in missing:
+    for line in notes:
         page.text(line)
     page.section('Pictures')
     width = dict(depth_in_metres=30, top=12).get(next(iter(tables.rows[0][2])), 19)  # three things side by side, or one

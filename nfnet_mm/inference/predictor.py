@@ -17,15 +17,13 @@ from mmengine.dataset import Compose, default_collate
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 
-from nfnet_mm.converters.formats.read import read_weights
-from nfnet_mm.converters.hub import local_file
-from nfnet_mm.converters.recognise import is_run_checkpoint
 from nfnet_mm.dependencies import require
 from nfnet_mm.deploy import fold
-from nfnet_mm.engine.strict_load import mismatches
+from nfnet_mm.deploy.export.outputs import stride_of
+from nfnet_mm.engine.folded_checkpoint import is_folded
 from nfnet_mm.errors import UserError, check_number, short
 from nfnet_mm.models.layers import WSConv2d
-from nfnet_mm.run.public_weights import read_public_weights
+from nfnet_mm.run.trained import fill, read_trained, without_initial_weights
 
 from .drawing import draw_depth, palette_png, png, write_line
 
@@ -72,7 +70,7 @@ class Predictor:
             require(scope)
         except ImportError as error:
             raise UserError(' '.join(str(error).split())) from None
-        content = _read(cfg, local_file(checkpoint, 'checkpoint'))
+        content = read_trained(cfg, checkpoint)
         init_default_scope(scope)
         kind = getattr(import_module(f'{scope}.apis'), _INFERENCERS[scope])  # no registry has it
         options: dict[str, Any] = dict(pretrained=False) if scope == 'mmpretrain' else dict(scope=scope)
@@ -80,12 +78,14 @@ class Predictor:
             options['show_progress'] = False
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # that weights are missing, which are loaded next
-            self.inferencer = kind(_without_initial_weights(cfg), device=self.device, **options)
+            self.inferencer = kind(without_initial_weights(cfg), device=self.device, **options)
         # mmpretrain's reads every picture in colour, whatever the config's pipeline says
         self.pipeline = Compose(cfg.test_dataloader.dataset.pipeline) if scope == 'mmpretrain' else None
         self.meta: dict[str, Any] = content['meta']
-        self.folded = self._load(content, checkpoint)
-        model = self.inferencer.model
+        model: Any = fill(self.inferencer.model, content, checkpoint)
+        standardised = any(isinstance(module, WSConv2d) for module in model.modules())
+        model = self.inferencer.model = fold(model) if standardised else model
+        self.folded, self.stride = standardised or is_folded(content), stride_of(model)
         told = self.meta.get('dataset_meta')
         self.classes: tuple[str, ...] = tuple((told or {}).get('classes') or _classes_of(cfg))
         if self.classes or told:
@@ -100,22 +100,6 @@ class Predictor:
                 model.dataset_meta = meta
             if scope == 'mmdet':
                 self.inferencer.visualizer.dataset_meta = meta
-
-    def _load(self, content: dict[str, Any], checkpoint: str) -> bool:
-        """Load a checkpoint, of a folded model too; fold what it holds, and say whether there was something to fold."""
-        model = self.inferencer.model
-        wrong, left_over, _ = mismatches(model, content)
-        standardised = any(isinstance(module, WSConv2d) for module in model.modules())
-        if standardised:
-            model = fold(model)
-            if wrong or left_over:  # of a folded model, it may be
-                folded = mismatches(model, content)
-                if not folded[0] and not folded[1]:
-                    wrong, left_over = [], []
-            self.inferencer.model = model
-        if wrong or left_over:
-            raise UserError(f'checkpoint {checkpoint!r} is not of this model: {"; ".join(wrong + left_over)}')
-        return standardised
 
     def prepare(self, picture: Path | np.ndarray) -> dict[str, Any]:
         """A picture's file, or (H, W, 3) uint8 in OpenCV's order of channels, as the config's pipeline makes it."""
@@ -196,23 +180,6 @@ class Predictor:
         figures = {name: float(getattr(metres, name)()) for name in ('min', 'mean', 'max')}
         millimetres = (metres * 1000).round().clip(0, 65535).astype(np.uint16)
         return Prediction(dict(depth_in_metres=figures), draw_depth(picture, metres), dict(depth_mm=png(millimetres)))
-
-
-def _read(cfg: Config, path: str) -> dict[str, Any]:
-    """The weights of a run's checkpoint, or of a file of public ones, and what is told of them."""
-    if not is_run_checkpoint(path):
-        return read_public_weights(cfg, path)
-    weights = read_weights(path)
-    return dict(state_dict=weights.state_dict or {}, meta=weights.meta)
-
-
-def _without_initial_weights(cfg: Config) -> Config:
-    """A copy whose backbone is not read from a file first: all of the model comes from the checkpoint."""
-    cfg = Config(cfg.to_dict())
-    backbone = cfg.model.get('backbone')
-    if isinstance(backbone, dict):
-        backbone.pop('init_cfg', None)
-    return cfg
 
 
 def _classes_of(cfg: Config) -> Iterable[str]:

@@ -13,10 +13,10 @@ import numpy as np
 from mmengine import Config
 from mmengine.utils import ProgressBar
 
-from nfnet_mm.errors import UserError, check_positive, write_atomically
+from nfnet_mm.errors import UserError, check_positive, make_folder, write_atomically
 
 from .drawing import png
-from .inputs import Video, find_images, is_video, make_folder
+from .inputs import Video, find_images, is_video
 from .page import write_page
 from .predictor import Prediction, Predictor
 from .tables import Tables
@@ -31,11 +31,12 @@ class _Item(NamedTuple):
 
 
 def predict_in_batches(
-    predictor: Predictor, items: Iterable[_Item], batch_size: int
+    predictor: Predictor, items: Iterable[_Item], batch_size: int, small: list[str]
 ) -> Iterator[tuple[_Item, Prediction]]:
     """Predict pictures in their order, up to so many at once.
 
-    Only pictures of one size go together: padded to a common one, they would not give what they give alone.
+    Only pictures of one size go together: padded to a common one, they would not give what they give alone. Those that
+    the config's pipeline leaves under the network's stride are added to ``small``, with their size.
     """
     waiting: list[tuple[_Item, dict[str, Any]]] = []
     sizes = None
@@ -50,6 +51,8 @@ def predict_in_batches(
     for item in items:
         data = predictor.prepare(item.path if item.frame is None else item.pixels)
         size = item.pixels.shape, data['inputs'].shape
+        if min(size[1][-2:]) < predictor.stride:
+            small.append(f'{str(item.path)!r} in {size[1][-2]}x{size[1][-1]}')
         if size != sizes or len(waiting) == batch_size:
             yield from predicted()
         sizes = size
@@ -185,9 +188,10 @@ def run(
     """
     check_positive('batch_size', batch_size)
     check_positive('every', every)
-    paths, folder, start = find_images(images), make_folder(out), time.time()
+    paths, folder, start = find_images(images), make_folder(out, 'output folder'), time.time()
     predictor = Predictor(cfg, checkpoint, device, score_threshold)
     writer, skipped, rates, done = _Writer(folder, paths), [], {}, 0
+    small: list[str] = []
     total = sum(Video(path, every).count if is_video(path) else 1 for path in paths)
     bar = ProgressBar(total, file=sys.stderr) if sys.stderr.isatty() and total else None
 
@@ -203,7 +207,7 @@ def run(
 
     complete = False
     try:
-        for item, found in predict_in_batches(predictor, items(), batch_size):
+        for item, found in predict_in_batches(predictor, items(), batch_size, small):
             writer.add(item, found, rates[item.path])
             done += 1
             if bar:
@@ -213,6 +217,12 @@ def run(
         if bar:
             print(file=sys.stderr)
         writer.close()
+        notes = [] if complete else [f'It ended early: these are {done} of {total}.']
+        notes += [f'Skipped, as it cannot be read: {path}' for path in skipped]
+        if small:
+            what = f'reach the network in fewer pixels than its stride of {predictor.stride}, as {small[0]}'
+            notes.append(f'{len(small)} of the pictures {what}: it finds nothing of worth there unless trained on such')
+            print(notes[-1], file=sys.stderr, flush=True)
         if done:
             files = {**writer.tables.write(folder, predictor.classes), **writer.videos}
             made = dict(
@@ -223,10 +233,7 @@ def run(
                 batch=f'{batch_size} at most',
                 seconds=f'{time.time() - start:.1f}, with loading the model',
             )
-            missing = ([] if complete else [f'It ended early: these are {done} of {total}.']) + [
-                f'Skipped, as it cannot be read: {path}' for path in skipped
-            ]
-            write_page(folder, writer.shown, writer.tables, files, Path(checkpoint), predictor.meta, made, missing)
+            write_page(folder, writer.shown, writer.tables, files, Path(checkpoint), predictor.meta, made, notes)
     if not done:
         raise UserError(f'none of the {len(paths)} files can be read as an image')
     left_out = f', {len(skipped)} skipped' if skipped else ''

@@ -235,6 +235,9 @@ def test_a_folded_checkpoint(tmp_path, capsys):
     torch.manual_seed(0)
     cfg = Config.fromfile(DIGITS)
     model, _ = load_trained(cfg, None)
+    for name, p in model.named_parameters():
+        if name.endswith('gain'):
+            nn.init.normal_(p, 1.0, 0.3)
     torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'whole.pth')
     path = str(tmp_path / 'folded.pth')
     commands.main('export', [DIGITS, str(tmp_path / 'whole.pth'), path])

@@ -74,8 +74,8 @@ def test_what_cannot_be_quantised(tmp_path):
     with pytest.raises(UserError, match='no pictures to calibrate with'):
         quantize(str(tmp_path / 'a.onnx'), str(tmp_path / 'b.onnx'), [])
     assert not (tmp_path / 'b.onnx').exists()
-    with pytest.raises(UserError, match='no pictures to calibrate with in .*: it holds no .jpg'):
-        calibration_images(Config(), None, str(tmp_path))
+    with pytest.raises(UserError, match='no pictures to calibrate with'):
+        calibration_images(Config(), None, [])
 
 
 def test_evaluation_takes_the_functions_answers():

@@ -35,7 +35,7 @@ def test_folded_model(name):
     assert not any(isinstance(module, WSConv2d) for module in folded.modules())
     images = torch.randn(2, 3, 96, 64)
     extra = {}
-    if name.startswith('mask_rcnn'):  # whose heads want proposals; those of the model itself
+    if 'rcnn' in name:  # whose heads want proposals; those of the model itself
         from mmdet.structures import DetDataSample
 
         extra = dict(data_samples=[DetDataSample(metainfo=dict(img_shape=(96, 64))) for _ in images])

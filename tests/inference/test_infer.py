@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import html
 import json
 import os
 import re
@@ -15,8 +16,8 @@ from mmengine.registry import MODELS
 from PIL import Image
 
 from nfnet_mm import commands, dependencies, inference
-from nfnet_mm.deploy import fold
-from nfnet_mm.errors import UserError
+from nfnet_mm.deploy import save_folded
+from nfnet_mm.errors import UserError, make_folder
 from nfnet_mm.inference.drawing import palette_png
 from nfnet_mm.inference.predictor import Predictor
 from nfnet_mm.inference.tables import Tables
@@ -134,6 +135,15 @@ def test_a_classifier_of_grey_pictures_reads_them_as_its_config_says(model, phot
     assert top['score'] == pytest.approx(float(scores.max()), rel=1e-4)
 
 
+def test_pictures_under_the_stride_are_named(model, tmp_path, capsys):
+    config, checkpoint, _ = model('mmpretrain')  # which resizes nothing, and has a stride of 32
+    for side in (31, 32):
+        cv2.imwrite(str(tmp_path / f'{side}.png'), np.full((side, 40, 3), 90, np.uint8))
+    assert infer(config, checkpoint, tmp_path / '31.png', tmp_path / '32.png', '--out', tmp_path / 'out') == 0
+    line = f"1 of the pictures reach the network in fewer pixels than its stride of 32, as '{tmp_path}/31.png' in 31x40"
+    assert line in capsys.readouterr().err and line in html.unescape((tmp_path / 'out/index.html').read_text())
+
+
 def test_depth(model, photos, tmp_path):
     config, checkpoint, built = model('depth')
     with torch.no_grad():
@@ -167,13 +177,10 @@ def test_images_of_patterns_come_once_and_in_order(photos):
     assert [path.name for path in inference.find_images(names)] == ['a.png', 'broken.png', 'b.jpg', 'a.jpg']
 
 
-def test_output_folder_that_cannot_be(tmp_path, monkeypatch):
-    (tmp_path / 'file').write_text('')
-    with pytest.raises(UserError, match="output folder '.*/file/out' cannot be made: Not a directory"):
-        inference.make_folder(str(tmp_path / 'file/out'))
+def test_output_folder_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'access', lambda *_: False)  # as root one may write anywhere
     with pytest.raises(UserError, match="output folder '.*' cannot be written"):
-        inference.make_folder(str(tmp_path))
+        make_folder(str(tmp_path), 'output folder')
 
 
 def test_what_cannot_be_predicted_is_one_line(model, photos, tmp_path, capsys):
@@ -249,9 +256,8 @@ def test_a_folded_checkpoint_is_taken(model, photos, tmp_path):
     config, checkpoint, built = model('mmpretrain')
     picture = cv2.imread(str(photos / 'a.png'))
     plain = Predictor(Config.fromfile(config), checkpoint, 'cpu')
-    torch.save(dict(state_dict=fold(built.eval()).state_dict(), meta={}), checkpoint)
+    save_folded(built, checkpoint)
     folded = Predictor(Config.fromfile(config), checkpoint, 'cpu')
-    assert plain.folded and folded.folded
     scores = [numbers(one([picture])[0].told) for one in (plain, folded)]
     assert scores[0] == pytest.approx(scores[1], rel=1e-6)
 

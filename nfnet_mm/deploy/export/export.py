@@ -20,6 +20,7 @@ from ..fold import fold
 from .detections import check_pairs
 from .formats import AXES, RUNNERS, WRITERS, Job, check_format, check_opset, needed
 from .graph import operators
+from .outputs import stride_of
 
 BOUND = 1e-5  # of the relative difference of an output, in the Euclidean norm
 
@@ -133,7 +134,7 @@ def export_model(
 
 def _check_size(model: nn.Module, size: Sequence[int]) -> tuple[int, int]:
     height, width = (check_positive('size', one) for one in (size if len(size) == 2 else (*size, *size)))
-    stride = max((max(getattr(m, 'out_strides', (1,))) for m in model.modules()), default=1)
+    stride = stride_of(model)
     if min(height, width) < stride:
         raise UserError(f"size={height}x{width} is under the network's stride: height and width are at least {stride}")
     return height, width

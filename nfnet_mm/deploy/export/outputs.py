@@ -163,3 +163,13 @@ def preprocessing(model: nn.Module) -> dict[str, Any]:
     swaps = getattr(given, 'channel_conversion', None) or getattr(given, '_channel_conversion', None)
     swaps = swaps or getattr(given, 'to_rgb', False)
     return dict(mean=mean.flatten().tolist(), std=std.flatten().tolist(), channel_order='RGB' if swaps else 'BGR')
+
+
+def stride_of(model: nn.Module) -> int:
+    """The pixels, in height and in width, that become one of the deepest feature map; 1 where no backbone tells.
+
+    >>> from nfnet_mm.models import NFNet
+    >>> stride_of(NFNet('nano'))
+    32
+    """
+    return max((max(getattr(part, 'out_strides', (1,))) for part in model.modules()), default=1)
