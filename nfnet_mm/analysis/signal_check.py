@@ -259,7 +259,7 @@ def _foreign(backbone: nn.Module, images: Tensor) -> Iterator[Finding]:
     """Blocks where the variance of a network without a plan explodes or vanishes."""
     modes = [(module, module.training) for module in backbone.modules()]
     try:
-        for module, _ in modes:  # train() leaves BatchNorm in eval mode under norm_eval, with averages that are none yet
+        for module, _ in modes:  # train() would leave some BatchNorms in eval mode, with averages that are none yet
             module.training = True
         with open_branches(backbone):
             rows = signal_propagation(backbone, images)

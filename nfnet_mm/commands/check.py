@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument('config', help=CONFIG_HELP)
     parser.add_argument('--batch-size', type=int, default=16, help='images of noise (default: 16)')
-    parser.add_argument('--size', type=int, help=f'pixels (default: {_SIZE}, {_OTHER_SIZE} for a network without a plan)')
+    parser.add_argument('--size', type=int, help=f'pixels (default: {_SIZE}, or {_OTHER_SIZE} where there is no plan)')
     parser.add_argument('--cfg-options', **CFG_OPTIONS)
 
 
