@@ -139,7 +139,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def open_branches(model: nn.Module) -> Iterator[None]:
-    """Let SkipInit scalars, and gains of last convs that begin at zero, be 1, as the papers plan the variance.
+    """Let SkipInit scalars, and gains of last convs and BatchNorms that begin at zero, be 1, as the papers plan it.
 
     What is not zero stays as it is; all is as before in the end.
     """
@@ -150,6 +150,8 @@ def open_branches(model: nn.Module) -> Iterator[None]:
         last = getattr(module, 'conv2', None)
         if skip is None and isinstance(module, NFBlock) and isinstance(last, WSConv2d) and not last.gain.any():
             closed.append(last.gain)
+        if isinstance(module, _BatchNorm) and module.weight is not None and not module.weight.any():
+            closed.append(module.weight)  # zero_init_residual
     with torch.no_grad():
         for one in closed:
             one.fill_(1)

@@ -257,8 +257,15 @@ def _stem(backbone: NFBackbone) -> Iterator[Finding]:
 
 def _foreign(backbone: nn.Module, images: Tensor) -> Iterator[Finding]:
     """Blocks where the variance of a network without a plan explodes or vanishes."""
-    backbone.train()  # which returns nothing in some packages
-    rows = signal_propagation(backbone, images)
+    modes = [(module, module.training) for module in backbone.modules()]
+    try:
+        for module, _ in modes:  # train() would leave some BatchNorms in eval mode, with averages that are none yet
+            module.training = True
+        with open_branches(backbone):
+            rows = signal_propagation(backbone, images)
+    finally:
+        for module, mode in modes:
+            module.training = mode
     before = rows[0].avg_var
     for row in rows:
         if not math.isfinite(row.avg_var) or row.avg_var > 1e3 * before or row.avg_var < 1e-3 * before:

@@ -46,12 +46,16 @@ def draw(
         axes.set_xlabel('block')
         if log:
             axes.set_yscale('log')
+        elif sum(axes.get_ylim()) > 20 * (axes.get_ylim()[1] - axes.get_ylim()[0]):  # rounding is not to fill it
+            middle = sum(axes.get_ylim()) / 2
+            axes.set_ylim(0.9 * middle, 1.1 * middle)
     first = picture.axes[0]
     first.legend(fontsize=8)
-    if any(row.predicted_var == row.predicted_var for _, rows in signals for row in rows):
-        picture.axes[1].plot([], [], '--', color='grey', label='predicted')
-        picture.axes[1].plot([], [], ':', color='grey', label="the papers' plan")
-        picture.axes[1].legend(fontsize=8)
+    all_rows = [row for _, rows in signals for row in rows]
+    for name, style, label in (('predicted_var', '--', 'predicted'), ('planned_var', ':', "the papers' plan")):
+        if any(math.isfinite(getattr(row, name)) for row in all_rows):
+            picture.axes[1].plot([], [], style, color='grey', label=label)
+            picture.axes[1].legend(fontsize=8)
     picture.suptitle(title)
     write_atomically(path, lambda file: picture.savefig(file, format='png', dpi=120))
 

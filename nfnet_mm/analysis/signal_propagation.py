@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nfnet_mm.errors import UserError, short, write_atomically
 from nfnet_mm.models.backbones.base import NFBackbone
 from nfnet_mm.models.backbones.batch_norm import BNBlock
+from nfnet_mm.models.layers import WSConv2d
 
 from .predicted import activated_variance, predict, standardised_power
 from .signal_blocks import Block, Seen, branch_names, branch_of, find_blocks, undisturbed, watched
@@ -106,8 +107,11 @@ def signal_propagation(model: nn.Module, images: Tensor) -> list[BlockSignal]:
             if _pools(block):
                 pooled = channel_statistics(seen.calls['conv_shortcut'].inputs[0])[1]
                 share = pooled / (channel_statistics(backbone.act(seen.x))[1] or math.nan)
-            if len(rows) == 1:  # as the shortcut's conv found it: what all channels have in common does not pass
-                first = channel_statistics(shortcut)[1] / (share * _scale_of_shortcut(block))
+            conv = block.module.conv_shortcut
+            if len(rows) == 1 and isinstance(conv, WSConv2d):
+                # as the shortcut's conv found it: what all channels have in common does not pass
+                passed = conv.input_scale / backbone.act_gain  # not 1 if that is a mistake, which is not predicted
+                first = channel_statistics(shortcut)[1] / (share * _scale_of_shortcut(block) * passed**2)
         shares.append(share)
 
     weight = next((p for p in backbone.parameters() if p.is_floating_point()), images)

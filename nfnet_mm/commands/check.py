@@ -24,18 +24,22 @@ from nfnet_mm.signal_models import STD, build, find_backbones, noise
 
 from .command_line import CFG_OPTIONS, CONFIG_HELP
 
+_SIZE, _OTHER_SIZE = 64, 224  # px; transformers run on no fewer
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""
     parser.add_argument('config', help=CONFIG_HELP)
     parser.add_argument('--batch-size', type=int, default=16, help='images of noise (default: 16)')
-    parser.add_argument('--size', type=int, default=64, help='pixels (default: 64; whatever suits the backbone)')
+    parser.add_argument('--size', type=int, help=f'pixels (default: {_SIZE}, or {_OTHER_SIZE} where there is no plan)')
     parser.add_argument('--cfg-options', **CFG_OPTIONS)
 
 
 def run(args: argparse.Namespace) -> None:
     """Check, print what was found; exit with status 1 where that is not as planned."""
-    batch, size = check_positive('--batch-size', args.batch_size), check_positive('--size', args.size)
+    batch = check_positive('--batch-size', args.batch_size)
+    if args.size is not None:
+        check_positive('--size', args.size)
     cfg = load_config(args.config, args.cfg_options)
     backbones = list(find_backbones(cfg))
     if not backbones:
@@ -46,6 +50,12 @@ def run(args: argparse.Namespace) -> None:
         torch.manual_seed(0)
         backbone = build(part)
         channels = getattr(backbone, 'in_channels', 3)
+        try:
+            find_blocks(backbone)
+        except UserError as error:
+            print(f'{key}: {error}, so that there is nothing to check')
+            continue
+        size = args.size or (_SIZE if isinstance(backbone, NFBackbone) else _OTHER_SIZE)
         images = noise(batch, size)[:, [i % 3 for i in range(channels if isinstance(channels, int) else 3)]]
         found = [*_images(cfg, backbone), *check_signal(backbone, images)]
         wrong = wrong or bool(found)
@@ -63,7 +73,9 @@ def _told(backbone: nn.Module) -> str:
     if isinstance(backbone, NFBackbone):
         return f'{name}, {count} blocks, held against the plan of its blocks'
     norms = [one for one in backbone.modules() if isinstance(one, _BatchNorm)]
-    if norms:
+    if norms and getattr(backbone, 'norm_eval', False):
+        kept = f'{len(norms)} BatchNorms keep its signal in scale, by the averages of a checkpoint (norm_eval)'
+    elif norms:
         kept = f'{len(norms)} BatchNorms keep its signal in scale, so that an output in training depends on its batch'
     elif any(isinstance(one, (nn.GroupNorm, nn.LayerNorm)) for one in backbone.modules()):
         kept = 'normalisation of each image keeps its signal in scale'

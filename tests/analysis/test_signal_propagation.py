@@ -65,6 +65,28 @@ def test_skip_init_is_opened_and_closed_again():
         assert [row.avg_var for row in signal_propagation(net, images)] == [row.avg_var for row in closed]
 
 
+def test_batch_norms_that_begin_at_zero_are_opened_and_closed_again():
+    net = BNResNet(arch=dict(widths=(8, 16, 16, 16), depths=(1, 1, 1, 1), stem_channels=4), preact=False)
+    last = [block.bn2 for stage in net.stages for block in stage]
+    for norm in last:
+        nn.init.zeros_(norm.weight)
+    images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert all(row.res_avg_var == 0 for row in signal_propagation(net, images))
+    with open_branches(net):
+        assert all(row.res_avg_var == pytest.approx(1, abs=0.01) for row in signal_propagation(net, images))
+    assert not any(norm.weight.any() for norm in last)
+
+
+def test_a_wrong_gain_is_not_predicted():
+    images, predicted = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0)), []
+    for factor in (1.0, 0.8):
+        torch.manual_seed(0)
+        net = NFResNet(arch=dict(widths=(32, 32, 32, 32), depths=(1, 1, 1, 1), stem_channels=8))
+        net.stages[0][0].conv_shortcut.input_scale *= factor
+        predicted.append([row.predicted_var for row in signal_propagation(net, images)])
+    assert predicted[1] == pytest.approx(predicted[0], rel=1e-4)
+
+
 def test_prediction_by_sampling():
     """Of an activation against samples, of the blocks against the papers' formula, which is for homogeneous ones."""
     act = get_activation('gelu')
