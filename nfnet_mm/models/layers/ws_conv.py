@@ -206,9 +206,11 @@ class _WSConv(torch.autograd.Function):
             of_x, of_kernel, of_bias = conv_backward(grad, padded, kernel, settings, asked)
             if of_kernel_needed:
                 of_rows = as_rows(_laid_out(of_kernel, weight))
-                of_rows, of_gain, of_bias = standardize_rows_backward(
-                    of_rows, rows, gain, of_bias, scale, mean, inverse, conv.dialect
+                cast = of_bias if needed[3] and bias.dtype == gain.dtype else None
+                of_rows, of_gain, cast = standardize_rows_backward(
+                    of_rows, rows, gain, cast, scale, mean, inverse, conv.dialect
                 )
+                of_bias = of_bias if cast is None else cast
                 of_weight = like(of_rows, weight)
         if needed[0]:
             of_x = cut_same(of_x, x, conv.kernel_size[0], conv.stride[0], conv.dilation[0]).to(x.dtype)
