@@ -182,6 +182,7 @@ def test_a_detector_s_items_and_its_metric(tmp_path):
     assert metric._coco_api.dataset == json.loads((folder / 'annotations/val.json').read_text())
 
 
+@pytest.mark.slow
 def test_a_segmentor_s_items_with_and_without_lists(tmp_path):
     pytest.importorskip('mmseg')
     folder = tmp_path / 'own'

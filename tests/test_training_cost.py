@@ -55,6 +55,7 @@ class ToyConv(BaseModel):
         return dict(loss=self.trained(self.frozen(torch.stack(inputs)[..., :32, :64])).mean() * held[0])
 
 
+@pytest.mark.slow
 def test_two_configs_in_turns(tmp_path):
     """Counted by hand; what one process holds is not in the other's peak, and one that dies leaves the other's."""
     for name, end_at in (('toy', None), ('dies', 3)):

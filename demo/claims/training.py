@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from demo.digits import load_scans
+from nfnet_mm.errors import DivergedError
 
 SIZE = 16  # px: the scans have 8 x 8, enlarged so that four stages have something to reduce
+GUESSING = 10.0  # percent
 NOISE = 0.5  # standard deviations, so that the task is not over after one pass
 # A ResNet of four bottleneck blocks for images of 16 px: 8, 4, 2 and 1 px in its stages.
 SHAPE = dict(
@@ -109,8 +111,7 @@ def train(
 ) -> float:
     """Train for some updates with a tenth of warm-up and a cosine to zero.
 
-    Returns: the accuracy on the held-out scans, in percent; guessing gives 10. A training whose loss stops being
-    finite has the accuracy of guessing.
+    Returns: the accuracy on the held-out scans, in percent. A training that has diverged has that of guessing.
     """
     wrapper = optimizer(model, lr, clipping, adam)
     warm = max(1, steps // 10)
@@ -119,9 +120,12 @@ def train(
         scale = (step + 1) / warm if step < warm else 0.5 + 0.5 * math.cos(math.pi * (step - warm) / (steps - warm))
         for group in wrapper.param_groups:
             group['lr'] = lr * scale
-        losses = model.train_step(dict(inputs=data.images[rows], labels=data.labels[rows]), wrapper)
+        try:
+            losses = model.train_step(dict(inputs=data.images[rows], labels=data.labels[rows]), wrapper)
+        except DivergedError:
+            return GUESSING
         if not math.isfinite(losses['loss']):
-            return 10.0
+            return GUESSING
     return accuracy(model, data)
 
 

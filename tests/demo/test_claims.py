@@ -131,14 +131,14 @@ def test_a_result_that_is_cut_off_or_of_an_older_version_is_measured_again(tmp_p
 
 def test_claims_run_go_on_and_write_their_page(tmp_path):
     """Of the two that need no training: what is there is not measured again."""
-    job = Job('c', 0, True)
+    job = Job('c', 1, True)
     finished.write(job, tmp_path, dict(planned=[1.0, 2.0], measured=[1.0, 2.0]), 7.0)
-    for other in (Job('c', 1, True), Job('c', 2, True), Job('f', 0, True), Job('f', 1, True)):
+    for other in (Job('c', 2, True), Job('c', 3, True), Job('f', 1, True), Job('f', 2, True)):
         measure(other, tmp_path)
     done = run(tmp_path, '--only', 'c', 'f', '--quick', '--jobs', 1)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == 'claim f, seed 2' and '(f) shows: ' in done.stdout
+    assert lines[0] == 'claim f, seed 3' and '(f) shows: ' in done.stdout
     assert 'in the normalizer-free network by 0 at most' in done.stdout
     page = (tmp_path / 'index.html').read_text()
     assert page.count('<svg') == page.count('<table') == 2 and 'few steps each' in page

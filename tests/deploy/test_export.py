@@ -60,7 +60,7 @@ def test_the_graph_holds_plain_convs(nfnet):
     counted = exported.operators
     assert counted['BatchNormalization'] == counted['ReduceSum'] == counted['Sqrt'] == 0
     assert counted['ReduceMean'] == counted['Sigmoid'] == 5  # the attention of five blocks, and nothing else
-    assert counted['Gelu'] == 24 and counted['Conv'] == 29
+    assert counted['Gelu'] + counted['Tanh'] == 24 and counted['Conv'] == 29  # one of the two, by the opset
     assert {one.key: one.value for one in model.metadata_props}['mean'] == '[1.0]'
 
 

@@ -241,7 +241,7 @@ def test_bfloat16_autocast_stays_close():
     assert relative(half, full) < 0.03
 
 
-@pytest.mark.parametrize('with_cp', [False, True])
+@pytest.mark.parametrize('with_cp', [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     'build',
     [

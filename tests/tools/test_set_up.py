@@ -214,6 +214,7 @@ def test_without_a_compiler_from_nothing_then_at_once_then_mended(bare):
     assert code == 0 and bare.works(operators=False)
 
 
+@pytest.mark.slow
 def test_operators_are_compiled_kept_and_mended_from_the_cache(checkout):
     code, out, err = checkout.run('--ops', SLOW='0.3')
     assert (code, err) == (0, '') and checkout.works()
@@ -236,6 +237,7 @@ def test_operators_are_compiled_kept_and_mended_from_the_cache(checkout):
     assert code == 0 and checkout.works()
 
 
+@pytest.mark.slow
 def test_operators_of_another_torch_are_taken_away(checkout):
     assert checkout.run('--ops')[0] == 0
     key = checkout.root / '.venv/mmcv_built_for.txt'
@@ -262,6 +264,7 @@ def test_cached_wheel_that_does_not_load_is_built_again(checkout):
 # ---- Interrupted ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_killed_compile_goes_on_where_it_stopped(checkout):
     proc = checkout.start('--ops', SLOW='0.5')
     checkout.wait_for_objects(proc, 2)
