@@ -209,7 +209,7 @@ def numbers(value):
     return [value] if isinstance(value, (int, float)) else []
 
 
-@pytest.mark.parametrize('task', ['mmdet', 'mmpretrain', 'mmseg', 'depth'])
+@pytest.mark.parametrize('task', [pytest.param('mmdet', marks=pytest.mark.slow), 'mmpretrain', 'mmseg', 'depth'])
 def test_batches_give_what_single_pictures_give(model, photos, tmp_path, task):
     config, checkpoint, _ = model(task)
     noise = np.random.default_rng(1).integers(0, 256, (90, 131, 3), dtype=np.uint8)
@@ -342,7 +342,7 @@ def test_average_precision_of_the_files(tmp_path):
     assert score.stats[0] == pytest.approx(51 / 101)  # of 101 recalls, 0 to 0.5
 
 
-@pytest.mark.parametrize('width', [390, 1280])
+@pytest.mark.parametrize('width', [390, pytest.param(1280, marks=pytest.mark.slow)])
 def test_the_page_in_a_browser(model, photos, tmp_path, width):
     config, checkpoint, _ = model('depth')
     log = Path(checkpoint).parent / '20260101_000000/vis_data/scalars.json'
