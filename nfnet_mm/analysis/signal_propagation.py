@@ -51,7 +51,7 @@ def channel_statistics(x: Tensor) -> tuple[float, float]:
         x: (N, C, H, W); or (N, ..., C) of any other number of dimensions, as tokens are.
 
     Example:
-        >>> channel_statistics(torch.tensor([0., 2., 3., 3.]).view(1, 2, 1, 2))
+        >>> channel_statistics(torch.tensor([0., 2., 0., 2., 3., 3., 3., 3.]).view(1, 2, 2, 2))
         (5.0, 0.5)
     """
     x = x if x.dtype == torch.float64 else x.float()
