@@ -26,6 +26,11 @@ class NFNetWithPlainConv(NFNet):
         block.conv1 = nn.Conv2d(old.in_channels, old.out_channels, 3, old.stride, 1, groups=old.groups)
 
 
+@MODELS.register_module(force=True)
+class OneConv(nn.Conv2d):
+    pass
+
+
 @pytest.fixture
 def config(tmp_path):
     def write(type='nfnet_mm.NFNet', data=''):
@@ -75,6 +80,13 @@ def test_check_of_bad_arguments(config, tmp_path, capsys):
     (tmp_path / 'none.py').write_text('a = 1\n')
     status, _, error = check(capsys, str(tmp_path / 'none.py'))
     assert status == 2 and "none.py' has no model.backbone to check" in error
+
+
+def test_check_of_a_network_without_blocks(tmp_path, capsys):
+    path = tmp_path / 'conv.py'
+    path.write_text("model = dict(backbone=dict(type='OneConv', in_channels=3, out_channels=3, kernel_size=1))\n")
+    status, said, _ = check(capsys, str(path))
+    assert status == 0 and 'has no blocks' in said and said.endswith('so that there is nothing to check\n')
 
 
 @pytest.mark.parametrize('norm_eval', [True, False])
