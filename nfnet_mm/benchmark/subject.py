@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nfnet_mm.deploy import fold
+from nfnet_mm.deploy import fold, is_standardised
 from nfnet_mm.engine import AGCOptimWrapper, AmpAGCOptimWrapper
 from nfnet_mm.engine.agc import adaptive_clip_grad_
 from nfnet_mm.errors import UserError
-from nfnet_mm.models.layers import WSConv2d
 
 from .implementations import Implementation
 
@@ -158,7 +157,7 @@ class Subject:
             return self._folded(self.images)
 
     def _fold(self) -> Callable[[Tensor], Tensor]:
-        if not any(isinstance(module, WSConv2d) for module in self.network.modules()):
+        if not is_standardised(self.network):
             return self.run
         folded = fold(self.network)
         folded = folded.to(memory_format=LAYOUTS[self.settings.layout])  # type: ignore[call-overload]

@@ -4,7 +4,7 @@ from .checkpoint import save_folded
 from .detector import ExportableDetector
 from .evaluate import evaluate
 from .export import Deployed, Exported, deployed, export_model
-from .fold import fold
+from .fold import fold, is_standardised
 from .half import half, worst_difference
 from .quantize import quantize
 
@@ -17,6 +17,7 @@ __all__ = [
     'export_model',
     'fold',
     'half',
+    'is_standardised',
     'quantize',
     'save_folded',
     'worst_difference',

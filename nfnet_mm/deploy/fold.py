@@ -103,6 +103,11 @@ class FoldedBlock(nn.Module):
         return torch.add(shortcut, out, alpha=self.gain)
 
 
+def is_standardised(model: nn.Module) -> bool:
+    """Whether a model has convs with weight standardisation, for :func:`fold` to replace."""
+    return any(isinstance(module, WSConv2d) for module in model.modules())
+
+
 def fold(model: nn.Module) -> nn.Module:
     """A copy of a model, of any framework, with plain convs in the place of standardised ones; the same function.
 
@@ -121,7 +126,7 @@ def fold(model: nn.Module) -> nn.Module:
         >>> all(torch.allclose(a, b, atol=1e-5) for a, b in zip(fold(net)(x), net(x)))
         True
     """
-    if not any(isinstance(module, WSConv2d) for module in model.modules()):
+    if not is_standardised(model):
         raise UserError(
             f'nothing to fold: {type(model).__name__} has no conv with weight standardisation '
             '(a normalizer-free backbone has; one that is folded already has none left)'

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from nfnet_mm.errors import UserError, did_you_mean
-from nfnet_mm.models.layers import WSConv2d
 
 from .detector import ExportableDetector
-from .fold import fold
+from .fold import fold, is_standardised
 
 DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16)
 
@@ -66,8 +65,7 @@ def half(model: nn.Module, name: str) -> nn.Module:
     """
     if name not in DTYPES:
         raise UserError(f'half={name!r} is none of {", ".join(DTYPES)}.{did_you_mean(name, DTYPES)}')
-    standardised = any(isinstance(module, WSConv2d) for module in model.modules())
-    model = fold(model) if standardised else copy.deepcopy(model).eval()
+    model = fold(model) if is_standardised(model) else copy.deepcopy(model).eval()
     net: Any = model
     detectors = [part for part in model.modules() if isinstance(part, ExportableDetector)]
     for detector in detectors:

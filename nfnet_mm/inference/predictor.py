@@ -18,11 +18,10 @@ from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 
 from nfnet_mm.dependencies import require
-from nfnet_mm.deploy import fold
+from nfnet_mm.deploy import fold, is_standardised
 from nfnet_mm.deploy.export.outputs import stride_of
 from nfnet_mm.engine.folded_checkpoint import is_folded
 from nfnet_mm.errors import UserError, check_number, short
-from nfnet_mm.models.layers import WSConv2d
 from nfnet_mm.run.trained import fill, read_trained, without_initial_weights
 
 from .drawing import draw_depth, palette_png, png, write_line
@@ -83,7 +82,7 @@ class Predictor:
         self.pipeline = Compose(cfg.test_dataloader.dataset.pipeline) if scope == 'mmpretrain' else None
         self.meta: dict[str, Any] = content['meta']
         model: Any = fill(self.inferencer.model, content, checkpoint)
-        standardised = any(isinstance(module, WSConv2d) for module in model.modules())
+        standardised = is_standardised(model)
         model = self.inferencer.model = fold(model) if standardised else model
         self.folded, self.stride = standardised or is_folded(content), stride_of(model)
         told = self.meta.get('dataset_meta')

@@ -7,9 +7,8 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from torch.nn.parallel import DistributedDataParallel
 
-from nfnet_mm.deploy import fold
+from nfnet_mm.deploy import fold, is_standardised
 from nfnet_mm.engine.folded_checkpoint import is_folded
-from nfnet_mm.models.layers import WSConv2d
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner
@@ -38,7 +37,7 @@ def _fold(runner: Any) -> bool:
     """Fold the runner's model, and say whether there was something to fold."""
     model = runner.model
     copied = isinstance(model, DistributedDataParallel)
-    if (is_model_wrapper(model) and not copied) or not any(isinstance(one, WSConv2d) for one in model.modules()):
+    if (is_model_wrapper(model) and not copied) or not is_standardised(model):
         return False
     if copied:
         model.module = fold(model.module)

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from nfnet_mm import __version__
 from nfnet_mm.errors import UserError, check_positive
-from nfnet_mm.models.layers import WSConv2d
 
-from ..fold import fold
+from ..fold import fold, is_standardised
 from .detections import check_pairs
 from .formats import AXES, RUNNERS, WRITERS, Job, check_format, check_opset, needed
 from .graph import operators
@@ -100,7 +99,7 @@ def export_model(
     for package in dict(onnx=('onnx', 'onnxruntime'), openvino=('onnx', 'openvino')).get(kind, ()):
         needed(package)
     height, width = _check_size(model, size)
-    if any(isinstance(module, WSConv2d) for module in model.modules()):
+    if is_standardised(model):
         model = fold(model)
     model = model.eval().cpu()
     if not getattr(model, 'in_half_precision', False):
