@@ -5,6 +5,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nfnet_mm.analysis.intervals import mean_interval
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -33,14 +35,7 @@ def interval(values: Sequence[float]) -> Interval:
     >>> interval([1.0, 2.0, 3.0])
     Interval(mean=2.0, low=-0.484..., high=4.484..., sd=1.0, count=3)
     """
-    from scipy.stats import t
-
-    n, mean = len(values), statistics.fmean(values)
-    if n < 2:
-        return Interval(mean, -math.inf, math.inf, math.nan, n)
-    sd = statistics.stdev(values)
-    half = float(t.ppf(0.975, n - 1)) * sd / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, sd, n)
+    return Interval(*mean_interval(values), statistics.stdev(values) if len(values) > 1 else math.nan, len(values))
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:

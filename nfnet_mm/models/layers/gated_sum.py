@@ -28,11 +28,18 @@ def gated_sum(
     """
     linears = None if needs_plain_operations() else _linears(attention)
     if linears is None:
-        gate = factor * attention(x)
-        for one in (gain, mask):
-            gate = gate if one is None else gate * one
-        return torch.addcmul(shortcut, x, gate.to(x.dtype))
+        return _sum(shortcut, x, attention(x), factor, gain, mask)
     return _GatedSum.apply(shortcut, x, factor, gain, mask, *linears)
+
+
+def _sum(
+    shortcut: Tensor, x: Tensor, opened: Tensor, factor: float, gain: Tensor | None, mask: Tensor | None
+) -> Tensor:
+    """:func:`gated_sum` with what attention opened, (N, C, 1, 1)."""
+    gate = factor * opened
+    for one in (gain, mask):
+        gate = gate if one is None else gate * one
+    return torch.addcmul(shortcut, x, gate.to(x.dtype))
 
 
 def _linears(attention: nn.Module) -> tuple[Tensor, ...] | None:
@@ -64,10 +71,8 @@ def _plain(
 ) -> Tensor:
     """:func:`gated_sum` in operations that can be differentiated at will."""
     hidden = F.relu(F.linear(x.mean((2, 3), dtype=w1.dtype), w1, b1))
-    gate = factor * torch.sigmoid(F.linear(hidden, w2, b2))[:, :, None, None]
-    for one in (gain, mask):
-        gate = gate if one is None else gate * one
-    return torch.addcmul(shortcut, x, gate.to(x.dtype))
+    opened = torch.sigmoid(F.linear(hidden, w2, b2))[:, :, None, None]
+    return _sum(shortcut, x, opened, factor, gain, mask)
 
 
 def _cast(function: Any, one: Tensor, other: Any, dtype: torch.dtype) -> Tensor:
