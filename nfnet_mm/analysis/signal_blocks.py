@@ -111,27 +111,38 @@ def _weights(module: nn.Module) -> int:
 
 
 @contextmanager
+def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """All modules in training mode, or in evaluation, and each as it was afterwards.
+
+    ``train()`` would not do: under ``norm_eval`` it leaves BatchNorms in evaluation.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in modes:
+            module.training = training
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """Run a model without a trace: no gradients, dropout or stochastic depth; averages, mode and RNG restored after.
 
     BatchNorm does as the mode of the model says: in training mode it takes the batch's statistics, in eval mode its
     averages.
     """
-    modes = [(module, module.training) for module in model.modules()]
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     averages = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers(recurse=False)]
     training = [norm for norm in norms if norm.training]
     devices = sorted({p.device.index for p in model.parameters() if p.is_cuda and p.device.index is not None})
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
-            for module, _ in modes:
-                module.training = False
+        with torch.no_grad(), torch.random.fork_rng(devices=devices), in_mode(model, False):
             for norm in training:
                 norm.training = True
             yield
     finally:
-        for module, mode in modes:
-            module.training = mode
         with torch.no_grad():
             for buffer, value in averages:
                 buffer.copy_(value)
@@ -175,8 +186,8 @@ def circular_padding(model: nn.Module) -> Iterator[None]:
         for axis, (kernel, stride, dilation) in enumerate(zip(conv.kernel_size, conv.stride, conv.dilation), -2):
             size = x.shape[axis]
             reach = (kernel - 1) * dilation
-            before = max((-(-size // stride) - 1) * stride + reach + 1 - size, 0) // 2
             length = (-(-size // stride) - 1) * stride + reach + 1
+            before = max(length - size, 0) // 2
             places = (torch.arange(length, device=x.device) - before) % size
             x = x.index_select(axis, places)
         return x, *others

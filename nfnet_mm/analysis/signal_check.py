@@ -20,7 +20,7 @@ from nfnet_mm.models.backbones.base import NFBackbone
 from nfnet_mm.models.layers import WSConv2d, activation_gain, avg_pool2d_same
 
 from .predicted import activated_variance, branch_variance, standardised_power
-from .signal_blocks import Seen, circular_padding, find_blocks, open_branches, undisturbed, watched
+from .signal_blocks import Seen, circular_padding, find_blocks, in_mode, open_branches, undisturbed, watched
 from .signal_propagation import channel_statistics, signal_propagation
 
 # A branch, or a shortcut, may be off by this factor: a choice, wider than what random weights of narrow networks do.
@@ -257,15 +257,8 @@ def _stem(backbone: NFBackbone) -> Iterator[Finding]:
 
 def _foreign(backbone: nn.Module, images: Tensor) -> Iterator[Finding]:
     """Blocks where the variance of a network without a plan explodes or vanishes."""
-    modes = [(module, module.training) for module in backbone.modules()]
-    try:
-        for module, _ in modes:  # train() would leave some BatchNorms in eval mode, with averages that are none yet
-            module.training = True
-        with open_branches(backbone):
-            rows = signal_propagation(backbone, images)
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with in_mode(backbone, True), open_branches(backbone):  # averages are none yet
+        rows = signal_propagation(backbone, images)
     before = rows[0].avg_var
     for row in rows:
         if not math.isfinite(row.avg_var) or row.avg_var > 1e3 * before or row.avg_var < 1e-3 * before:

@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from nfnet_mm.errors import UserError, check_positive
 from nfnet_mm.registry import HOOKS
 
+from .signal_blocks import in_mode
 from .signal_propagation import signal_propagation
 
 _NAMES = ('avg_sq_mean', 'avg_var', 'res_avg_var')
@@ -69,12 +70,7 @@ class SignalPropagationHook(Hook):
         if runner.rank:  # the visualizer writes in the first process alone
             return
         backbone = self._whole(runner).get_submodule('backbone')
-        modes = [(module, module.training) for module in backbone.modules()]
-        try:
-            backbone.eval()
+        with in_mode(backbone, False):
             rows = signal_propagation(backbone, self._images(backbone))
-        finally:
-            for module, mode in modes:
-                module.training = mode
         found = {f'signal/{row.block}/{name}': getattr(row, name) for row in rows for name in _NAMES}
         runner.visualizer.add_scalars({k: v for k, v in found.items() if v == v}, step=step)
