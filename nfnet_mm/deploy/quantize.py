@@ -2,9 +2,8 @@
 
 import tempfile
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -71,8 +70,5 @@ def quantize(source: str, target: str, batches: Iterable[np.ndarray], runtime: s
             if reader.count:
                 raise
             raise UserError('no pictures to calibrate with') from None
-        write_atomically(target, partial(_write, content=Path(written).read_bytes()))
-
-
-def _write(file: BinaryIO, content: bytes) -> None:
-    file.write(content)
+        content = Path(written).read_bytes()
+        write_atomically(target, lambda file: file.write(content))

@@ -1,6 +1,5 @@
 """The page of a run: its pictures, its figures, the training's curves, and how it was made."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 import nfnet_mm
+from nfnet_mm.converters.hub.checksum import digest
 from nfnet_mm.html_page import Page, Picture
 
 from .tables import Tables
@@ -71,11 +71,7 @@ def how_made(checkpoint: Path, meta: Mapping[str, Any]) -> dict[str, object]:
     """The checkpoint, when it was written in training, and the versions of the packages here."""
     facts: dict[str, object] = dict(checkpoint=checkpoint)
     if checkpoint.is_file():
-        with open(checkpoint, 'rb') as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-        facts['SHA-256'] = digest.hexdigest()
+        facts['SHA-256'] = digest(checkpoint)
     for key in ('iter', 'epoch', 'time'):
         if meta.get(key):
             facts[f'checkpoint: {key}'] = meta[key]
