@@ -135,6 +135,11 @@ def check_exists(path: str | os.PathLike, what: str) -> None:
     raise UserError(f'{what} {str(path)!r} does not exist; in {str(folder)!r}: {hint}')
 
 
+def write_text(target: str | os.PathLike, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all; see :func:`write_atomically`."""
+    write_atomically(target, lambda file: file.write(text.encode()))
+
+
 def make_folder(path: str | os.PathLike, what: str) -> Path:
     """A folder that can be written to, made if it is not there.
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from .errors import UserError, write_atomically
+from .errors import UserError, write_text
 
 _INK = '#010203'  # what charts draw their text and axes in, to be replaced by the colour of the page's text
 _STYLE = """
@@ -164,8 +164,7 @@ class Page:
             UserError: it cannot be written.
         """
         target = self.folder / name
-        content = self.html().encode()
-        write_atomically(target, lambda file: file.write(content))
+        write_text(target, self.html())
         return target
 
     def _relative(self, path: str | os.PathLike) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nfnet_mm.errors import write_atomically
+from nfnet_mm.errors import write_text
 
 from .claim import Found
 
@@ -40,4 +40,4 @@ def write(job: Job, folder: Path, found: Found, cpu_seconds: float) -> None:
     path = job.path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = json.dumps(dict(version=VERSION, **dataclasses.asdict(job), cpu_seconds=cpu_seconds, found=found))
-    write_atomically(path, lambda file: file.write(content.encode()))
+    write_text(path, content)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nfnet_mm.engine.clipping_log import FILE
-from nfnet_mm.errors import UserError, check_exists, write_atomically
+from nfnet_mm.errors import UserError, check_exists, write_atomically, write_text
 
 _SCALARS = 'scalars.json'
 
@@ -215,5 +215,5 @@ def write_clipping(log: ClippingLog, folder: Path, name: str, title: str) -> lis
     picture, table = folder / f'{name}.png', folder / f'{name}.csv'
     figure, text = draw(log, title), as_csv(log)
     write_atomically(picture, lambda file: figure.savefig(file, dpi=100, format='png'))
-    write_atomically(table, lambda file: file.write(text.encode()))
+    write_text(table, text)
     return [picture, table]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from nfnet_mm.errors import UserError, short, write_atomically
+from nfnet_mm.errors import UserError, short, write_text
 from nfnet_mm.models.backbones.base import NFBackbone
 from nfnet_mm.models.backbones.batch_norm import BNBlock
 from nfnet_mm.models.layers import WSConv2d
@@ -186,4 +186,4 @@ def write_csv(path: str | os.PathLike, signals: Sequence[tuple[str, Sequence[Blo
         for row in rows:
             values = [getattr(row, name) for name in names]
             writer.writerow([model, *('' if value != value else value for value in values)])
-    write_atomically(path, lambda file: file.write(text.getvalue().encode()))
+    write_text(path, text.getvalue())

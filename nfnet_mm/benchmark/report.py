@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from nfnet_mm.errors import UserError, write_atomically
+from nfnet_mm.errors import UserError, write_atomically, write_text
 
 from .growth import AXES, Growth
 from .rows import Result
@@ -159,7 +159,7 @@ def write(folder: Path, content: dict[str, Any], results: Sequence[Result], grow
     """
     check_folder(folder)
     files = [folder / 'benchmark.json']
-    write_atomically(files[0], lambda file: file.write(json.dumps(content, indent=1, default=str).encode()))
+    write_text(files[0], json.dumps(content, indent=1, default=str))
     try:
         from matplotlib.figure import Figure
     except ImportError:

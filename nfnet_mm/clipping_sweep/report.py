@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nfnet_mm.analysis.intervals import mean_interval
-from nfnet_mm.errors import write_atomically
+from nfnet_mm.errors import write_atomically, write_text
 
 from .trial import Outcome
 
@@ -124,7 +124,7 @@ def write_report(folder: Path, outcomes: Sequence[Outcome], title: str) -> list[
         cells[1] = 'none' if one.clipping is None else one.clipping
         writer.writerow([*cells, *(one.scores.get(name) for name in scores)])
     csv_file, picture = folder / 'sweep.csv', folder / 'sweep.png'
-    write_atomically(csv_file, lambda file: file.write(text.getvalue().encode()))
+    write_text(csv_file, text.getvalue())
     figure = _draw(outcomes, title)
     write_atomically(picture, lambda file: figure.savefig(file, dpi=100, format='png'))
     return [csv_file, picture]

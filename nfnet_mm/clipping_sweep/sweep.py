@@ -10,7 +10,7 @@ from typing import Any
 
 from nfnet_mm import run as runs
 from nfnet_mm.engine.agc import check_agc
-from nfnet_mm.errors import UserError, check_positive, did_you_mean, is_integer, write_atomically
+from nfnet_mm.errors import UserError, check_positive, did_you_mean, is_integer, write_text
 
 from .trial import SCHEDULES, Outcome, parse_optimizer, run_trial, set_clipping, shorten
 
@@ -105,7 +105,7 @@ def _digest(cfg: Any) -> str:
 
 def _write(path: Path, settings: Mapping[str, Any], outcomes: Iterable[Outcome]) -> None:
     content = json.dumps(dict(settings=settings, outcomes=[asdict(one) for one in outcomes]), indent=1)
-    write_atomically(path, lambda file: file.write(content.encode()))
+    write_text(path, content)
 
 
 def _read(path: Path, settings: Mapping[str, Any]) -> dict[tuple[str, float | None, int], Outcome]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nfnet_mm.errors import write_atomically
+from nfnet_mm.errors import write_text
 
 
 class Tables:
@@ -109,5 +109,5 @@ def _name(one: dict[str, Any]) -> str:
 
 
 def _write(target: Path, text: str) -> Path:
-    write_atomically(target, lambda file: file.write(text.encode()))
+    write_text(target, text)
     return target

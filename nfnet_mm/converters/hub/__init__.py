@@ -17,7 +17,7 @@ import torch
 from filelock import FileLock, Timeout
 from mmengine.logging import print_log
 
-from nfnet_mm.errors import UserError, check_exists, short, write_atomically
+from nfnet_mm.errors import UserError, check_exists, short, write_text
 
 from ..errors import ReadError
 from ..formats.orbax import check_installed
@@ -215,7 +215,7 @@ def _check_kept(place: _Place) -> None:
 def _record(place: _Place, known: bool) -> None:
     record, where = Record.of(place.path, place.url), Record.place(place.path)
     try:
-        write_atomically(where, lambda file: file.write(record.text().encode()))
+        write_text(where, record.text())
     except UserError as error:  # a folder that others keep
         print_log(f'{error}: {place.said} is not held against it the next time', logger='current')
         return
