@@ -1,8 +1,8 @@
 """The rule, and the choice of how it is computed: all give the same up to rounding.
 
-On the CPU, block by block, so that a gradient is scaled while it is in the cache; on CUDA, by one Triton kernel over
-all parameters, or, without Triton, on all gradients as one vector; tensor by tensor on other devices and where rows
-are spread over processes.
+On the CPU, by one compiled kernel over all parameters, or, without a compiler, block by block, so that a gradient is
+scaled while it is in the cache; on CUDA, by one Triton kernel, or, without Triton, on all gradients as one vector;
+tensor by tensor on other devices and where rows are spread over processes.
 """
 
 from collections.abc import Container, Iterable, Mapping
@@ -15,6 +15,7 @@ from nfnet_mm.errors import UserError, check_number
 
 from ..sharded import Shards, is_sharded, local
 from .blocks import clip_by_blocks_
+from .cpu_kernel import clip_by_cpu_kernel_
 from .flat import can_be_flat, clip_flat_
 from .kernel import clip_by_kernel_
 from .units import Grads, limits_of, scale_, unit_factors, unit_norms
@@ -108,11 +109,14 @@ def clip_(
     left = [p for p in found if p in exclude]
     order = clipped + left
     groups = [transposed.get(p, 0) for p in order]
-    if not shards and order and on_device(order[0]) and norm_dtype is torch.float32:
+    if not shards and order and norm_dtype is torch.float32:
         job = Grads([found[p] for p in order], [p.detach() for p in clipped], groups)
-        done = clip_by_kernel_(job, clipping, eps)
-        if done is None and can_be_flat(job):
-            done = clip_flat_(job, clipping, eps)
+        if on_device(order[0]):
+            done = clip_by_kernel_(job, clipping, eps)
+            if done is None and can_be_flat(job):
+                done = clip_flat_(job, clipping, eps)
+        else:
+            done = clip_by_cpu_kernel_(job, clipping, eps)
         if done is not None:
             return _verdict(*done, order, len(clipped))
     finite = torch.stack(torch._foreach_norm([found[p] for p in left])).isfinite().all() if left else torch.tensor(True)

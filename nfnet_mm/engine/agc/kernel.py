@@ -4,14 +4,14 @@ Gradients and weights are read where they are, and written are only the gradient
 wheels for Linux bring Triton along; with ``TRITON_INTERPRET=1`` in the environment it runs on a CPU, for tests.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from nfnet_mm.triton_launch import NAMES, launched
 
+from .places import layout_of
 from .units import Grads
 
 try:
@@ -22,16 +22,6 @@ except ImportError:  # elsewhere than on Linux
 
 _BLOCK = 1024  # values that a program reads at once
 _failed = False  # Triton is here, but cannot compile
-
-
-class _Layout(NamedTuple):
-    """Where the units of all gradients are, from the first value of each."""
-
-    units: int
-    sizes: list[int]  # units of each gradient
-    owner: Tensor  # of each unit, the index of its gradient
-    table: Tensor  # of each gradient: see _places
-    pointers: list  # [those of the last call, the same on the device]
 
 
 if triton is not None:
@@ -98,7 +88,7 @@ def clip_by_kernel_(job: Grads, clipping: float, eps: float) -> tuple[Tensor, li
     if triton is None or _failed:
         return None
     kinds = [{t.dtype for t in part} for part in (job.grads, job.weights)]
-    layout = _layout(job) if all(len(kind) < 2 and kind <= NAMES.keys() for kind in kinds) else None
+    layout = layout_of(job) if all(len(kind) < 2 and kind <= NAMES.keys() for kind in kinds) else None
     if layout is None:
         return None
     device = job.grads[0].device
@@ -119,65 +109,3 @@ def clip_by_kernel_(job: Grads, clipping: float, eps: float) -> tuple[Tensor, li
         _failed = True
         return None
     return factors, layout.sizes
-
-
-_layouts: dict[tuple, _Layout | None] = {}
-
-
-def _layout(job: Grads) -> _Layout | None:
-    """Where the units are, kept by the shapes and strides; None: somewhere the kernel does not find them."""
-    weights = [*job.weights, *job.grads[len(job.weights) :]]
-    key = (
-        job.grads[0].device,
-        len(job.weights),
-        tuple((g.shape, g.stride(), w.stride(), n) for g, w, n in zip(job.grads, weights, job.groups)),
-    )
-    if key not in _layouts:
-        if len(_layouts) > 8:
-            _layouts.clear()
-        _layouts[key] = _new_layout(job, weights)
-    return _layouts[key]
-
-
-def _new_layout(job: Grads, weights: Sequence[Tensor]) -> _Layout | None:
-    rows, sizes, units = [], [], 0
-    for grad, weight, groups in zip(job.grads, weights, job.groups):
-        place = _places(grad, groups)
-        if place is None or place != _places(weight, groups) or grad.shape != weight.shape:
-            return None
-        count = grad.numel() // place[0]
-        rows.append([units, *place])
-        sizes.append(count)
-        units += count
-    owner = torch.arange(len(sizes), dtype=torch.int32).repeat_interleave(torch.tensor(sizes))
-    device = job.grads[0].device
-    return _Layout(units, sizes, owner.to(device), torch.tensor(rows).to(device), [None, None])
-
-
-def _places(tensor: Tensor, groups: int) -> list[int] | None:
-    """How the units lie in a tensor's memory; None: it has gaps, or units that are not pieces of it.
-
-    Returns:
-        values of a unit; how many of them follow each other, and the step to the next ones; units of a group; the step
-        to the next group, and to the next unit of one.
-    """
-    sizes = sorted((stride, size) for size, stride in zip(tensor.shape, tensor.stride()) if size > 1)
-    step = 1
-    for stride, size in sizes:
-        if stride != step:
-            return None
-        step *= size
-    n = tensor.numel()
-    if tensor.dim() < 2:
-        return [n, n, 0, 1, 0, 0]
-    if not groups:
-        length = n // len(tensor)
-        whole = len(tensor) == 1 or tensor.stride(0) == length
-        return [length, length, 0, len(tensor), 0, length] if whole else None
-    outputs, length = tensor.shape[1], n // groups // tensor.shape[1]
-    kernel = length // (len(tensor) // groups)
-    if tensor.is_contiguous():
-        return [length, kernel, outputs * kernel, outputs, length * outputs, kernel]
-    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
-        return [length, 1, outputs, outputs, length * outputs, 1]
-    return None

@@ -44,18 +44,15 @@ def conv_backward(
         made = backward(grad, x, weight, bias, stride, padding, dilation, False, [0, 0], groups, asked)
         found = [one if need else None for one, need in zip(made, asked)]  # oneDNN makes the bias's with the weight's
     if by_hand:
-        found[1] = _pointwise_weight_gradient(grad, x, positions)
+        found[1] = _pointwise_weight_gradient(grad, x)
         found[2] = grad.sum((0, 2, 3)) if needed[2] else None
     return found[0], found[1], found[2]
 
 
-def _pointwise_weight_gradient(grad: Tensor, x: Tensor, positions: int) -> Tensor:
-    """(O, I, 1, 1), grad^T x over all positions, as a conv over the outputs whose channels are the positions.
+def _pointwise_weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """(O, I, 1, 1): grad^T x over all positions, as a product of matrices.
 
-    oneDNN, which computes convs on a CPU, takes up to three times as long for the gradient itself (2.11), and MKL,
-    which multiplies matrices there, twice as long on an AMD processor.
+    oneDNN, which computes convs on a CPU, takes up to three times as long (torch 2.11).
     """
-    outputs, inputs = grad.shape[1], x.shape[1]
-    by_output = grad.permute(1, 0, 2, 3).reshape(1, outputs, 1, positions).permute(0, 3, 1, 2)
-    out = F.conv2d(by_output, x.permute(1, 0, 2, 3).reshape(inputs, positions, 1, 1))
-    return out.permute(0, 2, 3, 1).reshape(outputs, inputs, 1, 1)
+    rows, columns = (t.permute(0, 2, 3, 1).reshape(-1, t.shape[1]) for t in (grad, x))
+    return (rows.t() @ columns)[:, :, None, None]

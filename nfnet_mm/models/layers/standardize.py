@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from nfnet_mm import cpu_kernels
+
 from . import standardize_kernel as kernel
 from .precision import autocast
 
@@ -31,11 +33,9 @@ def _inverse_norm(energy: Tensor, dialect: str, fan_in: int) -> Tensor:
     return (energy.clamp(min=floor) + eps).rsqrt()
 
 
-def _at_floor(inverse: Tensor, dialect: str) -> Tensor:
-    """Which rows were divided by the authors' floor, a constant, so that their own norm has no part in the gradient."""
-    if dialect == 'authors':
-        return inverse > _AUTHORS_FLOOR**-0.5 * (1 - 1e-6)
-    return torch.zeros_like(inverse, dtype=torch.bool)
+def _longest(dialect: str) -> float:
+    """Rows of a larger inverse norm were divided by a constant, so that their own norm has no part in the gradient."""
+    return _AUTHORS_FLOOR**-0.5 * (1 - 1e-6) if dialect == 'authors' else torch.inf
 
 
 def standardize_rows(
@@ -50,6 +50,10 @@ def standardize_rows(
         out = torch.empty_like(rows, dtype=dtype)
         if found := kernel.forward(rows, gain, bias, scale, *_floor_and_eps(dialect, rows.shape[1]), out):
             return out, *found
+    if dtype is torch.float32 and cpu_kernels.takes(rows, gain):
+        least, eps = _floor_and_eps(dialect, rows.shape[1])
+        out, mean, inverse = cpu_kernels.standardize(rows, gain, scale, least, eps, _scratch(rows) if reuse else None)
+        return out, mean, inverse, bias if bias is None else bias.to(dtype)
     rows, factor = _wide(rows, gain, scale)
     # Two reductions and two passes. torch.var_mean takes ten times as long as they on a CPU, and
     # weight * scale - offset in a single pass loses digits where a row's mean is large.
@@ -68,6 +72,8 @@ def standardize_rows_again(
         out = torch.empty_like(rows, dtype=dtype)
         if kernel.again(rows, gain, scale, mean, inverse, out):
             return out
+    if dtype is torch.float32 and cpu_kernels.takes(rows, gain, mean, inverse):
+        return cpu_kernels.standardize_again(rows, gain, scale, mean, inverse, _scratch(rows) if reuse else None)
     rows, factor = _wide(rows, gain, scale)
     centred = torch.sub(rows, mean, out=_scratch(rows) if reuse else None)
     return centred.mul_(inverse * factor).to(dtype)
@@ -114,11 +120,15 @@ def standardize_rows_backward(
         floor, _ = _floor_and_eps(dialect, rows.shape[1])
         if found := kernel.backward(grad, rows, gain, of_bias, scale, mean, inverse, floor):
             return found
+    if cpu_kernels.takes(grad, rows, gain, mean, inverse):
+        longest = _longest(dialect)
+        of_rows, of_gain = cpu_kernels.standardize_backward(grad, rows, gain, scale, mean, inverse, longest)
+        return of_rows, of_gain, of_bias if of_bias is None else of_bias.to(gain.dtype)
     dtypes = rows.dtype, gain.dtype
     rows, factor = _wide(rows, gain, scale)
     backward = _backward_cpu if _on_cpu(rows) else _backward
     with autocast(rows.device.type, None):  # which would run products in half precision
-        of_rows, of_gain = backward(grad.to(rows.dtype), rows, factor, mean, inverse, _at_floor(inverse, dialect))
+        of_rows, of_gain = backward(grad.to(rows.dtype), rows, factor, mean, inverse, inverse > _longest(dialect))
         of_bias = of_bias if of_bias is None else of_bias.to(dtypes[1])
         return of_rows.to(dtypes[0]), (of_gain * scale).to(dtypes[1]), of_bias
 
