@@ -95,10 +95,20 @@ def standardize_again(
 
 
 def standardize_backward(
-    grad: Tensor, rows: Tensor, gain: Tensor, scale: float, mean: Tensor, inverse: Tensor, longest: float
+    grad: Tensor,
+    rows: Tensor,
+    gain: Tensor,
+    scale: float,
+    mean: Tensor,
+    inverse: Tensor,
+    longest: float,
+    out: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of rows (O, N) and gains (O,); rows of an inverse norm above ``longest`` were divided by a constant."""
-    of_rows, of_gain = torch.empty_like(rows), torch.empty_like(gain)
+    """Gradients of rows (O, N) and gains (O,); rows of an inverse norm above ``longest`` were divided by a constant.
+
+    ``out``: where to write the first, which may be ``grad``.
+    """
+    of_rows, of_gain = torch.empty_like(rows) if out is None else out, torch.empty_like(gain)
     _call('standardize_backward', grad, rows, gain, scale, mean, inverse, longest, of_rows, of_gain, *rows.shape)
     return of_rows, of_gain
 

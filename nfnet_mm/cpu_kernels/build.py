@@ -42,17 +42,22 @@ def _built() -> tuple[ctypes.CDLL | None, str]:
     """The library, or why there is none."""
     try:
         runtime = _openmp_of_torch()
-        compiler = _compiler()
-        file = _folder() / f'{_key(compiler)}.so'
-        if not file.exists():
-            _compile(compiler, file)
         ctypes.CDLL(runtime, mode=ctypes.RTLD_GLOBAL)  # so that both share one set of threads
-        return ctypes.CDLL(str(file)), ''
+        compiler = _compiler()
+        key, cache = _key(compiler), _cache()
+        for file in sorted(cache.glob(f'{key}-*.so')) if cache else ():
+            if file.name == _name(key, file.read_bytes()):  # whole, which loading does not find out unharmed
+                return ctypes.CDLL(str(file)), ''
+        with tempfile.TemporaryDirectory(prefix='nfnet_mm_', dir=cache) as folder:
+            made = Path(folder, 'kernels.so')
+            _compile(compiler, made)
+            if cache:
+                made = made.replace(cache / _name(key, made.read_bytes()))
+            return ctypes.CDLL(str(made)), ''
     except (OSError, subprocess.SubprocessError) as error:
-        why = str(error)
-        # PyTorch's own operations do the same, in more time: nothing that a user must do anything about
-        print_log(f'kernels for the CPU: {why}', 'current', logging.DEBUG)
-        return None, why
+        # PyTorch's own operations do the same in more time: nothing that a user must do anything about
+        print_log(f'no kernels of nfnet_mm for the CPU: {error}', 'current', logging.DEBUG)
+        return None, str(error)
 
 
 def _openmp_of_torch() -> str:
@@ -87,32 +92,28 @@ def _key(compiler: list[str]) -> str:
     return hashlib.sha256(repr(told).encode()).hexdigest()[:24]
 
 
-def _folder() -> Path:
-    """Where the compiled file is kept: the user's cache, or, if that cannot be written, a folder of this process."""
-    cache = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser() / 'nfnet_mm'
+def _name(key: str, content: bytes) -> str:
+    return f'{key}-{hashlib.sha256(content).hexdigest()[:24]}.so'
+
+
+def _cache() -> Path | None:
+    """The folder in which compiled files are kept; None if this user has none that can be written to."""
+    cache = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache')
     try:
+        cache = cache.expanduser() / 'nfnet_mm'
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mine = not hasattr(os, 'getuid') or cache.stat().st_uid == os.getuid()
-        if mine and os.access(cache, os.W_OK | os.X_OK):
-            return cache
+        own = cache.stat().st_uid == os.getuid()  # what others could write to is not to be loaded
     except (OSError, RuntimeError):  # a home that is not there
-        pass
-    return _folder_of_process()
-
-
-@functools.cache
-def _folder_of_process() -> Path:
-    return Path(tempfile.mkdtemp(prefix='nfnet_mm_'))
+        return None
+    return cache if own and os.access(cache, os.W_OK | os.X_OK) else None
 
 
 def _compile(compiler: list[str], file: Path) -> None:
-    """Make the file, whole or not at all: other processes may be about to, too."""
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        whole, part = Path(folder, file.name), Path(folder, 'kernels.o')
-        # linked without -fopenmp: the runtime is to be torch's, which is loaded already
-        for words in ([*_FLAGS, '-c', str(_SOURCE), '-o', str(part)], ['-shared', str(part), '-o', str(whole), '-lm']):
-            done = subprocess.run([*compiler, *words], capture_output=True, text=True, timeout=_SECONDS)
-            if done.returncode:
-                line = (done.stderr.strip().splitlines() or [''])[0]
-                raise OSError(f'{compiler[0]} cannot compile them: {line}')
-        os.replace(whole, file)
+    """Make the library."""
+    part = file.with_suffix('.o')
+    # linked without -fopenmp: the runtime is to be torch's, which is loaded already
+    for words in ([*_FLAGS, '-c', str(_SOURCE), '-o', str(part)], ['-shared', str(part), '-o', str(file), '-lm']):
+        done = subprocess.run([*compiler, *words], capture_output=True, text=True, timeout=_SECONDS)
+        if done.returncode:
+            line = (done.stderr.strip().splitlines() or [f'exit status {done.returncode}'])[0]
+            raise OSError(f'{compiler[0]} cannot compile them: {line}')

@@ -6,7 +6,9 @@ import pytest
 import timm
 import torch
 from torch import nn
+from torch.nn import functional as F
 
+from nfnet_mm.analysis.launches import count_launches
 from nfnet_mm.errors import UserError
 from nfnet_mm.models.backbones import BNResNet, NFNet, NFRegNet, NFResNet
 from nfnet_mm.models.backbones.stage import NFStage
@@ -245,6 +247,27 @@ def test_gradient_of_a_large_pointwise_conv(last, needed):
     for value, other, need in zip(ours, expected, needed):
         assert need or value is None
         assert not need or (value - other).norm() <= 1e-6 * other.norm()
+
+
+@pytest.mark.parametrize('stride, padding, dilation', [((1, 1), (1, 1), (1, 1)), ((2, 3), (0, 2), (2, 1))])
+@pytest.mark.parametrize('last', [False, True])
+def test_gradient_of_a_large_weight_over_few_positions(last, stride, padding, dilation):
+    """Which is a product of matrices, of a conv with up to 256 positions and over 262,144 weights."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(2, 200, 7, 9, generator=generator), torch.randn(160, 200, 3, 3, generator=generator)
+    wide = weight.double().requires_grad_()
+    out = F.conv2d(x.double(), wide, None, stride, padding, dilation)
+    grad = torch.randn(out.shape, generator=generator)
+    out.backward(grad.double())
+    if last:
+        x, grad = x.contiguous(memory_format=torch.channels_last), grad.contiguous(memory_format=torch.channels_last)
+    settings = stride, padding, dilation, 1
+    made = []
+    counts = count_launches(lambda: made.extend(conv_backward(grad, x, weight, settings, (False, True, True))))
+    assert 'mm' in counts.operations and 'convolution_backward' not in counts.operations
+    _, found, of_bias = made
+    assert (found - wide.grad).norm() <= 1e-6 * wide.grad.norm()
+    torch.testing.assert_close(of_bias.double(), grad.double().sum((0, 2, 3)), rtol=1e-5, atol=1e-5)
 
 
 def test_bfloat16_gradients_of_weights_that_see_padding_alone():

@@ -94,11 +94,12 @@ def _scratch(rows: Tensor) -> Tensor | None:
     """
     if not _on_cpu(rows):
         return None
-    kept = getattr(_kept, 'memory', None)
-    if kept is None or kept.nbytes < rows.nbytes:
+    kept = getattr(_kept, str(rows.dtype), None)
+    if kept is None or len(kept) < rows.numel():
         with torch.inference_mode(False):
-            kept = _kept.memory = torch.empty(-(-rows.nbytes // 8), dtype=torch.float64, device='cpu')
-    return kept.view(rows.dtype)[: rows.numel()].view(rows.shape)
+            kept = torch.empty(rows.numel(), dtype=rows.dtype, device='cpu')
+        setattr(_kept, str(rows.dtype), kept)
+    return kept.as_strided(rows.shape, (rows.shape[1], 1))
 
 
 def standardize_rows_backward(
@@ -110,11 +111,12 @@ def standardize_rows_backward(
     mean: Tensor,
     inverse: Tensor,
     dialect: str,
+    reuse: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Gradients of weights (O, N) and gains (O,), of their types, from that of the standardised weights.
 
     In closed form: row by row that of the weights is a * grad + b * weight + c. Then that of the bias, ``of_bias``, in
-    the gains' type.
+    the gains' type. ``reuse``: the result may be in the memory of ``grad``.
     """
     if kernel.works_for(rows, gain, grad, of_bias):
         floor, _ = _floor_and_eps(dialect, rows.shape[1])
@@ -122,7 +124,8 @@ def standardize_rows_backward(
             return found
     if cpu_kernels.takes(grad, rows, gain, mean, inverse):
         longest = _longest(dialect)
-        of_rows, of_gain = cpu_kernels.standardize_backward(grad, rows, gain, scale, mean, inverse, longest)
+        out = grad if reuse else None
+        of_rows, of_gain = cpu_kernels.standardize_backward(grad, rows, gain, scale, mean, inverse, longest, out)
         return of_rows, of_gain, of_bias if of_bias is None else of_bias.to(gain.dtype)
     dtypes = rows.dtype, gain.dtype
     rows, factor = _wide(rows, gain, scale)

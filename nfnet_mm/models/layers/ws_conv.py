@@ -208,7 +208,7 @@ class _WSConv(torch.autograd.Function):
                 of_rows = as_rows(_laid_out(of_kernel, weight))
                 cast = of_bias if needed[3] and bias.dtype == gain.dtype else None
                 of_rows, of_gain, cast = standardize_rows_backward(
-                    of_rows, rows, gain, cast, scale, mean, inverse, conv.dialect
+                    of_rows, rows, gain, cast, scale, mean, inverse, conv.dialect, reuse=True
                 )
                 of_bias = of_bias if cast is None else cast
                 of_weight = like(of_rows, weight)

@@ -1,0 +1,193 @@
+"""The compiled kernels for the CPU: against float64, and that all works without them."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from nfnet_mm import cpu_kernels
+from nfnet_mm.analysis.launches import count_launches
+from nfnet_mm.cpu_kernels import build
+from nfnet_mm.engine.agc import adaptive_clip_grad_
+from nfnet_mm.models import NFNet
+from nfnet_mm.models.layers import activations, standardize
+
+ROOT = Path(__file__).parents[1]
+needs_kernels = pytest.mark.skipif(cpu_kernels.state() != 'work', reason=f'kernels: {cpu_kernels.state()}')
+# also rows of a single value, and some that are no multiple of what the processor takes at once
+SHAPES = [(1, 1), (3, 2), (5, 27), (7, 1025), (64, 1152)]
+
+
+@needs_kernels
+def test_gelu_and_its_gradient():
+    x = torch.cat([torch.linspace(-30, 30, 100_001), torch.tensor([0.0, -0.0, 1e-30, 1e20, -1e20, math.inf])])
+    exact = x.double().requires_grad_()
+    F.gelu(exact, approximate='tanh').sum().backward()
+    out, grad = cpu_kernels.gelu(x), cpu_kernels.gelu_backward(torch.full_like(x, 3.0), x)
+    assert out[-1] == math.inf
+    torch.testing.assert_close(out[:-1].double(), F.gelu(exact, approximate='tanh')[:-1], rtol=3e-7, atol=3e-7)
+    torch.testing.assert_close(grad[:-1].double(), 3 * exact.grad[:-1], rtol=0, atol=1e-6)
+    assert cpu_kernels.gelu(torch.tensor([math.nan])).isnan() and (grad[-1] == 3)
+    assert cpu_kernels.gelu_backward(torch.ones(1), torch.tensor([math.nan])).isnan()
+
+
+@needs_kernels
+def test_gelu_as_the_networks_call_it():
+    gelu = activations.get_activation('gelu')
+    x = torch.randn(2, 3, 5, 4).to(memory_format=torch.channels_last).requires_grad_()
+    exact = x.detach().double().requires_grad_()
+    gelu(x)[..., 1:].pow(2).sum().backward()  # whose gradient is laid out otherwise than x
+    F.gelu(exact, approximate='tanh')[..., 1:].pow(2).sum().backward()
+    assert x.grad.stride() == x.stride()
+    torch.testing.assert_close(x.grad.double(), exact.grad, rtol=1e-5, atol=1e-6)
+
+    def slope(x):
+        return torch.autograd.grad(gelu(x).sum(), x, create_graph=True)[0]
+
+    (second,) = torch.autograd.grad(slope(x).sum(), x)
+    (expected,) = torch.autograd.grad(slope(exact).sum(), exact)  # float64 is not for the kernels
+    torch.testing.assert_close(second.double(), expected, rtol=1e-5, atol=1e-5)
+    per_sample = torch.func.vmap(torch.func.grad(lambda x: gelu(x).sum()))(x.detach())
+    torch.testing.assert_close(per_sample, slope(x), rtol=1e-5, atol=1e-6)
+    with torch.no_grad():  # every other channel: of neither layout, and so not for the kernels
+        assert not cpu_kernels.takes(x[:, ::2])
+        torch.testing.assert_close(gelu(x[:, ::2]), gelu(x)[:, ::2], rtol=1e-6, atol=1e-6)
+
+
+@needs_kernels
+@pytest.mark.parametrize('dialect', standardize.DIALECTS)
+@pytest.mark.parametrize('shape', SHAPES)
+def test_standardisation_and_its_gradient(shape, dialect):
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(shape, generator=generator) + 0.5
+    rows[0] = rows[0] * 1e-5 + 0.01  # beneath the authors' floor
+    gain, grad = (torch.randn(size, generator=generator) for size in (shape[0], shape))
+    before = cpu_kernels.calls.copy()
+    out, mean, inverse, _ = standardize.standardize_rows(rows, gain, None, 1.7, dialect, torch.float32)
+    again = standardize.standardize_rows_again(rows, gain, 1.7, mean, inverse, torch.float32)
+    of_rows, of_gain, _ = standardize.standardize_rows_backward(grad, rows, gain, None, 1.7, mean, inverse, dialect)
+    names = 'standardize', 'standardize_again', 'standardize_backward'
+    assert cpu_kernels.calls - before == dict.fromkeys(names, 1)
+    assert torch.equal(again, out)
+    in_place, _, _ = standardize.standardize_rows_backward(
+        grad.clone(), rows, gain, None, 1.7, mean, inverse, dialect, reuse=True
+    )
+    assert torch.equal(in_place, of_rows)
+    exact, exact_gain = rows.double().requires_grad_(), gain.double().requires_grad_()
+    expected = standardize._plain(exact, exact_gain * 1.7, dialect)
+    expected.backward(grad.double())
+    for found, wanted in ((out, expected), (of_rows, exact.grad), (of_gain, exact_gain.grad)):
+        for row, (mine, other) in enumerate(zip(found, wanted)):
+            # the first row's mean, and a row of one or two values as such, leave few digits of what is about it
+            digits = 1e-3 if row == 0 or shape[1] < 3 else 2e-6
+            torch.testing.assert_close(mine.double(), other, rtol=0, atol=digits * float(other.abs().max()) + 1e-6)
+
+
+@needs_kernels
+def test_any_number_of_threads_computes_the_same():
+    torch.manual_seed(0)
+    x, rows, gain = torch.randn(2, 40, 33, 17), torch.randn(300, 77), torch.randn(300)
+    weight = torch.nn.Parameter(torch.randn(300, 77))
+    found = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            weight.grad = rows * 3
+            adaptive_clip_grad_([weight])
+            out, mean, inverse = cpu_kernels.standardize(rows, gain, 1.0, 1e-4, 0.0, None)
+            gradients = cpu_kernels.standardize_backward(rows, rows, gain, 1.0, mean, inverse, 99.0)
+            found.append([cpu_kernels.gelu(x), cpu_kernels.gelu_backward(x, x), out, *gradients, weight.grad])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for run in found[1:] for one, other in zip(found[0], run))
+
+
+@needs_kernels
+def test_they_are_counted_as_launches():
+    x = torch.randn(8, requires_grad=True)
+    counts = count_launches(lambda: activations.get_activation('gelu')(x).backward(torch.ones(8)))
+    kernels = {name: n for name, n in counts.operations.items() if name.startswith('cpu_kernels')}
+    assert kernels == {'cpu_kernels.gelu': 1, 'cpu_kernels.gelu_backward': 1}
+
+
+@needs_kernels
+def test_a_step_is_the_same_without_them(monkeypatch):
+    found = []
+    for there in (True, False):
+        if not there:
+            monkeypatch.setattr(cpu_kernels, 'library', lambda: None)
+        torch.manual_seed(0)
+        model = NFNet('nano')
+        for p in model.parameters():
+            torch.nn.init.normal_(p, std=0.1)
+        before = cpu_kernels.calls.copy()
+        model(torch.randn(2, 3, 40, 40))[-1].square().sum().backward()
+        stats = adaptive_clip_grad_(model.parameters())
+        assert (cpu_kernels.calls != before) == there
+        found.append([int(stats.clipped), [p.grad for p in model.parameters() if p.grad is not None]])
+    assert found[0][0] == found[1][0] > 100
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
+
+
+def built(monkeypatch, **environ):
+    """What a new process in that environment would find: whether it has the kernels, and in words."""
+    for name, value in environ.items():
+        monkeypatch.setenv(name, str(value))
+    library, why = build._built.__wrapped__()
+    return library is not None, why
+
+
+@needs_kernels
+def test_the_compiled_file_is_kept_and_a_cut_one_is_not_loaded(tmp_path, monkeypatch):
+    assert built(monkeypatch, XDG_CACHE_HOME=tmp_path) == (True, '')
+    (kept,) = (tmp_path / 'nfnet_mm').iterdir()
+    whole, when = kept.read_bytes(), kept.stat().st_mtime_ns
+    assert built(monkeypatch) == (True, '') and kept.stat().st_mtime_ns == when
+    for length in (0, 100, len(whole) // 2, len(whole) - 1):
+        kept.unlink()  # what is loaded here must not change under it
+        kept.write_bytes(whole[:length])
+        assert built(monkeypatch) == (True, '')
+        assert whole in [file.read_bytes() for file in (tmp_path / 'nfnet_mm').iterdir()]
+
+
+@needs_kernels
+def test_without_a_folder_to_keep_it_in_or_a_compiler(tmp_path, monkeypatch):
+    assert built(monkeypatch, XDG_CACHE_HOME='/proc/nowhere') == (True, '')
+    assert built(monkeypatch, CC='/bin/false', XDG_CACHE_HOME=tmp_path)[0] is False
+    script = tmp_path / 'compiler'
+    script.write_text('#!/bin/sh\n[ "$1" = --version ] || { echo no OpenMP here >&2; exit 1; }\n')
+    script.chmod(0o755)
+    assert built(monkeypatch, CC=script) == (False, f'{script} cannot compile them: no OpenMP here')
+    assert built(monkeypatch, CC='', PATH=tmp_path) == (False, 'there is no C compiler (CC, gcc, cc)')
+    assert not list((tmp_path / 'nfnet_mm').iterdir())
+
+
+def test_they_can_be_switched_off(monkeypatch):
+    monkeypatch.setenv(cpu_kernels.SWITCH, '0')
+    assert build.library.__wrapped__() is None and cpu_kernels.state() == 'off (NFNET_MM_CPU_KERNELS=0)'
+
+
+@needs_kernels
+@pytest.mark.slow
+def test_many_processes_that_build_it_at_once(tmp_path):
+    environ = {**os.environ, 'OMP_NUM_THREADS': '1', 'XDG_CACHE_HOME': str(tmp_path)}
+    code = 'from nfnet_mm import cpu_kernels; print(cpu_kernels.state())'
+    runs = [subprocess.Popen([sys.executable, '-c', code], env=environ, stdout=-1, cwd=ROOT) for _ in range(4)]
+    assert [run.communicate()[0] for run in runs] == [b'work\n'] * 4
+
+
+@pytest.mark.slow
+def test_the_other_tests_without_them():
+    """What the networks and AGC do where there is no compiler."""
+    files = 'tests/engine/test_agc.py', 'tests/models'
+    command = [sys.executable, '-m', 'pytest', '-q', '-x', '-W', 'ignore', '-m', 'not slow', '-p', 'no:cacheprovider']
+    environ = {**os.environ, cpu_kernels.SWITCH: '0'}
+    run = subprocess.run([*command, *files], env=environ, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
