@@ -36,8 +36,8 @@ class Finding:
 
 
 def findings() -> Iterator[Finding]:
-    """Everything that is looked at, in order. It takes seconds; nothing is installed, written or downloaded."""
-    for look in (_python, _packages, _torch, _operators, _memory, _disk, _limits, _optional):
+    """Everything that is looked at, in order. It takes seconds; nothing is installed or downloaded."""
+    for look in (_python, _packages, _torch, _cpu_kernels, _operators, _memory, _disk, _limits, _optional):
         yield from look()
 
 
@@ -156,6 +156,17 @@ def _torch() -> Iterator[Finding]:
         yield Finding('GPU', f'{count} x {names}; CUDA {built}, driver {driver or "unknown"}')
         missing = '' if nccl or count == '1' else 'install torch with NCCL to train on several'
         yield Finding('NCCL', nccl or 'none', 'problem' if missing else 'ok', missing)
+
+
+def _cpu_kernels() -> Iterator[Finding]:
+    """Whether the package's own kernels for the CPU work, which are compiled, and kept, for that."""
+    status, said = _in_process('from nfnet_mm import cpu_kernels; print(cpu_kernels.state())')
+    if status:
+        return  # what cannot be imported has said so
+    fix = ''
+    if said != 'work':
+        fix = "models on the CPU take torch's operations, which are slower; a C compiler (gcc) makes these"
+    yield Finding('CPU kernels', said, 'note' if fix else 'ok', fix)
 
 
 def gpus_and_driver(
