@@ -33,6 +33,7 @@ from nfnet_mm.recipes import (  # noqa: E402
     FINE_TUNINGS,
     IMAGENET,
     PRETRAINING_CLASSES,
+    SAM_FRACTION,
     TRANSFERS,
     VOC,
     WARMUP_EPOCHS,
@@ -201,7 +202,7 @@ def _settings(recipe: ImageNetRecipe) -> dict[str, Any]:
         average = dict(type='EMAHook', ema_type='nfnet_mm.WarmupEMA', momentum=recipe.ema)
         hooks.append(average | (dict(update_buffers=True) if recipe.batch_norm else {}))  # the authors' code
     if recipe.sam:
-        hooks.append(dict(type='nfnet_mm.SAMHook', rho=0.05, fraction=0.2))
+        hooks.append(dict(type='nfnet_mm.SAMHook', rho=0.05, fraction=SAM_FRACTION))
     if hooks:
         settings['custom_hooks'] = hooks
     if recipe.pretraining:

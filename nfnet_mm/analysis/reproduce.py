@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nfnet_mm.recipes import IMAGENET, TRANSFERS, ImageNetRecipe, TransferRecipe
+from nfnet_mm.recipes import IMAGENET, SAM_FRACTION, TRANSFERS, ImageNetRecipe, TransferRecipe
 
+from .cost import cost
 from .model_zoo import table
 
 
@@ -43,6 +44,20 @@ class Run:
         if not isinstance(row, ImageNetRecipe):
             return row.task.figures.format(*row.figures) if row.figures else None
         return None if row.top1 is None else f'{row.top1} / {row.top5}' if row.top5 else str(row.top1)
+
+    @property
+    def exaflop(self) -> float | None:
+        """Floating-point operations of a classifier's training, in 10^18: two for each multiply-add, three passes.
+
+        Example:
+            >>> round(Run('', 'nf_resnet50').exaflop, 1)  # 90 epochs of 4.1 GMAC
+            2.8
+        """
+        row = _row(self.recipe)
+        if not isinstance(row, ImageNetRecipe):
+            return None
+        macs = cost(row.found.family, row.design, row.resolved.train_size).macs
+        return 6 * macs * row.max_iters * row.total_batch * (1 + SAM_FRACTION * row.sam) / 1e18
 
 
 @dataclass(frozen=True)
@@ -232,6 +247,11 @@ PAPERS: Mapping[str, tuple[Item, ...]] = {
         Item('Section 4.1', 'Which layers are clipped, batch 4096', tuple(_clipped_layers())),
         Item('Table 1', 'The variants', otherwise=_ZOO),
         Item('Figures 3, 5, 6', 'The blocks', otherwise=_DESIGN.format('NFNet F0')),
+        Item(
+            'Figure 8',
+            'Squeeze-Excite about a conv, which the authors tried and dropped (Appendix E)',
+            otherwise='Not built: it made no network better at the same latency, and the paper has no figures of it.',
+        ),
         Item('Table 2', 'ImageNet top-1 (%) of what was added, three seeds', tuple(_ablation())),
         Item(
             'Table 6',
@@ -270,20 +290,40 @@ written from `nfnet_mm/recipes` by `python tools/write_configs.py`.
 - `weights=PRETRAINED` names the last checkpoint of the pre-training.
 - Single runs differ: the papers' figures are of several seeds where that is said. Where none stands, the paper has a
   curve, or the figure is not at hand.
+
+What they need:
+
+- ImageNet-1k for all trainings in `configs/imagenet` (1.28 million pictures, 150 GB, [laid out so](imagenet.md#data)),
+  but for the pre-trainings, which take ImageNet-21k or another large set (14.2 million, 1.3 TB) in the place of
+  JFT-300M, which is not public. [COCO](detection.md), [Pascal VOC](segmentation.md) and [NYU](depth.md) have their
+  pages.
+- EFLOP, where it stands, is the arithmetic of one training: 10^18 operations, two for each multiply-add of convs and
+  linear layers, a backward pass counted as two forward ones, and SAM's first passes. A GPU that gets through 400
+  TFLOP/s (an H100 at 40% of its dense bfloat16 peak) does 1.44 EFLOP an hour: on paper it has NFNet-F0's recipe done in
+  {f0:.0f} hours and F5's in {f5:.0f}. What it really gets through, `python -m nfnet_mm cost CONFIG` tells by a step, of
+  detectors, segmentors and depth models, too. Validation comes on top, and what activation checkpointing repeats.
+- Figures of signal propagation need minutes on two CPU cores; latencies need a GPU and minutes.
 """
+_TFLOPS = 400
 
 
 def _section(item: Item) -> Iterable[str]:
     yield f'### {item.place}: {item.shows}\n'
     if item.runs:
-        yield table('What | Command | Paper | Yours', ((r.what, f'`{r.command}`', r.paper, None) for r in item.runs))
+        costs = [None if run.exaflop is None else f'{run.exaflop:.3g}' for run in item.runs]
+        rows: list[tuple[object, ...]] = [(run.what, f'`{run.command}`', run.paper, None) for run in item.runs]
+        heads = 'What | Command | Paper | Yours'
+        if any(costs):
+            heads, rows = f'{heads} | EFLOP', [(*row, one) for row, one in zip(rows, costs)]
+        yield table(heads, rows)
     else:
         yield f'{item.otherwise}\n'
 
 
 def page() -> str:
     """The page of the documentation."""
-    text = [_INTRODUCTION]
+    hours = {n: Run('', f'nfnet_f{n}').exaflop / (_TFLOPS * 3600 / 1e6) for n in (0, 5)}  # type: ignore[operator]
+    text = [_INTRODUCTION.format(f0=hours[0], f5=hours[5])]
     for paper, items in PAPERS.items():
         text.append(f'## {paper}\n')
         text += [part for item in items for part in _section(item)]

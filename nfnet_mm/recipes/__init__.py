@@ -13,6 +13,7 @@ from .imagenet import IMAGENET
 from .rows import (
     IMAGENET_IMAGES,
     PRETRAINING_CLASSES,
+    SAM_FRACTION,
     TITLES,
     WARMUP_EPOCHS,
     Accuracy,
@@ -31,6 +32,7 @@ __all__ = [
     'IMAGENET_IMAGES',
     'NYU',
     'PRETRAINING_CLASSES',
+    'SAM_FRACTION',
     'TITLES',
     'TRANSFERS',
     'VOC',

@@ -14,6 +14,7 @@ from .settings import setting
 IMAGENET_IMAGES = 1_281_167  # ImageNet-1k's for training
 # Of the labelled set that stands for JFT-300M, which is not public: ImageNet-21k's.
 PRETRAINING_IMAGES, PRETRAINING_CLASSES = 14_197_122, 21_841
+SAM_FRACTION = 0.2  # of each batch, which sharpness-aware minimisation passes through the network first (NFNets, A.5)
 WARMUP_EPOCHS = 5  # in both papers, where they do not count steps
 TITLES = {
     'NFNet': 'NFNet',

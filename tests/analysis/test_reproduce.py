@@ -39,6 +39,16 @@ def test_every_experiment_that_a_paper_reports_is_in_a_table():
     assert reported <= used
 
 
+def test_what_trainings_cost():
+    """ResNet-50 has 4.1 GMAC at 224 px; the papers' table has 12.38 for F0 at 256 px; SAM takes a fifth more."""
+    operations = {one.recipe: one.exaflop for one in RUNS if not one.options}
+    images = 1_281_167
+    assert operations['nf_resnet50'] == pytest.approx(6 * 4.1e9 * 90 * images / 1e18, rel=0.01)
+    assert operations['nfnet_f0'] == pytest.approx(6 * 12.38e9 * (192 / 256) ** 2 * 360 * images / 1e18, rel=0.01)
+    assert operations['nfnet_f5_sam'] == pytest.approx(1.2 * operations['nfnet_f5'], rel=1e-9)
+    assert operations['mask_rcnn_nfnet_f0_fpn'] is None
+
+
 @pytest.mark.parametrize('one', RUNS, ids=lambda one: re.sub(r'\W+', '-', one.what))
 def test_a_command_is_what_its_row_says(one):
     """On the eight GPUs of the arithmetic the total batch comes out even; what the words say stands in the config."""
