@@ -6,8 +6,10 @@ the installed packages' metadata and imports none of them, so that it costs mill
 
 import importlib.metadata
 import importlib.util
+import os
 import re
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,3 +181,18 @@ def require(*names: str) -> None:
             f'nfnet_mm needs {", ".join(names)} here: {"; ".join(problems)}.\nFound: {listing}.\n'
             f'Run: {_commands(closure, found, torch)}'
         )
+
+
+def import_yapf() -> None:
+    """Import YAPF, with which mmengine prints a config, while no other process of this machine does.
+
+    mmengine 0.10.7 imports it itself, so that this comes before that.
+
+    The first import on a machine writes a grammar into the user's cache and gives it its name before it is whole; in
+    another process that imports YAPF at that moment, as those of one run do, the import fails.
+    """
+    import fcntl  # which Windows has not
+
+    with open(os.path.join(tempfile.gettempdir(), f'nfnet_mm_yapf_{os.getuid()}.lock'), 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        import yapf.yapflib.yapf_api  # noqa: F401

@@ -1,8 +1,6 @@
 """Read a config file, or say in one line where in it, or in which of its bases, something is wrong."""
 
-import fcntl
 import os
-import tempfile
 import traceback
 from pathlib import Path
 from types import TracebackType
@@ -35,17 +33,6 @@ def read_config(path: str | os.PathLike) -> Config:
         places += [] if os.path.abspath(where) == os.path.abspath(path) else [repr(os.path.normpath(where))]
         at = places and f' ({" of ".join(places)})'
         raise UserError(f'config {os.fspath(path)!r} does not load: {_reason(error)}{at or ""}') from error
-
-
-def import_yapf() -> None:
-    """Import YAPF, with which mmengine prints a config, while no other process of this machine does.
-
-    The first import on a machine writes a grammar into the user's cache and gives it its name before it is whole; in
-    another process that imports YAPF at that moment, as those of one run do, the import fails.
-    """
-    with open(os.path.join(tempfile.gettempdir(), f'nfnet_mm_yapf_{os.getuid()}.lock'), 'w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        import yapf.yapflib.yapf_api  # noqa: F401
 
 
 def _reason(error: Exception) -> str:

@@ -9,7 +9,7 @@ import pytest
 from mmengine.registry import DefaultScope
 
 from nfnet_mm import operators
-from nfnet_mm.read_config import import_yapf
+from nfnet_mm.dependencies import import_yapf
 
 operators.install()  # before anything imports mmcv.ops
 import_yapf()

@@ -9,7 +9,7 @@ from multiprocessing.connection import wait
 import torch
 from torch import distributed
 
-from nfnet_mm.read_config import import_yapf
+from nfnet_mm.dependencies import import_yapf
 
 PATIENCE = 300  # seconds for one call
 

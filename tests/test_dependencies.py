@@ -1,6 +1,8 @@
 """What is installed is made of real metadata folders on sys.path, in a process that sees nothing else."""
 
+import fcntl
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -167,3 +169,26 @@ def test_unknown_name():
 
     with pytest.raises(ValueError, match="unknown package 'mmdetection': expected one of mmengine, mmcv, mmdet, mmseg"):
         require('mmdetection')
+
+
+def test_yapf_is_not_imported_while_another_process_writes_its_grammar(tmp_path):
+    """As it is in the cache for a moment: under its name, and empty. A process that reads it then fails."""
+    environment = {**os.environ, 'HOME': str(tmp_path), 'XDG_CACHE_HOME': str(tmp_path), 'TMPDIR': str(tmp_path)}
+    command = [sys.executable, '-c', 'from nfnet_mm.dependencies import import_yapf; import_yapf(); print("imported")']
+
+    def start():
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    assert start().communicate()[0] == 'imported\n'
+    (grammar,) = tmp_path.rglob('PatternGrammar*.pickle')
+    whole = grammar.read_bytes()
+    grammar.write_bytes(b'')
+    assert start().communicate()[1].endswith('EOFError: Ran out of input\n')
+    (lock,) = tmp_path.glob('nfnet_mm_yapf_*.lock')
+    with open(lock) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        waiting = start()
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(3)
+        grammar.write_bytes(whole)
+    assert waiting.communicate()[0] == 'imported\n'

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from nfnet_mm.dependencies import import_yapf
 from nfnet_mm.errors import UserError, did_you_mean
 
 from .command_line import one_line_errors
@@ -53,6 +54,8 @@ def main(command: str | None = None, argv: Sequence[str] | None = None) -> None:
         prog = f'python -m nfnet_mm {command}'
     if command not in COMMANDS:
         raise UserError(f'no command {command!r}.{did_you_mean(command, COMMANDS)} Known: {", ".join(COMMANDS)}')
+    if {'RANK', 'SLURM_PROCID'} & os.environ.keys():  # one of several processes
+        import_yapf()
     module = import_module(f'{__name__}.{command.replace("-", "_")}')
     parser = argparse.ArgumentParser(prog=prog, description=module.__doc__)
     module.add_arguments(parser)

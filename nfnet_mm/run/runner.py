@@ -9,9 +9,9 @@ from mmengine.device import get_device
 from mmengine.hooks import CheckpointHook, RuntimeInfoHook
 from mmengine.registry import METRICS, RUNNERS
 
+from nfnet_mm.dependencies import import_yapf
 from nfnet_mm.engine.sharded_checkpoint import is_sharded_checkpoint
 from nfnet_mm.errors import UserError, check_exists, make_folder
-from nfnet_mm.read_config import import_yapf
 from nfnet_mm.registry import type_name
 
 from .channels import check_channels

@@ -15,6 +15,7 @@ from nfnet_mm.errors import UserError
 from nfnet_mm.models.backbones import BNResNet, NFNet, NFResNet, plan_blocks
 from nfnet_mm.models.backbones.arch import find_network
 from nfnet_mm.models.layers.activations import activation_gain, get_activation
+from tests.stacks import needs_torch
 
 from ..golden import BACKBONES, BASELINES, Golden
 
@@ -144,7 +145,9 @@ def test_any_backbone(tmp_path):
     assert lines[1].startswith('resnet,layer1.0,0,0,') and lines[1].endswith(',,') and len(lines) == 9
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    'dtype', [pytest.param(torch.float16, marks=needs_torch(2, 2, 'convs of float16 on a CPU')), torch.bfloat16]
+)
 def test_half_precision(dtype):
     torch.manual_seed(0)
     net = NFResNet(arch=dict(widths=(32, 32, 32, 32), depths=(1, 1, 1, 1), stem_channels=8))

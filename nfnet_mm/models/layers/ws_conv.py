@@ -55,7 +55,7 @@ def conv_of_activation(
     active = act(x) if active is None else active
     if isinstance(conv, WSConv2d):
         kwargs: dict[str, Any] = {} if scale is None else dict(scale=scale)
-        if recompute or (conv.pad_same and is_named(act)):
+        if not needs_plain_operations() and (recompute or (conv.pad_same and is_named(act))):
             kwargs['recompute'] = Recompute(act, x, active)
         return conv(active, **kwargs)
     out = conv(active)  # one that was put in its place
