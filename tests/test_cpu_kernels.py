@@ -1,9 +1,11 @@
 """The compiled kernels for the CPU: against float64, and that all works without them."""
 
+import copy
 import math
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -134,6 +136,52 @@ def test_a_step_is_the_same_without_them(monkeypatch):
     assert found[0][0] == found[1][0] > 100
     for one, other in zip(found[0][1], found[1][1], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
+
+
+def gradients(model, images):
+    model.zero_grad()
+    model(images)[-1].square().sum().backward()
+    return [p.grad for p in model.parameters() if p.grad is not None]
+
+
+def test_gradients_that_someone_keeps_are_not_written_over():
+    """By a second backward pass of the same graph, or by another one."""
+    model, images = NFNet('nano'), torch.randn(2, 3, 40, 40)
+    seen = []
+    for p in model.parameters():
+        p.register_hook(seen.append)
+    loss = model(images)[-1].square().sum()
+    loss.backward(retain_graph=True)
+    copies, count = [grad.clone() for grad in seen], len(seen)
+    loss.backward()
+    gradients(model, images * 2)
+    assert count > 50 and all(map(torch.equal, seen[:count], copies))
+
+
+def test_models_in_several_threads():
+    """Which share the memory that standardised weights are written to by thread, not by process."""
+    models, images = [NFNet('nano') for _ in range(3)], torch.randn(1, 3, 40, 40)
+    expected, found = [gradients(copy.deepcopy(model), images) for model in models], {}
+
+    def work(i):
+        for _ in range(3):
+            found[i] = gradients(models[i], images)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+    for step in (threading.Thread.start, threading.Thread.join):
+        for thread in threads:
+            step(thread)
+    for i in range(3):
+        for one, other in zip(found[i], expected[i], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6 * float(other.abs().max()))
+
+
+def test_another_default_device():
+    weight = torch.nn.Parameter(torch.ones(3, 4))
+    weight.grad = torch.ones(3, 4)
+    with torch.device('meta'):
+        stats = adaptive_clip_grad_([weight])
+    assert int(stats.clipped) == 3 and torch.allclose(weight.grad, torch.tensor(0.01))
 
 
 def built(monkeypatch, **environ):

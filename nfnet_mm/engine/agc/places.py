@@ -47,9 +47,11 @@ def _new_layout(job: Grads, weights: Sequence[Tensor]) -> Layout | None:
         rows.append([units, *place])
         sizes.append(count)
         units += count
-    owner = torch.arange(len(sizes), dtype=torch.int32).repeat_interleave(torch.tensor(sizes))
     device = job.grads[0].device
-    return Layout(units, sizes, owner.to(device), torch.tensor(rows).to(device), [None, None])
+    with torch.device('cpu'):
+        owner = torch.arange(len(sizes), dtype=torch.int32).repeat_interleave(torch.tensor(sizes))
+        table = torch.tensor(rows)
+    return Layout(units, sizes, owner.to(device), table.to(device), [None, None])
 
 
 def _places(tensor: Tensor, groups: int) -> list[int] | None:
