@@ -217,6 +217,15 @@ def test_without_a_folder_to_keep_it_in_or_a_compiler(tmp_path, monkeypatch):
     assert not list((tmp_path / 'nfnet_mm').iterdir())
 
 
+@needs_kernels
+def test_a_folder_that_others_can_write_to_is_not_used(tmp_path, monkeypatch):
+    folder = tmp_path / 'nfnet_mm'
+    folder.mkdir()
+    folder.chmod(0o777)
+    assert built(monkeypatch, XDG_CACHE_HOME=tmp_path) == (True, '')
+    assert not list(folder.iterdir())
+
+
 def test_they_can_be_switched_off(monkeypatch):
     monkeypatch.setenv(cpu_kernels.SWITCH, '0')
     assert build.library.__wrapped__() is None and cpu_kernels.state() == 'off (NFNET_MM_CPU_KERNELS=0)'

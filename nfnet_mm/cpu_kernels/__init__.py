@@ -1,7 +1,7 @@
 """Kernels of our own for the CPU, in C: what torch's operations take several passes over memory for.
 
-They are compiled where there is a C compiler, when they are first needed; each function says whether it was run, and
-its caller does without them where it was not. Results agree with those of torch's operations to float32 rounding.
+They are compiled where there is a C compiler, when they are first needed. :func:`takes` says whether they can be used
+for some tensors; where not, the caller does without. Results agree with torch's operations to float32 rounding.
 """
 
 import functools
@@ -14,8 +14,18 @@ from torch import Tensor, nn
 
 from .build import SWITCH, library, state
 
-__all__ = ['SWITCH', 'calls', 'clip', 'gelu', 'gelu_backward', 'standardize', 'standardize_again']
-__all__ += ['standardize_backward', 'state', 'takes']
+__all__ = [
+    'SWITCH',
+    'calls',
+    'clip',
+    'gelu',
+    'gelu_backward',
+    'standardize',
+    'standardize_again',
+    'standardize_backward',
+    'state',
+    'takes',
+]
 
 calls: Counter[str] = Counter()  # how often each kernel was run in this process
 

@@ -102,9 +102,10 @@ def _cache() -> Path | None:
     try:
         cache = cache.expanduser() / 'nfnet_mm'
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        own = cache.stat().st_uid == os.getuid()  # what others could write to is not to be loaded
+        status = cache.stat()
     except (OSError, RuntimeError):  # a home that is not there
         return None
+    own = status.st_uid == os.getuid() and not status.st_mode & 0o022  # what others can write to is not to be loaded
     return cache if own and os.access(cache, os.W_OK | os.X_OK) else None
 
 
