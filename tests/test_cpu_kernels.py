@@ -1,6 +1,7 @@
 """The compiled kernels for the CPU: against float64, and that all works without them."""
 
 import copy
+import ctypes
 import math
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn import functional as F
 
 from nfnet_mm import cpu_kernels
@@ -17,7 +19,7 @@ from nfnet_mm.analysis.launches import count_launches
 from nfnet_mm.cpu_kernels import build
 from nfnet_mm.engine.agc import adaptive_clip_grad_
 from nfnet_mm.models import NFNet
-from nfnet_mm.models.layers import activations, standardize
+from nfnet_mm.models.layers import WSConv2d, activations, standardize
 
 ROOT = Path(__file__).parents[1]
 needs_kernels = pytest.mark.skipif(cpu_kernels.state() != 'work', reason=f'kernels: {cpu_kernels.state()}')
@@ -36,6 +38,34 @@ def test_gelu_and_its_gradient():
     torch.testing.assert_close(grad[:-1].double(), 3 * exact.grad[:-1], rtol=0, atol=1e-6)
     assert cpu_kernels.gelu(torch.tensor([math.nan])).isnan() and (grad[-1] == 3)
     assert cpu_kernels.gelu_backward(torch.ones(1), torch.tensor([math.nan])).isnan()
+    far = torch.tensor([-1e33, -3e38, -math.inf])
+    assert cpu_kernels.gelu(far)[:2].abs().max() < 1e-30
+    assert cpu_kernels.gelu(far)[2].isnan() and F.gelu(far, approximate='tanh')[2].isnan()
+
+
+@needs_kernels
+@pytest.mark.parametrize('unpack', [torch.Tensor.half, torch.Tensor.double, lambda x: torch.stack([x, x], -1)[..., 0]])
+def test_saved_tensors_that_come_back_otherwise(unpack):
+    """Of another type, or with gaps."""
+    x = torch.randn(4, 5, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: x, unpack):
+        out = activations.get_activation('gelu')(x)
+    exact = x.detach().double().requires_grad_()
+    F.gelu(exact, approximate='tanh').sum().backward()
+    out.backward(torch.ones(4, 5))
+    torch.testing.assert_close(x.grad.double(), exact.grad, rtol=1e-3, atol=1e-3)
+
+
+@needs_kernels
+def test_tensors_without_memory_are_not_theirs():
+    x = torch.randn(3, 4)
+    assert cpu_kernels.takes(x)
+    assert not cpu_kernels.takes(torch._efficientzerotensor(3))
+    assert not cpu_kernels.takes(torch._to_functional_tensor(x))
+    assert not cpu_kernels.takes(torch.nested.nested_tensor([x, x]))
+    if hasattr(torch._C, '_TorchDispatchModeKey'):
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            assert type(activations.get_activation('gelu')(x)) is FakeTensor
 
 
 @needs_kernels
@@ -176,12 +206,49 @@ def test_models_in_several_threads():
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6 * float(other.abs().max()))
 
 
-def test_another_default_device():
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
+def test_another_default_device_and_type(dtype):
     weight = torch.nn.Parameter(torch.ones(3, 4))
     weight.grad = torch.ones(3, 4)
-    with torch.device('meta'):
-        stats = adaptive_clip_grad_([weight])
+    try:
+        torch.set_default_dtype(dtype)
+        with torch.device('meta'):
+            stats = adaptive_clip_grad_([weight])
+    finally:
+        torch.set_default_dtype(torch.float32)
     assert int(stats.clipped) == 3 and torch.allclose(weight.grad, torch.tensor(0.01))
+    assert float(stats.min_scale) == pytest.approx(0.01)
+
+
+def test_autograd_is_told_that_gradients_were_clipped():
+    """Else a gradient of theirs would be computed with the new values."""
+    weight, factor = torch.nn.Parameter(torch.ones(3, 4)), torch.ones(3, 4, requires_grad=True)
+    for value, raises in ((1.0, True), (1e-9, False)):
+        weight.grad = torch.full((3, 4), value)
+        product = (weight.grad * factor).sum()
+        adaptive_clip_grad_([weight])
+        if raises and hasattr(torch.autograd.graph, 'increment_version'):
+            with pytest.raises(RuntimeError, match='modified by an inplace operation'):
+                product.backward()
+        elif not raises:
+            product.backward()
+
+
+def test_a_weight_that_was_cut_after_its_gradient():
+    weight = torch.nn.Parameter(torch.ones(8, 4))
+    weight.grad = torch.ones(8, 4)
+    adaptive_clip_grad_([weight])
+    weight.data = torch.ones(2, 4)
+    with pytest.raises(RuntimeError, match='size'):
+        adaptive_clip_grad_([weight])
+
+
+def test_a_tensor_as_a_constant():
+    torch.manual_seed(0)
+    plain, given = WSConv2d(3, 4, 3, input_scale=2.0), WSConv2d(3, 4, 3, input_scale=torch.tensor(2.0))
+    given.load_state_dict(plain.state_dict())
+    images = torch.randn(1, 3, 5, 5)
+    assert torch.equal(plain(images), given(images))
 
 
 def built(monkeypatch, **environ):
@@ -213,8 +280,31 @@ def test_without_a_folder_to_keep_it_in_or_a_compiler(tmp_path, monkeypatch):
     script.write_text('#!/bin/sh\n[ "$1" = --version ] || { echo no OpenMP here >&2; exit 1; }\n')
     script.chmod(0o755)
     assert built(monkeypatch, CC=script) == (False, f'{script} cannot compile them: no OpenMP here')
+    assert built(monkeypatch, CC='gcc "-O2') == (False, 'No closing quotation')
     assert built(monkeypatch, CC='', PATH=tmp_path) == (False, 'there is no C compiler (CC, gcc, cc)')
     assert not list((tmp_path / 'nfnet_mm').iterdir())
+
+
+@needs_kernels
+def test_arguments_of_the_compiler(tmp_path, monkeypatch):
+    """They make another file, and cannot ask for arithmetic that overlooks a NaN."""
+    assert built(monkeypatch, XDG_CACHE_HOME=tmp_path) == (True, '')
+    monkeypatch.setenv('CC', 'gcc -ffast-math')
+    library, _ = build._built.__wrapped__()
+    assert len(list((tmp_path / 'nfnet_mm').iterdir())) == 2
+    x, out = torch.tensor([math.nan, 1.0]), torch.empty(2)
+    library.gelu(*(ctypes.c_void_p(t.data_ptr()) for t in (x, out)), ctypes.c_int64(2), 1)
+    assert out[0].isnan() and float(torch.tensor(1e-40) * 1) > 0
+
+
+@needs_kernels
+def test_a_kept_file_that_does_not_load(tmp_path, monkeypatch):
+    assert built(monkeypatch, XDG_CACHE_HOME=tmp_path) == (True, '')
+    (kept,) = (tmp_path / 'nfnet_mm').iterdir()
+    key = kept.name.partition('-')[0]
+    kept.unlink()
+    (tmp_path / 'nfnet_mm' / build._name(key, b'no library')).write_bytes(b'no library')
+    assert built(monkeypatch) == (True, '')
 
 
 @needs_kernels
@@ -227,8 +317,9 @@ def test_a_folder_that_others_can_write_to_is_not_used(tmp_path, monkeypatch):
 
 
 def test_they_can_be_switched_off(monkeypatch):
-    monkeypatch.setenv(cpu_kernels.SWITCH, '0')
-    assert build.library.__wrapped__() is None and cpu_kernels.state() == 'off (NFNET_MM_CPU_KERNELS=0)'
+    for value in ('0', 'False', 'off'):
+        monkeypatch.setenv(cpu_kernels.SWITCH, value)
+        assert build.library.__wrapped__() is None and cpu_kernels.state() == f'off (NFNET_MM_CPU_KERNELS={value})'
 
 
 @needs_kernels

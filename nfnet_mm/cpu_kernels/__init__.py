@@ -43,16 +43,24 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
 def takes(*tensors: Tensor) -> bool:
     """Whether the kernels are there and take these tensors: float32 on the CPU, without gaps.
 
-    Not those of a subclass, such as torch's ``FakeTensor``, which may have no memory.
+    Not those of a subclass, such as torch's ``FakeTensor``, nor others that have no memory.
     """
     for tensor in tensors:
         if type(tensor) not in (Tensor, nn.Parameter) or tensor.dtype is not torch.float32:
             return False
-        if tensor.device.type != 'cpu' or tensor.layout is not torch.strided or tensor.is_neg():
+        if tensor.device.type != 'cpu' or tensor.layout is not torch.strided or tensor.is_nested:
+            return False
+        if tensor.is_neg() or tensor._is_zerotensor() or torch._is_functional_tensor(tensor):
             return False
         if not tensor.is_contiguous() and not tensor.is_contiguous(memory_format=torch.channels_last):
             return False
-    return library() is not None
+    return library() is not None and not _makes_fakes()
+
+
+def _makes_fakes() -> bool:
+    """Whether new tensors have no memory now, under torch's ``FakeTensorMode``."""
+    keys = getattr(torch._C, '_TorchDispatchModeKey', None)  # before torch 2.2 it cannot be told so
+    return keys is not None and torch._C._get_dispatch_mode(keys.FAKE) is not None
 
 
 @functools.cache
@@ -64,7 +72,10 @@ def _function(name: str) -> Any:
 
 def _call(name: str, *arguments: Any) -> None:
     calls[name] += 1
-    given = (one.data_ptr() if isinstance(one, Tensor) else one for one in arguments)
+    given = [
+        one.data_ptr() if kind is _P else float(one) if kind is _F else one
+        for one, kind in zip(arguments, _ARGUMENTS[name])
+    ]
     _function(name)(*given, torch.get_num_threads())
 
 

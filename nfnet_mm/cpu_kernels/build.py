@@ -26,15 +26,19 @@ _SECONDS = 120  # for the compiler; it takes half a second
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The kernels; None where there is no C compiler with OpenMP, or ``NFNET_MM_CPU_KERNELS=0`` is set."""
-    return None if os.environ.get(SWITCH) == '0' else _built()[0]
+    return None if _off() else _built()[0]
 
 
 def state() -> str:
     """In words whether the kernels work here, and if not, why."""
-    if os.environ.get(SWITCH) == '0':
-        return f'off ({SWITCH}=0)'
+    if _off():
+        return f'off ({SWITCH}={os.environ[SWITCH]})'
     found, why = _built()
     return 'work' if found else f'not available: {why}'
+
+
+def _off() -> bool:
+    return os.environ.get(SWITCH, '').lower() in ('0', 'false', 'off', 'no')
 
 
 @functools.cache
@@ -47,14 +51,17 @@ def _built() -> tuple[ctypes.CDLL | None, str]:
         key, cache = _key(compiler), _cache()
         for file in sorted(cache.glob(f'{key}-*.so')) if cache else ():
             if file.name == _name(key, file.read_bytes()):  # whole, which loading does not find out unharmed
-                return ctypes.CDLL(str(file)), ''
+                try:
+                    return ctypes.CDLL(str(file)), ''
+                except OSError:  # a folder from which nothing may be run, or a system of other libraries
+                    cache = None
         with tempfile.TemporaryDirectory(prefix='nfnet_mm_', dir=cache) as folder:
             made = Path(folder, 'kernels.so')
             _compile(compiler, made)
             if cache:
                 made = made.replace(cache / _name(key, made.read_bytes()))
             return ctypes.CDLL(str(made)), ''
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
         # PyTorch's own operations do the same in more time: nothing that a user must do anything about
         print_log(f'no kernels of nfnet_mm for the CPU: {error}', 'current', logging.DEBUG)
         return None, str(error)
@@ -63,12 +70,14 @@ def _built() -> tuple[ctypes.CDLL | None, str]:
 def _openmp_of_torch() -> str:
     """The file of the GNU OpenMP runtime that torch has loaded."""
     try:
-        maps = Path('/proc/self/maps').read_text()
+        maps = os.fsdecode(Path('/proc/self/maps').read_bytes())
     except OSError:
         raise OSError('they are built on Linux only') from None
-    found = dict.fromkeys(re.findall(r'\S*/libgomp[^/\s]*$', maps, re.MULTILINE))
+    paths = dict.fromkeys(line.split(maxsplit=5)[5] for line in maps.splitlines() if '/libgomp' in line)
     own = os.path.dirname(os.path.dirname(torch.__file__))
-    for path in sorted(found, key=lambda path: not path.startswith(own)):
+    for path in sorted(paths, key=lambda path: not path.startswith(own)):
+        if path.endswith(' (deleted)'):
+            raise OSError(f'{path}: start the program again')
         return path
     raise OSError('this torch does not use the GNU OpenMP runtime')
 
@@ -88,7 +97,7 @@ def _key(compiler: list[str]) -> str:
     except OSError:
         processor = None
     version = subprocess.run([*compiler, '--version'], capture_output=True, timeout=_SECONDS, check=True).stdout
-    told = (platform.machine(), processor and processor[0], version, _FLAGS, _SOURCE.read_bytes())
+    told = (platform.machine(), processor and processor[0], compiler, version, _FLAGS, _SOURCE.read_bytes())
     return hashlib.sha256(repr(told).encode()).hexdigest()[:24]
 
 
@@ -113,8 +122,11 @@ def _compile(compiler: list[str], file: Path) -> None:
     """Make the library."""
     part = file.with_suffix('.o')
     # linked without -fopenmp: the runtime is to be torch's, which is loaded already
-    for words in ([*_FLAGS, '-c', str(_SOURCE), '-o', str(part)], ['-shared', str(part), '-o', str(file), '-lm']):
-        done = subprocess.run([*compiler, *words], capture_output=True, text=True, timeout=_SECONDS)
+    for words in (['-c', str(_SOURCE), '-o', str(part)], ['-shared', str(part), '-o', str(file), '-lm']):
+        flags = _FLAGS if words[0] == '-c' else []
+        command = [*compiler, *flags, *words, '-fno-fast-math']  # whatever else the compiler's own arguments say
+        done = subprocess.run(command, capture_output=True, text=True, errors='replace', timeout=_SECONDS)
         if done.returncode:
-            line = (done.stderr.strip().splitlines() or [f'exit status {done.returncode}'])[0]
+            lines = done.stderr.strip().splitlines() or [f'exit status {done.returncode}']
+            line = next((line for line in lines if 'error' in line), lines[0])
             raise OSError(f'{compiler[0]} cannot compile them: {line}')

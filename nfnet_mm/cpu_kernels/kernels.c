@@ -3,6 +3,7 @@
  * All tensors are float32 and without gaps. `threads`: how many of torch's threads share the work; what is computed
  * does not depend on it. */
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -44,8 +45,8 @@ void gelu(const float *x, float *out, int64_t n, int threads) {
         int64_t stop = start + CHUNK < n ? start + CHUNK : n;
         SIMD()
         for (int64_t i = start; i < stop; i++) {
-            float c = near_zero(x[i]);
-            out[i] = x[i] / (1.0f + exp_(-TWO_K * c * fmaf(CUBIC * c, c, 1.0f)));
+            float c = near_zero(x[i]), v = x[i] < -FAR ? (x[i] < -FLT_MAX ? NAN : -FAR) : x[i]; /* as torch at -inf */
+            out[i] = v / (1.0f + exp_(-TWO_K * c * fmaf(CUBIC * c, c, 1.0f)));
         }
     }
 }

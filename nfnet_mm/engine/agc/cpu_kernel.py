@@ -23,7 +23,15 @@ def clip_by_cpu_kernel_(job: Grads, clipping: float, eps: float) -> tuple[Tensor
         return None
     weights = [weight.data_ptr() for weight in job.weights]
     weights += [0] * (len(job.grads) - len(weights))
-    pointers = torch.tensor([[grad.data_ptr() for grad in job.grads], weights], device='cpu')
-    factors = torch.empty(layout.units, device='cpu')
+    pointers = torch.tensor([[grad.data_ptr() for grad in job.grads], weights], dtype=torch.int64, device='cpu')
+    factors = torch.empty(layout.units, dtype=torch.float32, device='cpu')
     cpu_kernels.clip(pointers, layout.table, layout.owner, clipping, eps, factors)
+    for index in layout.owner[factors < 1].unique().tolist():
+        _increment_version(job.grads[index])
     return factors, layout.sizes
+
+
+def _increment_version(tensor: Tensor) -> None:
+    """Tell autograd that a tensor was changed, so that it does not compute with the new values unawares."""
+    if hasattr(torch.autograd.graph, 'increment_version'):  # from torch 2.1 on
+        torch.autograd.graph.increment_version(tensor)

@@ -28,7 +28,7 @@ def layout_of(job: Grads) -> Layout | None:
     key = (
         job.grads[0].device,
         len(job.weights),
-        tuple((g.shape, g.stride(), w.stride(), n) for g, w, n in zip(job.grads, weights, job.groups)),
+        tuple((g.shape, g.stride(), w.shape, w.stride(), n) for g, w, n in zip(job.grads, weights, job.groups)),
     )
     if key not in _layouts:
         if len(_layouts) > 8:
