@@ -310,7 +310,7 @@ _TFLOPS = 400
 def _section(item: Item) -> Iterable[str]:
     yield f'### {item.place}: {item.shows}\n'
     if item.runs:
-        costs = [None if run.exaflop is None else f'{run.exaflop:.3g}' for run in item.runs]
+        costs = [work and f'{work:.3g}' for work in (run.exaflop for run in item.runs)]
         rows: list[tuple[object, ...]] = [(run.what, f'`{run.command}`', run.paper, None) for run in item.runs]
         heads = 'What | Command | Paper | Yours'
         if any(costs):
