@@ -5,7 +5,9 @@ for some tensors; where not, the caller does without. Results agree with torch's
 """
 
 import functools
+import threading
 from collections import Counter
+from collections.abc import Sequence
 from ctypes import c_float, c_int, c_int64, c_void_p
 from typing import Any
 
@@ -18,13 +20,18 @@ __all__ = [
     'SWITCH',
     'calls',
     'clip',
+    'conv3x3',
+    'conv3x3_input',
+    'conv3x3_weight',
     'gelu',
     'gelu_backward',
     'standardize',
     'standardize_again',
     'standardize_backward',
+    'scratch',
     'state',
     'takes',
+    'takes_conv3x3',
 ]
 
 calls: Counter[str] = Counter()  # how often each kernel was run in this process
@@ -37,6 +44,10 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     'standardize_again': (_P, _P, _F, _P, _P, _P, _N, _N),
     'standardize_backward': (_P, _P, _P, _F, _P, _P, _F, _P, _P, _N, _N),
     'clip': (_P, _P, _P, _P, _N, _F, _F, _P),
+    'conv3x3': (_P, _P, _P, _P, _P, _N, _P),
+    'conv3x3_weight': (_P, _P, _P, _P, _P),
+    'conv3x3_scratch': (_P,),
+    'winograd_pays': (),
 }
 
 
@@ -66,17 +77,34 @@ def _makes_fakes() -> bool:
 @functools.cache
 def _function(name: str) -> Any:
     function = getattr(library(), name)
-    function.argtypes, function.restype = (*_ARGUMENTS[name], c_int), None
+    function.argtypes, function.restype = (*_ARGUMENTS[name], c_int), c_int64
     return function
 
 
 def _call(name: str, *arguments: Any) -> None:
     calls[name] += 1
     given = [
-        one.data_ptr() if kind is _P else float(one) if kind is _F else one
+        float(one) if kind is _F else one.data_ptr() if isinstance(one, Tensor) else one
         for one, kind in zip(arguments, _ARGUMENTS[name])
     ]
     _function(name)(*given, torch.get_num_threads())
+
+
+_memory = threading.local()
+
+
+def scratch(purpose: str, size: int, dtype: torch.dtype) -> Tensor:
+    """Memory for ``size`` values, the same for one purpose and dtype at every call in this thread.
+
+    Fresh memory costs more than what is computed in it: it has to be mapped, and unmapped, page by page.
+    """
+    name = f'{purpose} {dtype}'
+    kept = getattr(_memory, name, None)
+    if kept is None or len(kept) < size:
+        with torch.inference_mode(False):
+            kept = torch.empty(size, dtype=dtype, device='cpu')
+        setattr(_memory, name, kept)
+    return kept
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -146,3 +174,63 @@ def clip(pointers: Tensor, places: Tensor, owners: Tensor, clipping: float, eps:
     """
     grads, weights = pointers
     _call('clip', grads, weights, places, owners, len(owners), clipping, eps, factors)
+
+
+def takes_conv3x3(
+    x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int
+) -> bool:
+    """Whether a conv can be computed by Winograd's algorithm, and by it faster than by torch.
+
+    It is a 3 x 3 conv of stride 1 with at least 32 channels in a group, in multiples of 32, whose activations are
+    channels-last; and there are parts enough of the work for all threads.
+    """
+    if weight.shape[2:] != (3, 3) or x.dim() != 4 or tuple(stride) != (1, 1) or tuple(dilation) != (1, 1):
+        return False
+    (down, across), outputs, inputs = padding, len(weight) // groups, weight.shape[1]
+    if down != across or not 0 <= down <= 2 or outputs % 32 or inputs % 32:
+        return False
+    size = [max(0, length + 2 * down - 2) for length in x.shape[2:]]
+    tiles = len(x) * ((size[0] + 1) // 2) * ((size[1] + 1) // 2)
+    parts = groups * -(-tiles // 48) * (min(outputs, inputs) // 32)
+    if not tiles or parts < torch.get_num_threads() or not x.is_contiguous(memory_format=torch.channels_last):
+        return False
+    return takes(x, weight) and bool(_function('winograd_pays')(0))
+
+
+def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int) -> Tensor:
+    """A conv as :func:`takes_conv3x3` takes it: of (N, I, H, W) by (O, I / groups, 3, 3), channels-last."""
+    outputs = len(weight) // groups
+    return _conv3x3(x, weight, bias, (weight.shape[1], outputs, groups, padding), 0)
+
+
+def conv3x3_input(grad: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+    """The gradient of the input of :func:`conv3x3`, from that of its output, which is channels-last."""
+    outputs = len(weight) // groups
+    return _conv3x3(grad, weight, None, (outputs, weight.shape[1], groups, 2 - padding), 1)
+
+
+def _conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None, rest: tuple[int, int, int, int], turned: int) -> Tensor:
+    n, _, height, width = x.shape
+    _, outputs, groups, padding = rest
+    size = (n, outputs * groups, height + 2 * padding - 2, width + 2 * padding - 2)
+    out = torch.empty(size, memory_format=torch.channels_last, device='cpu', dtype=torch.float32)
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    shape = _shape(n, height, width, *rest)
+    _call('conv3x3', x, weight, bias, out, shape, turned, _conv3x3_scratch(shape))
+    return out
+
+
+def conv3x3_weight(x: Tensor, grad: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+    """The gradient of the weight of :func:`conv3x3`, channels-last as input and gradient are."""
+    n, _, height, width = x.shape
+    out = torch.empty_like(weight, memory_format=torch.channels_last)
+    shape = _shape(n, height, width, weight.shape[1], len(weight) // groups, groups, padding)
+    _call('conv3x3_weight', x, grad, out, shape, _conv3x3_scratch(shape))
+    return out
+
+
+_shape = c_int64 * 7  # images, height, width, inputs and outputs of a group, groups, padding
+
+
+def _conv3x3_scratch(shape: Any) -> Tensor:
+    return scratch('conv3x3', _function('conv3x3_scratch')(shape, torch.get_num_threads()), torch.float32)

@@ -17,10 +17,10 @@ import torch
 from mmengine.logging import print_log
 
 SWITCH = 'NFNET_MM_CPU_KERNELS'
-_SOURCE = Path(__file__).with_name('kernels.c')
+_SOURCES = [Path(__file__).with_name(name) for name in ('kernels.c', 'winograd.c')]
 # No -ffast-math: it would let NaNs pass unseen, and change how the whole process treats tiny numbers.
 _FLAGS = ['-O3', '-march=native', '-fopenmp', '-fno-math-errno', '-fno-trapping-math', '-fPIC']
-_SECONDS = 120  # for the compiler; it takes half a second
+_SECONDS = 120  # for the compiler; it takes a second
 
 
 @functools.cache
@@ -97,7 +97,8 @@ def _key(compiler: list[str]) -> str:
     except OSError:
         processor = None
     version = subprocess.run([*compiler, '--version'], capture_output=True, timeout=_SECONDS, check=True).stdout
-    told = (platform.machine(), processor and processor[0], compiler, version, _FLAGS, _SOURCE.read_bytes())
+    sources = [source.read_bytes() for source in _SOURCES]
+    told = (platform.machine(), processor and processor[0], compiler, version, _FLAGS, sources)
     return hashlib.sha256(repr(told).encode()).hexdigest()[:24]
 
 
@@ -120,11 +121,11 @@ def _cache() -> Path | None:
 
 def _compile(compiler: list[str], file: Path) -> None:
     """Make the library."""
-    part = file.with_suffix('.o')
+    parts = [file.with_name(f'{source.stem}.o') for source in _SOURCES]
+    steps = [[*_FLAGS, '-c', str(source), '-o', str(part)] for source, part in zip(_SOURCES, parts)]
     # linked without -fopenmp: the runtime is to be torch's, which is loaded already
-    for words in (['-c', str(_SOURCE), '-o', str(part)], ['-shared', str(part), '-o', str(file), '-lm']):
-        flags = _FLAGS if words[0] == '-c' else []
-        command = [*compiler, *flags, *words, '-fno-fast-math']  # whatever else the compiler's own arguments say
+    for words in (*steps, ['-shared', *map(str, parts), '-o', str(file), '-lm']):
+        command = [*compiler, *words, '-fno-fast-math']  # whatever else the compiler's own arguments say
         done = subprocess.run(command, capture_output=True, text=True, errors='replace', timeout=_SECONDS)
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f'exit status {done.returncode}']

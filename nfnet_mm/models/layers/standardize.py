@@ -1,6 +1,5 @@
 """Scaled weight standardisation of one weight, in both dialects in which public weights exist."""
 
-import threading
 from functools import partial
 from typing import Any
 
@@ -84,22 +83,11 @@ def _on_cpu(tensor: Tensor) -> bool:
     return tensor.device.type == 'cpu' and type(tensor) is Tensor
 
 
-_kept = threading.local()
-
-
 def _scratch(rows: Tensor) -> Tensor | None:
-    """Memory for as many values as ``rows`` has, the same at every call in this thread; None but on a CPU.
-
-    On a CPU fresh memory costs more than what is computed in it: it has to be mapped, and unmapped, page by page.
-    """
+    """Memory for as many values as ``rows`` has, the same at every call in this thread; None but on a CPU."""
     if not _on_cpu(rows):
         return None
-    kept = getattr(_kept, str(rows.dtype), None)
-    if kept is None or len(kept) < rows.numel():
-        with torch.inference_mode(False):
-            kept = torch.empty(rows.numel(), dtype=rows.dtype, device='cpu')
-        setattr(_kept, str(rows.dtype), kept)
-    return kept.as_strided(rows.shape, (rows.shape[1], 1))
+    return cpu_kernels.scratch('standardize', rows.numel(), rows.dtype).as_strided(rows.shape, (rows.shape[1], 1))
 
 
 def standardize_rows_backward(

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from nfnet_mm.errors import UserError
 
 from .activations import Activation, is_named
-from .conv_backward import conv_backward
+from .convolution import conv_backward, conv_forward
 from .padding import cut_same, pad_same
 from .precision import autocast, autocast_dtype
 from .standardize import (
@@ -180,7 +180,7 @@ class _WSConv(torch.autograd.Function):
             ctx.save_for_backward(x if function is None else source, weight, gain, bias, mean, inverse, kept)
             kernel = like(standardized, weight)
             x, padding = conv.padded(x.to(ctx.cast) if ctx.cast else x)
-            return F.conv2d(x, kernel, cast_bias, conv.stride, padding, conv.dilation, conv.groups)
+            return conv_forward(x, kernel, cast_bias, (conv.stride, padding, conv.dilation, conv.groups))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

@@ -1,4 +1,4 @@
-"""The gradients of a conv, by torch's own function but where it is slow."""
+"""A conv and its gradients, by torch's own functions but where they are slow on a CPU."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,9 +7,24 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nfnet_mm import cpu_kernels
+
 # Of a large weight's gradient over few positions: values of the weight, and positions of the batch for a pointwise conv
 # and for others.
 _LARGE, _FEW, _FEWER = 1 << 18, 1024, 256
+
+
+def conv_forward(x: Tensor, weight: Tensor, bias: Tensor | None, settings: Sequence[Any]) -> Tensor:
+    """The conv of (N, I, H, W) by (O, I / groups, kh, kw), for whose gradients there is :func:`conv_backward`.
+
+    Args:
+        x, weight, bias: as ``F.conv2d`` takes them.
+        settings: stride, padding and dilation of each axis, and groups.
+    """
+    if cpu_kernels.takes_conv3x3(x, weight, *settings) and (bias is None or cpu_kernels.takes(bias)):
+        _, (padding, _), _, groups = settings
+        return cpu_kernels.conv3x3(x, weight, bias, padding, groups)
+    return F.conv2d(x, weight, bias, *settings)
 
 
 def conv_backward(
@@ -34,6 +49,13 @@ def conv_backward(
         of_x, *others = conv_backward(grad, wide, weight, (stride, (0, 0), dilation, groups), needed)
         return of_x if of_x is None else of_x[..., top : top + height, left : left + width], *others
 
+    if cpu_kernels.takes_conv3x3(x, weight, *settings) and cpu_kernels.takes(grad):
+        grad, pad = grad.contiguous(memory_format=torch.channels_last), padding[0]
+        return (
+            cpu_kernels.conv3x3_input(grad, weight, pad, groups) if needed[0] else None,
+            cpu_kernels.conv3x3_weight(x, grad, weight, pad, groups) if needed[1] else None,
+            grad.sum((0, 2, 3)) if needed[2] else None,
+        )
     pointwise = weight.shape[2:] == (1, 1) and tuple(stride) == (1, 1) and not any(padding)
     slow = weight.numel() >= _LARGE and 0 < positions <= (_FEW if pointwise else _FEWER)
     by_hand = on_cpu and slow and groups == 1 and x.dtype == torch.float32 and needed[1]
