@@ -14,9 +14,10 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn import functional as F
 
-from nfnet_mm import cpu_kernels
+from nfnet_mm import cpu_kernels, models
 from nfnet_mm.analysis.launches import count_launches
 from nfnet_mm.cpu_kernels import build
+from nfnet_mm.deploy import fold
 from nfnet_mm.engine.agc import adaptive_clip_grad_
 from nfnet_mm.models import NFNet
 from nfnet_mm.models.layers import WSConv2d, activations, standardize
@@ -138,6 +139,135 @@ def test_any_number_of_threads_computes_the_same():
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(one, other) for run in found[1:] for one, other in zip(found[0], run))
+
+
+def last(*size, seed=0):
+    x = torch.randn(size, generator=torch.Generator().manual_seed(seed))
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def gradients_of_conv(x, weight, bias, padding, groups):
+    """The conv, and the gradients of its input and weight from one that is made of its shape."""
+    x, weight = x.detach().requires_grad_(), weight.detach().requires_grad_()
+    out = F.conv2d(x, weight, bias, 1, padding, 1, groups)
+    return out, *torch.autograd.grad(out, (x, weight), last(*out.shape, seed=2).to(out.dtype))
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    'size, outputs, groups, padding, bias',
+    [
+        ((2, 64, 8, 8), 64, 1, 1, True),
+        ((3, 192, 9, 6), 96, 3, 1, True),  # tiles that stick out below; groups, other outputs than inputs
+        ((9, 64, 5, 7), 160, 1, 0, False),
+        ((4, 128, 7, 4), 64, 2, 2, True),
+        ((33, 64, 1, 2), 64, 1, 1, False),  # images smaller than the kernel
+    ],
+)
+def test_winograd_convs_against_float64(size, outputs, groups, padding, bias):
+    x, weight = last(*size), last(outputs, size[1] // groups, 3, 3, seed=1)
+    bias = torch.linspace(-1, 1, outputs) if bias else None
+    out, *exact = gradients_of_conv(
+        x.double(), weight.double(), bias if bias is None else bias.double(), padding, groups
+    )
+    _, *torchs = gradients_of_conv(x, weight, bias, padding, groups)
+    grad = last(*out.shape, seed=2)
+    assert cpu_kernels.takes_conv3x3(x, weight, (1, 1), (padding, padding), (1, 1), groups)
+    rest = weight, padding, groups
+    found = cpu_kernels.conv3x3(x, weight, bias, padding, groups)
+    of_x, of_weight = (f(grad, x, *rest) for f in (cpu_kernels.conv3x3_input, cpu_kernels.conv3x3_weight))
+    assert all(one.is_contiguous(memory_format=torch.channels_last) for one in (found, of_x, of_weight))
+    for one, other in zip((found, of_x, of_weight), (out, *exact), strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=0, atol=2e-6 * float(other.abs().max()))
+    for one, torchs_own, other in zip((of_x, of_weight), torchs, exact):
+        assert (one - other).norm() <= 4 * (torchs_own - other).norm()
+    laid_out = cpu_kernels.conv3x3(x, weight.contiguous(), bias, padding, groups)
+    assert torch.equal(laid_out, found)
+
+
+@needs_kernels
+def test_winograd_convs_do_not_depend_on_threads_or_the_batch():
+    x, weight, bias = last(6, 128, 12, 10), last(64, 64, 3, 3, seed=1), torch.randn(64)
+    grad, found, threads = last(6, 64, 12, 10, seed=2), [], torch.get_num_threads()
+    weight = weight[:, :64]
+    try:
+        for count in (1, 2, 7):
+            torch.set_num_threads(count)
+            found.append(
+                (
+                    cpu_kernels.conv3x3(x, weight, bias, 1, 2),
+                    cpu_kernels.conv3x3_input(grad, x, weight, 1, 2),
+                    cpu_kernels.conv3x3_weight(grad, x, weight, 1, 2),
+                )
+            )
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, other) for run in found[1:] for one, other in zip(found[0], run))
+    alone = cpu_kernels.conv3x3(x[4:5], weight, bias, 1, 2)
+    assert torch.equal(alone, found[0][0][4:5])
+    assert torch.equal(cpu_kernels.conv3x3_input(grad[4:5], x[4:5], weight, 1, 2), found[0][1][4:5])
+
+
+@needs_kernels
+def test_which_convs_are_winograds():
+    x, weight = last(2, 64, 12, 12), last(64, 64, 3, 3)
+    usual = dict(stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=1)
+    assert cpu_kernels.takes_conv3x3(x, weight, **usual)
+    for change in (dict(stride=(2, 2)), dict(padding=(1, 0)), dict(padding=(3, 3)), dict(dilation=(2, 2))):
+        assert not cpu_kernels.takes_conv3x3(x, weight, **{**usual, **change})
+    for other in (x.contiguous(), x[..., 1:], x[0], x[:, :32], x.double(), x[:, :, :3, :3], x[:0], x[:, :, :0]):
+        assert not cpu_kernels.takes_conv3x3(other, weight, **usual)
+    for other in (weight[:48], weight[:, :48], weight[..., :1], last(64, 64, 5, 5), weight.half()):
+        assert not cpu_kernels.takes_conv3x3(x, other, **usual)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(100)  # there are not as many parts
+        assert not cpu_kernels.takes_conv3x3(x, weight, **usual)
+    finally:
+        torch.set_num_threads(threads)
+    with pytest.raises(ValueError, match=r'\(2, 64, 10, 12\) is not one of \(2, 64, 12, 12\)'):
+        cpu_kernels.conv3x3_weight(x[:, :, 2:], x, weight, 1, 1)
+
+
+@needs_kernels
+@pytest.mark.parametrize('value', [math.inf, -math.inf, math.nan])
+def test_winograd_hides_no_value_that_is_not_finite(value):
+    x, weight = last(2, 64, 12, 12), last(64, 64, 3, 3)
+    x[1, 5, 3, 4] = value
+    assert not cpu_kernels.conv3x3(x, weight, None, 1, 1)[1, :, 2:5, 3:6].isfinite().any()
+    assert cpu_kernels.conv3x3(x, weight, None, 1, 1)[0].isfinite().all()
+    assert not cpu_kernels.conv3x3_input(x, x, weight, 1, 1)[1, :, 2:5, 3:6].isfinite().any()
+    assert not cpu_kernels.conv3x3_weight(x, last(2, 64, 12, 12), weight, 1, 1)[5].isfinite().any()
+
+
+@needs_kernels
+@pytest.mark.parametrize('name', ['NFNet', 'NFResNet'])
+def test_networks_whose_convs_are_winograds(name):
+    """Channels-last, where some are, against the same in float64: output, all gradients, and the folded network."""
+    torch.manual_seed(0)
+    arch = dict(widths=(64, 64, 64, 128), depths=(1, 1, 1, 1), group_width=32)
+    model = getattr(models, name)(arch if name == 'NFNet' else 50)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    images, exact = torch.randn(2, 3, 96, 96), copy.deepcopy(model).double()
+    model, before = model.to(memory_format=torch.channels_last), cpu_kernels.calls.copy()
+    found = gradients(model, images.contiguous(memory_format=torch.channels_last))
+    called = cpu_kernels.calls - before
+    assert called['conv3x3'] == 2 * called['conv3x3_weight'] > 6
+    pairs = zip(found, gradients(exact, images.double()), strict=True)
+    errors = sorted(float((one - other).norm() / other.norm()) for one, other in pairs)
+    # a few may be larger, where a max-pooling found another maximum
+    assert errors[len(errors) // 2] <= 2e-6 and errors[len(errors) * 9 // 10] <= 2e-5
+    folded, images = fold(model), images.contiguous(memory_format=torch.channels_last)
+    before = cpu_kernels.calls.copy()
+    with torch.no_grad():
+        out, expected = folded(images)[-1], exact.eval()(images.double())[-1]
+    assert (cpu_kernels.calls - before)['conv3x3'] > 3
+    assert (out - expected).norm() <= 1e-5 * expected.norm()
+    of_images = torch.autograd.grad(folded(images.requires_grad_())[-1].square().sum(), images)[0]  # saliency
+    wide = images.detach().double().requires_grad_()
+    (wanted,) = torch.autograd.grad(exact(wide)[-1].square().sum(), wide)
+    assert (of_images - wanted).norm() <= 2e-5 * wanted.norm()
 
 
 @needs_kernels

@@ -25,10 +25,10 @@ __all__ = [
     'conv3x3_weight',
     'gelu',
     'gelu_backward',
+    'scratch',
     'standardize',
     'standardize_again',
     'standardize_backward',
-    'scratch',
     'state',
     'takes',
     'takes_conv3x3',
@@ -77,7 +77,7 @@ def _makes_fakes() -> bool:
 @functools.cache
 def _function(name: str) -> Any:
     function = getattr(library(), name)
-    function.argtypes, function.restype = (*_ARGUMENTS[name], c_int), c_int64
+    function.argtypes, function.restype = (*_ARGUMENTS[name], c_int), c_int64  # what most return is not looked at
     return function
 
 
@@ -182,55 +182,65 @@ def takes_conv3x3(
     """Whether a conv can be computed by Winograd's algorithm, and by it faster than by torch.
 
     It is a 3 x 3 conv of stride 1 with at least 32 channels in a group, in multiples of 32, whose activations are
-    channels-last; and there are parts enough of the work for all threads.
+    channels-last; and there are outputs enough that to prepare the weights pays, and parts enough for all threads.
     """
     if weight.shape[2:] != (3, 3) or x.dim() != 4 or tuple(stride) != (1, 1) or tuple(dilation) != (1, 1):
         return False
-    (down, across), outputs, inputs = padding, len(weight) // groups, weight.shape[1]
-    if down != across or not 0 <= down <= 2 or outputs % 32 or inputs % 32:
+    (down, across), inputs, outputs = padding, weight.shape[1], len(weight) // groups
+    if down != across or not 0 <= down <= 2 or inputs % 32 or outputs % 32 or x.shape[1] != inputs * groups:
         return False
-    size = [max(0, length + 2 * down - 2) for length in x.shape[2:]]
-    tiles = len(x) * ((size[0] + 1) // 2) * ((size[1] + 1) // 2)
-    parts = groups * -(-tiles // 48) * (min(outputs, inputs) // 32)
-    if not tiles or parts < torch.get_num_threads() or not x.is_contiguous(memory_format=torch.channels_last):
+    n, _, height, width = _out_size(x, weight, down)
+    tiles = n * -(-height // 2) * -(-width // 2) if min(height, width) > 0 else 0
+    parts = groups * min(4, -(-tiles // 48)) * (min(inputs, outputs) // 32)
+    if tiles < 32 or parts < torch.get_num_threads() or not x.is_contiguous(memory_format=torch.channels_last):
         return False
     return takes(x, weight) and bool(_function('winograd_pays')(0))
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int) -> Tensor:
     """A conv as :func:`takes_conv3x3` takes it: of (N, I, H, W) by (O, I / groups, 3, 3), channels-last."""
-    outputs = len(weight) // groups
-    return _conv3x3(x, weight, bias, (weight.shape[1], outputs, groups, padding), 0)
-
-
-def conv3x3_input(grad: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
-    """The gradient of the input of :func:`conv3x3`, from that of its output, which is channels-last."""
-    outputs = len(weight) // groups
-    return _conv3x3(grad, weight, None, (outputs, weight.shape[1], groups, 2 - padding), 1)
-
-
-def _conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None, rest: tuple[int, int, int, int], turned: int) -> Tensor:
-    n, _, height, width = x.shape
-    _, outputs, groups, padding = rest
-    size = (n, outputs * groups, height + 2 * padding - 2, width + 2 * padding - 2)
-    out = torch.empty(size, memory_format=torch.channels_last, device='cpu', dtype=torch.float32)
+    out = torch.empty(_out_size(x, weight, padding), memory_format=torch.channels_last, device='cpu', dtype=x.dtype)
     weight = weight.contiguous(memory_format=torch.channels_last)
-    shape = _shape(n, height, width, *rest)
-    _call('conv3x3', x, weight, bias, out, shape, turned, _conv3x3_scratch(shape))
+    shape, memory = _shape_and_scratch(x, weight, padding, groups)
+    _call('conv3x3', x, weight, bias, out, shape, 0, memory)
     return out
 
 
-def conv3x3_weight(x: Tensor, grad: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+def conv3x3_input(grad: Tensor, x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
+    """The gradient of the input of :func:`conv3x3`, from that of its output, which is channels-last."""
+    _check(grad, x, weight, padding)
+    out = torch.empty_like(x)
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    shape, memory = _shape_and_scratch(x, weight, padding, groups)
+    n, height, width, inputs, outputs, *_ = shape
+    turned = _Shape(n, height + 2 * padding - 2, width + 2 * padding - 2, outputs, inputs, groups, 2 - padding)
+    _call('conv3x3', grad, weight, None, out, turned, 1, memory)
+    return out
+
+
+def conv3x3_weight(grad: Tensor, x: Tensor, weight: Tensor, padding: int, groups: int) -> Tensor:
     """The gradient of the weight of :func:`conv3x3`, channels-last as input and gradient are."""
-    n, _, height, width = x.shape
+    _check(grad, x, weight, padding)
     out = torch.empty_like(weight, memory_format=torch.channels_last)
-    shape = _shape(n, height, width, weight.shape[1], len(weight) // groups, groups, padding)
-    _call('conv3x3_weight', x, grad, out, shape, _conv3x3_scratch(shape))
+    shape, memory = _shape_and_scratch(x, weight, padding, groups)
+    _call('conv3x3_weight', x, grad, out, shape, memory)
     return out
 
 
-_shape = c_int64 * 7  # images, height, width, inputs and outputs of a group, groups, padding
+_Shape = c_int64 * 7  # images, height, width, inputs and outputs of a group, groups, padding
 
 
-def _conv3x3_scratch(shape: Any) -> Tensor:
-    return scratch('conv3x3', _function('conv3x3_scratch')(shape, torch.get_num_threads()), torch.float32)
+def _shape_and_scratch(x: Tensor, weight: Tensor, padding: int, groups: int) -> tuple[Any, Tensor]:
+    n, _, height, width = x.shape
+    shape = _Shape(n, height, width, weight.shape[1], len(weight) // groups, groups, padding)
+    return shape, scratch('conv3x3', _function('conv3x3_scratch')(shape, torch.get_num_threads()), torch.float32)
+
+
+def _out_size(x: Tensor, weight: Tensor, padding: int) -> tuple[int, int, int, int]:
+    n, _, height, width = x.shape
+    return n, len(weight), height + 2 * padding - 2, width + 2 * padding - 2
+
+
+def _check(grad: Tensor, x: Tensor, weight: Tensor, padding: int) -> None:
+    if grad.shape != _out_size(x, weight, padding):  # memory that is not there would be read
+        raise ValueError(f'a gradient of shape {tuple(grad.shape)} is not one of {_out_size(x, weight, padding)}')

@@ -155,7 +155,7 @@ static double squares(const float *x, const Place *place) {
 /* Adaptive gradient clipping of all units of all parameters; a parameter without weights is only looked at. */
 void clip(float *const *grads, const float *const *weights, const Place *places, const int32_t *owners, int64_t units,
           float clipping, float eps, float *factors, int threads) {
-    PARALLEL_FOR(dynamic, 32)
+    PARALLEL_FOR(dynamic, 256)
     for (int64_t unit = 0; unit < units; unit++) {
         int32_t owner = owners[unit];
         const Place *place = places + owner;

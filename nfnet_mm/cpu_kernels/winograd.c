@@ -251,7 +251,7 @@ static void prepare_weights(const Shape *s, const float *w, int turned, float *o
 /* Into how many parts to divide `panels`, so that `tasks` times as many occupy all threads evenly. */
 static int64_t divide(int64_t tasks, int64_t panels, int threads) {
     int64_t parts = 1;
-    while (parts < panels && (tasks * parts < 3 * threads || panels % parts)) parts++;
+    while (parts < panels && (tasks * parts < 2 * threads || panels % parts)) parts++;
     return parts;
 }
 
@@ -314,14 +314,15 @@ static void inputs_to_row(const Shape *s, const float *x, int64_t number, int ro
     }
 }
 
-/* One row of a tile's transformed gradients, to 4 planes of (TILES, outputs). */
-static void gradients_to_row(const Shape *s, const float *grad, int64_t number, int row, float *out, int64_t plane) {
+/* One row of a tile's transformed gradients, `count` channels of them, to 4 planes of (TILES, count). */
+static void gradients_to_row(const Shape *s, const float *grad, int64_t number, int row, int64_t count, float *out,
+                             int64_t plane) {
     Tile t = find_tile(s, number);
     int64_t channels = s->outputs * s->groups, width = out_size(s->width, s);
     const float *at = grad + ((t.image * out_size(s->height, s) + t.top) * width + t.left) * channels, *from[4];
     int64_t step[4] = {1, t.beside, t.below, t.below && t.beside};
     for (int i = 0; i < 4; i++) from[i] = step[i] ? at + (i / 2 * width + i % 2) * channels : zeros;
-    for (int64_t c = 0; c < s->outputs; c += LANES) {
+    for (int64_t c = 0; c < count; c += LANES) {
         vec half[2], made[4];
         for (int j = 0; j < 2; j++) {
             vec upper = load(from[j] + c * step[j]), lower = load(from[2 + j] + c * step[2 + j]);
@@ -334,26 +335,29 @@ static void gradients_to_row(const Shape *s, const float *grad, int64_t number, 
 
 void conv3x3_weight(const float *x, const float *grad, float *of_w, const Shape *s, float *scratch, int threads) {
     int64_t tiles = all_tiles(s), panels = s->inputs / PANEL, plane = s->inputs * s->outputs;
-    int64_t plane_in = TILES * s->inputs + GAP, plane_out = TILES * s->outputs + GAP;
+    int64_t parts = divide(4 * s->groups, s->outputs / PANEL, threads), some = s->outputs / parts;
+    int64_t plane_in = TILES * s->inputs + GAP, plane_out = TILES * some + GAP;
     float *memory = scratch + 16 * s->groups * plane;
 #pragma omp parallel num_threads(threads)
     {
-#pragma omp for schedule(dynamic) collapse(2)
+#pragma omp for schedule(dynamic) collapse(3)
         for (int64_t group = 0; group < s->groups; group++) {
             for (int row = 0; row < 4; row++) {
-                float *v = memory + omp_get_thread_num() * 4 * (plane_in + plane_out), *d = v + 4 * plane_in;
-                float *u = scratch + (group * 4 + row) * 4 * plane;
-                for (int64_t first = 0; first < tiles; first += TILES) {
-                    int64_t count = tiles - first < TILES ? tiles - first : TILES;
-                    for (int64_t t = 0; t < count; t++) {
-                        inputs_to_row(s, x + group * s->inputs, first + t, row, v + t * PANEL, plane_in);
-                        gradients_to_row(s, grad + group * s->outputs, first + t, row, d + t * s->outputs, plane_out);
-                    }
-                    for (int64_t i = 0; i < 4; i++) {
-                        for (int64_t p = 0; p < panels; p++) {
-                            const float *b = v + i * plane_in + p * TILES * PANEL;
-                            float *to = u + i * plane + p * PANEL;
-                            multiply(d + i * plane_out, 1, s->outputs, b, to, s->inputs, count, s->outputs, first > 0);
+                for (int64_t part = 0; part < parts; part++) {
+                    float *v = memory + omp_get_thread_num() * 4 * (plane_in + plane_out), *d = v + 4 * plane_in;
+                    float *u = scratch + (group * 4 + row) * 4 * plane + part * some * s->inputs;
+                    const float *inputs = x + group * s->inputs, *from = grad + group * s->outputs + part * some;
+                    for (int64_t first = 0; first < tiles; first += TILES) {
+                        int64_t count = tiles - first < TILES ? tiles - first : TILES;
+                        for (int64_t t = 0; t < count; t++) {
+                            inputs_to_row(s, inputs, first + t, row, v + t * PANEL, plane_in);
+                            gradients_to_row(s, from, first + t, row, some, d + t * some, plane_out);
+                        }
+                        for (int64_t i = 0; i < 4 * panels; i++) {
+                            const float *a = d + i / panels * plane_out, *b = v + i / panels * plane_in;
+                            float *c = u + i / panels * plane + i % panels * PANEL;
+                            b += i % panels * TILES * PANEL;
+                            multiply(a, 1, some, b, c, s->inputs, count, some, first > 0);
                         }
                     }
                 }

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from nfnet_mm.errors import UserError
 from nfnet_mm.models.backbones.block import NFBlock
 from nfnet_mm.models.layers import WSConv2d, avg_pool2d_same
+from nfnet_mm.models.layers.convolution import conv_forward
+from nfnet_mm.models.layers.standardize import needs_plain_operations
 
 
 class FoldedConv2d(nn.Conv2d):
@@ -32,7 +34,9 @@ class FoldedConv2d(nn.Conv2d):
     def forward(self, x: Tensor, scale: Tensor | float | None = None) -> Tensor:
         """The conv of ``x``; ``scale`` multiplies its output."""
         x, padding = WSConv2d.padded(self, x)  # type: ignore[arg-type]
-        out = F.conv2d(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        settings: Any = self.stride, padding, self.dilation, self.groups
+        plain = needs_plain_operations() or (torch.is_grad_enabled() and x.requires_grad)
+        out = (F.conv2d if plain else conv_forward)(x, self.weight, self.bias, *settings)
         return out if scale is None else out * scale
 
     def train(self, mode: bool = True) -> 'FoldedConv2d':

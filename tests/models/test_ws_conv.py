@@ -14,7 +14,7 @@ from nfnet_mm.models.backbones import BNResNet, NFNet, NFRegNet, NFResNet
 from nfnet_mm.models.backbones.stage import NFStage
 from nfnet_mm.models.layers import WSConv2d, conv_of_activation, standardize, standardize_kernel
 from nfnet_mm.models.layers.activations import get_activation
-from nfnet_mm.models.layers.conv_backward import conv_backward
+from nfnet_mm.models.layers.convolution import conv_backward
 from tests.stacks import needs_torch
 
 TINY = dict(widths=(16, 32, 32, 48), depths=(1, 1, 1, 1), group_width=8)

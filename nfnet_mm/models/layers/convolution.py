@@ -14,17 +14,22 @@ from nfnet_mm import cpu_kernels
 _LARGE, _FEW, _FEWER = 1 << 18, 1024, 256
 
 
-def conv_forward(x: Tensor, weight: Tensor, bias: Tensor | None, settings: Sequence[Any]) -> Tensor:
-    """The conv of (N, I, H, W) by (O, I / groups, kh, kw), for whose gradients there is :func:`conv_backward`.
-
-    Args:
-        x, weight, bias: as ``F.conv2d`` takes them.
-        settings: stride, padding and dilation of each axis, and groups.
-    """
-    if cpu_kernels.takes_conv3x3(x, weight, *settings) and (bias is None or cpu_kernels.takes(bias)):
-        _, (padding, _), _, groups = settings
-        return cpu_kernels.conv3x3(x, weight, bias, padding, groups)
-    return F.conv2d(x, weight, bias, *settings)
+def conv_forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int] | str,
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """What ``F.conv2d`` computes, without a graph for its gradients, for which there is :func:`conv_backward`."""
+    takes_bias = bias is None or (bias.shape == weight.shape[:1] and cpu_kernels.takes(bias))
+    if isinstance(padding, str) or not takes_bias:
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    if cpu_kernels.takes_conv3x3(x, weight, stride, padding, dilation, groups):
+        return cpu_kernels.conv3x3(x, weight, bias, padding[0], groups)
+    return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 
 def conv_backward(
@@ -52,8 +57,8 @@ def conv_backward(
     if cpu_kernels.takes_conv3x3(x, weight, *settings) and cpu_kernels.takes(grad):
         grad, pad = grad.contiguous(memory_format=torch.channels_last), padding[0]
         return (
-            cpu_kernels.conv3x3_input(grad, weight, pad, groups) if needed[0] else None,
-            cpu_kernels.conv3x3_weight(x, grad, weight, pad, groups) if needed[1] else None,
+            cpu_kernels.conv3x3_input(grad, x, weight, pad, groups) if needed[0] else None,
+            cpu_kernels.conv3x3_weight(grad, x, weight, pad, groups) if needed[1] else None,
             grad.sum((0, 2, 3)) if needed[2] else None,
         )
     pointwise = weight.shape[2:] == (1, 1) and tuple(stride) == (1, 1) and not any(padding)

@@ -180,7 +180,7 @@ class _WSConv(torch.autograd.Function):
             ctx.save_for_backward(x if function is None else source, weight, gain, bias, mean, inverse, kept)
             kernel = like(standardized, weight)
             x, padding = conv.padded(x.to(ctx.cast) if ctx.cast else x)
-            return conv_forward(x, kernel, cast_bias, (conv.stride, padding, conv.dilation, conv.groups))
+            return conv_forward(x, kernel, cast_bias, conv.stride, padding, conv.dilation, conv.groups)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
