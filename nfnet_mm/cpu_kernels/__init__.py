@@ -43,7 +43,7 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     'standardize': (_P, _P, _F, _F, _F, _P, _P, _P, _N, _N),
     'standardize_again': (_P, _P, _F, _P, _P, _P, _N, _N),
     'standardize_backward': (_P, _P, _P, _F, _P, _P, _F, _P, _P, _N, _N),
-    'clip': (_P, _P, _P, _P, _N, _F, _F, _P),
+    'clip': (_P, _P, _P, _P, _N, _F, _F, _P, _P),
     'conv3x3': (_P, _P, _P, _P, _P, _N, _P),
     'conv3x3_weight': (_P, _P, _P, _P, _P),
     'conv3x3_scratch': (_P,),
@@ -162,7 +162,9 @@ def standardize_backward(
     return of_rows, of_gain
 
 
-def clip(pointers: Tensor, places: Tensor, owners: Tensor, clipping: float, eps: float, factors: Tensor) -> None:
+def clip(
+    pointers: Tensor, places: Tensor, owners: Tensor, clipping: float, eps: float, factors: Tensor, marks: Tensor
+) -> None:
     """Clip gradients in place, unit by unit.
 
     Args:
@@ -171,9 +173,10 @@ def clip(pointers: Tensor, places: Tensor, owners: Tensor, clipping: float, eps:
         owners: (units,), int32, of which parameter each unit is.
         clipping, eps: of the rule.
         factors: (units,), to be written: what each unit was multiplied by; infinite where its norm is not finite.
+        marks: (P,) zeros, uint8, to be set where a unit was clipped.
     """
     grads, weights = pointers
-    _call('clip', grads, weights, places, owners, len(owners), clipping, eps, factors)
+    _call('clip', grads, weights, places, owners, len(owners), clipping, eps, factors, marks)
 
 
 def takes_conv3x3(

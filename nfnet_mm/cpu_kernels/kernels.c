@@ -152,9 +152,10 @@ static double squares(const float *x, const Place *place) {
     return total;
 }
 
-/* Adaptive gradient clipping of all units of all parameters; a parameter without weights is only looked at. */
+/* Adaptive gradient clipping of all units of all parameters; a parameter without weights is only looked at, and one
+ * of which some unit was clipped is marked by a 1. */
 void clip(float *const *grads, const float *const *weights, const Place *places, const int32_t *owners, int64_t units,
-          float clipping, float eps, float *factors, int threads) {
+          float clipping, float eps, float *factors, uint8_t *marks, int threads) {
     PARALLEL_FOR(dynamic, 256)
     for (int64_t unit = 0; unit < units; unit++) {
         int32_t owner = owners[unit];
@@ -169,6 +170,7 @@ void clip(float *const *grads, const float *const *weights, const Place *places,
             double limit = clipping * (weight < eps ? eps : weight);
             if (norm > limit) {
                 factor = limit / (norm < 1e-6 ? 1e-6 : norm);
+                marks[owner] = 1;
                 for (int64_t i = 0; i < place->length; i += place->inner, grad += place->step) {
                     SIMD()
                     for (int64_t j = 0; j < place->inner; j++) grad[j] *= factor;

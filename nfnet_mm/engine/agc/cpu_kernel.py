@@ -25,9 +25,11 @@ def clip_by_cpu_kernel_(job: Grads, clipping: float, eps: float) -> tuple[Tensor
     weights += [0] * (len(job.grads) - len(weights))
     pointers = torch.tensor([[grad.data_ptr() for grad in job.grads], weights], dtype=torch.int64, device='cpu')
     factors = torch.empty(layout.units, dtype=torch.float32, device='cpu')
-    cpu_kernels.clip(pointers, layout.table, layout.owner, clipping, eps, factors)
-    for index in layout.owner[factors < 1].unique().tolist():
-        _increment_version(job.grads[index])
+    marks = torch.zeros(len(job.grads), dtype=torch.uint8, device='cpu')
+    cpu_kernels.clip(pointers, layout.table, layout.owner, clipping, eps, factors, marks)
+    for grad, clipped in zip(job.grads, marks.tolist()):
+        if clipped:
+            _increment_version(grad)
     return factors, layout.sizes
 
 
