@@ -230,6 +230,33 @@ def test_which_convs_are_winograds():
 
 
 @needs_kernels
+@pytest.mark.parametrize('size, outputs', [((4, 64, 12, 12), 96), ((1, 160, 1, 1), 32), ((3, 32, 17, 19), 64)])
+def test_gradient_of_a_pointwise_conv(size, outputs):
+    """Over few positions and many, which are summed 288 at a time."""
+    x, grad, weight = last(*size), last(size[0], outputs, *size[2:], seed=1), torch.zeros(outputs, size[1], 1, 1)
+    usual, found, threads = ((1, 1), (0, 0), 1), [], torch.get_num_threads()
+    assert cpu_kernels.takes_pointwise_weight(grad, x, weight, *usual)
+    try:
+        for count in (1, 2, 7):
+            torch.set_num_threads(count)
+            found.append(cpu_kernels.pointwise_weight(grad, x))
+    finally:
+        torch.set_num_threads(threads)
+    expected = torch.einsum('nohw,nihw->oi', grad.double(), x.double())[..., None, None]
+    torch.testing.assert_close(found[0].double(), expected, rtol=0, atol=1e-6 * float(expected.abs().max()))
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    for rest in (((2, 2), (0, 0), 1), ((1, 1), (1, 1), 1), ((1, 1), (0, 0), 2)):
+        assert not cpu_kernels.takes_pointwise_weight(grad, x, weight, *rest)
+    for one, other, of in (
+        (grad[:, :16], x, weight[:16]),  # channels that are no multiple of 32
+        (grad, x, weight[:, :32].double()) if size[1] > 32 else (grad.double(), x, weight),
+        (grad.repeat(1, 1, 2, 1), x, weight),
+        (grad.repeat(2, 1, 1, 1), x, weight),
+    ):
+        assert not cpu_kernels.takes_pointwise_weight(one, other, of, *usual)
+
+
+@needs_kernels
 @pytest.mark.parametrize('value', [math.inf, -math.inf, math.nan])
 def test_winograd_hides_no_value_that_is_not_finite(value):
     x, weight = last(2, 64, 12, 12), last(64, 64, 3, 3)

@@ -25,6 +25,7 @@ __all__ = [
     'conv3x3_weight',
     'gelu',
     'gelu_backward',
+    'pointwise_weight',
     'scratch',
     'standardize',
     'standardize_again',
@@ -32,6 +33,7 @@ __all__ = [
     'state',
     'takes',
     'takes_conv3x3',
+    'takes_pointwise_weight',
 ]
 
 calls: Counter[str] = Counter()  # how often each kernel was run in this process
@@ -47,7 +49,9 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
     'conv3x3': (_P, _P, _P, _P, _P, _N, _P),
     'conv3x3_weight': (_P, _P, _P, _P, _P),
     'conv3x3_scratch': (_P,),
-    'winograd_pays': (),
+    'pointwise_weight': (_P, _P, _P, _N, _N, _N, _P),
+    'pointwise_scratch': (_N, _N),
+    'products_pay': (),
 }
 
 
@@ -197,7 +201,7 @@ def takes_conv3x3(
     parts = groups * min(4, -(-tiles // 48)) * (min(inputs, outputs) // 32)
     if tiles < 32 or parts < torch.get_num_threads() or not x.is_contiguous(memory_format=torch.channels_last):
         return False
-    return takes(x, weight) and bool(_function('winograd_pays')(0))
+    return takes(x, weight) and bool(_function('products_pay')(0))
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int) -> Tensor:
@@ -230,13 +234,39 @@ def conv3x3_weight(grad: Tensor, x: Tensor, weight: Tensor, padding: int, groups
     return out
 
 
+def takes_pointwise_weight(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], groups: int
+) -> bool:
+    """Whether :func:`pointwise_weight` takes them, which is faster than torch: channels-last, in multiples of 32."""
+    if weight.shape[2:] != (1, 1) or x.dim() != 4 or tuple(stride) != (1, 1) or any(padding) or groups != 1:
+        return False
+    outputs, inputs = weight.shape[:2]
+    n, *size = len(x), *x.shape[2:]
+    if x.shape != (n, inputs, *size) or grad.shape != (n, outputs, *size) or not x.numel():
+        return False
+    if outputs % 32 or inputs % 32 or outputs // 32 * (inputs // 32) < torch.get_num_threads():
+        return False
+    if not all(one.is_contiguous(memory_format=torch.channels_last) for one in (x, grad)):
+        return False
+    return takes(grad, x) and bool(_function('products_pay')(0))
+
+
+def pointwise_weight(grad: Tensor, x: Tensor) -> Tensor:
+    """The gradient (O, I, 1, 1) of a pointwise conv's weight, from the (N, O, H, W) of its output and (N, I, H, W)."""
+    inputs, outputs = x.shape[1], grad.shape[1]
+    out = torch.empty(outputs, inputs, 1, 1, dtype=x.dtype, device='cpu')
+    memory = scratch('conv', _function('pointwise_scratch')(inputs, outputs, torch.get_num_threads()), x.dtype)
+    _call('pointwise_weight', x, grad, out, x.numel() // inputs, inputs, outputs, memory)
+    return out
+
+
 _Shape = c_int64 * 7  # images, height, width, inputs and outputs of a group, groups, padding
 
 
 def _shape_and_scratch(x: Tensor, weight: Tensor, padding: int, groups: int) -> tuple[Any, Tensor]:
     n, _, height, width = x.shape
     shape = _Shape(n, height, width, weight.shape[1], len(weight) // groups, groups, padding)
-    return shape, scratch('conv3x3', _function('conv3x3_scratch')(shape, torch.get_num_threads()), torch.float32)
+    return shape, scratch('conv', _function('conv3x3_scratch')(shape, torch.get_num_threads()), torch.float32)
 
 
 def _out_size(x: Tensor, weight: Tensor, padding: int) -> tuple[int, int, int, int]:

@@ -17,7 +17,8 @@ import torch
 from mmengine.logging import print_log
 
 SWITCH = 'NFNET_MM_CPU_KERNELS'
-_SOURCES = [Path(__file__).with_name(name) for name in ('kernels.c', 'winograd.c')]
+_SOURCES = [Path(__file__).with_name(name) for name in ('kernels.c', 'pointwise.c', 'winograd.c')]
+_HEADER = Path(__file__).with_name('product.h')
 # No -ffast-math: it would let NaNs pass unseen, and change how the whole process treats tiny numbers.
 _FLAGS = ['-O3', '-march=native', '-fopenmp', '-fno-math-errno', '-fno-trapping-math', '-fPIC']
 _SECONDS = 120  # for the compiler; it takes a second
@@ -97,7 +98,7 @@ def _key(compiler: list[str]) -> str:
     except OSError:
         processor = None
     version = subprocess.run([*compiler, '--version'], capture_output=True, timeout=_SECONDS, check=True).stdout
-    sources = [source.read_bytes() for source in _SOURCES]
+    sources = [source.read_bytes() for source in (*_SOURCES, _HEADER)]
     told = (platform.machine(), processor and processor[0], compiler, version, _FLAGS, sources)
     return hashlib.sha256(repr(told).encode()).hexdigest()[:24]
 

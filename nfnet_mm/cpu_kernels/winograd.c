@@ -7,24 +7,11 @@
  */
 
 #include <omp.h>
-#include <stdint.h>
 
-#if defined __AVX512F__
-enum { LANES = 16, ROWS = 8 };
-#elif defined __AVX__
-enum { LANES = 8, ROWS = 6 };
-#else
-enum { LANES = 4, ROWS = 8 };
-#endif
-/* PANEL: columns of a product that are computed together. GAP: between planes, so that they do not share the same few
- * lines of the cache. */
-enum { PANEL = 2 * LANES, TILES = 48, GAP = 64 };
+#include "product.h"
 
-typedef float vec __attribute__((vector_size(LANES * 4), aligned(4)));
-typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
-
-static inline vec load(const float *x) { return *(const vec *)x; }
-static inline void store(float *x, vec value) { *(vec *)x = value; }
+/* Tiles that are worked on at a time. GAP: between planes, so that they do not share the same few lines of the cache. */
+enum { TILES = 48, GAP = 64 };
 
 /* Of a conv; channels are those of one group. */
 typedef struct {
@@ -47,43 +34,6 @@ static inline Tile find_tile(const Shape *s, int64_t number) {
     int64_t top = number / across % down * 2, left = number % across * 2;
     int64_t below = top + 1 < out_size(s->height, s), beside = left + 1 < out_size(s->width, s);
     return (Tile){number / across / down, top, left, below, beside};
-}
-
-/* Whether the compiler was allowed the instructions without which torch's own convs are faster. */
-int64_t winograd_pays(void) {
-#if defined __FMA__ && (defined __AVX2__ || defined __AVX512F__)
-    return 1;
-#else
-    return 0;
-#endif
-}
-
-/* rows x PANEL values of c are, or grow by, a product of a and b, whose rows are PANEL long. */
-static inline __attribute__((always_inline)) void product(const float *a, int64_t row, int64_t step, const float *b,
-                                                          float *c, int64_t width, int64_t depth, int rows, int add) {
-    vec left[ROWS] = {0}, right[ROWS] = {0};
-    for (int64_t k = 0; k < depth; k++, b += PANEL) {
-        vec first = load(b), second = load(b + LANES);
-#pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) {
-            float value = a[r * row + k * step];
-            left[r] += value * first;
-            right[r] += value * second;
-        }
-    }
-    for (int r = 0; r < rows; r++, c += width) {
-        store(c, add ? load(c) + left[r] : left[r]);
-        store(c + LANES, add ? load(c + LANES) + right[r] : right[r]);
-    }
-}
-
-static void multiply(const float *a, int64_t row, int64_t step, const float *b, float *c, int64_t width, int64_t depth,
-                     int64_t rows, int add) {
-    for (; rows >= ROWS; rows -= ROWS, a += ROWS * row, c += ROWS * width) {
-        product(a, row, step, b, c, width, depth, ROWS, add);
-    }
-    for (; rows >= 4; rows -= 4, a += 4 * row, c += 4 * width) product(a, row, step, b, c, width, depth, 4, add);
-    for (; rows > 0; rows--, a += row, c += width) product(a, row, step, b, c, width, depth, 1, add);
 }
 
 /* The four transforms along one axis: of inputs, of products to outputs' (or, for the weight, of gradients to
@@ -179,6 +129,8 @@ static void planes_to_outputs(const Shape *s, const float *m, int64_t plane, int
     }
 }
 
+typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
+
 /* Rows to columns: at each step half of what two rows hold change places. */
 static inline void transpose(vec x[LANES]) {
 #pragma GCC unroll 4
@@ -246,13 +198,6 @@ static void prepare_weights(const Shape *s, const float *w, int turned, float *o
             }
         }
     }
-}
-
-/* Into how many parts to divide `panels`, so that `tasks` times as many occupy all threads evenly. */
-static int64_t divide(int64_t tasks, int64_t panels, int threads) {
-    int64_t parts = 1;
-    while (parts < panels && (tasks * parts < 2 * threads || panels % parts)) parts++;
-    return parts;
 }
 
 /* How many values of scratch memory the functions below use. */

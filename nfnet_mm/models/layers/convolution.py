@@ -63,7 +63,8 @@ def conv_backward(
         )
     pointwise = weight.shape[2:] == (1, 1) and tuple(stride) == (1, 1) and not any(padding)
     slow = weight.numel() >= _LARGE and 0 < positions <= (_FEW if pointwise else _FEWER)
-    by_hand = on_cpu and slow and groups == 1 and x.dtype == torch.float32 and needed[1]
+    by_kernel = needed[1] and cpu_kernels.takes_pointwise_weight(grad, x, weight, stride, padding, groups)
+    by_hand = by_kernel or (on_cpu and slow and groups == 1 and x.dtype == torch.float32 and needed[1])
     bias = [len(weight)] if needed[2] else None
     asked = [needed[0], needed[1] and not by_hand, needed[2] and not by_hand]
     found: list[Any] = [None, None, None]
@@ -72,7 +73,7 @@ def conv_backward(
         made = backward(grad, x, weight, bias, stride, padding, dilation, False, [0, 0], groups, asked)
         found = [one if need else None for one, need in zip(made, asked)]  # oneDNN makes the bias's with the weight's
     if by_hand:
-        found[1] = _weight_gradient(grad, x, weight, settings)
+        found[1] = cpu_kernels.pointwise_weight(grad, x) if by_kernel else _weight_gradient(grad, x, weight, settings)
         found[2] = grad.sum((0, 2, 3)) if needed[2] else None
     return found[0], found[1], found[2]
 
