@@ -16,6 +16,7 @@ from nfnet_mm.registry import type_name
 
 from .channels import check_channels
 from .combinations import check_combinations
+from .compiled import compile_options, compile_the_backbone
 from .device import copy_without_waiting, is_first_process, use_cuda_well
 from .latest import newest_checkpoint
 from .type_names import check_types
@@ -98,7 +99,8 @@ def build_runner(cfg: Config) -> 'Runner':
     mmengine's checkpoint hook is replaced in the config by
     :class:`~nfnet_mm.engine.checkpoint_hook.SafeCheckpointHook`, which saves the same, its hook for losses by
     :class:`~nfnet_mm.engine.scalars_later.ScalarsLaterHook`, which does not wait for a GPU, and hooks are added that no
-    config has to name. On CUDA, batches are pinned and copied while the host goes on.
+    config has to name. ``compile`` in the config means the backbone. On CUDA, batches are pinned and copied while the
+    host goes on.
 
     Raises:
         UserError: a type of this package is misspelt, settings do not go together, the work folder cannot be made, or
@@ -123,6 +125,7 @@ def build_runner(cfg: Config) -> 'Runner':
 
     check_types(cfg)
     check_combinations(cfg)
+    compile_options(cfg)
     make_folder(cfg.work_dir, 'work_dir')
     hooks = cfg.setdefault('default_hooks', {})
     hooks.setdefault('checkpoint', dict(type='CheckpointHook'))  # mmengine's default
@@ -147,6 +150,7 @@ def build_runner(cfg: Config) -> 'Runner':
     keep_operators_contiguous(runner.model)
     go_on_without_logs(runner)
     check_channels(runner)
+    compile_the_backbone(runner)
     for hook in (RandomStartHook, StopOnSignalHook, ExactResumeHook, HookStatesHook, SafeSaveHook):  # in this order
         runner.register_hook(hook())
     for hook in (BrokenPicturesHook, ClippingLogHook, DataWorkersHook, RankSeedHook, FiniteWeightsHook, HangHook):
