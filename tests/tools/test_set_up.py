@@ -367,6 +367,35 @@ def fake_python(folder, name, **facts):
     return path
 
 
+def test_a_toolkit_behind_a_script_and_without_all_headers(tmp_path, monkeypatch):
+    """An nvcc on the path that calls the real one elsewhere, and headers that only came with torch."""
+    for name in ('CUDA_HOME', 'CUDA_PATH', 'CPATH'):
+        monkeypatch.delenv(name, raising=False)
+    home, folder, site = tmp_path / 'cuda-13.0', tmp_path / 'path', tmp_path / 'site'
+    for made in (home / 'bin', home / 'include', folder, site / 'nvidia/cu13/include'):
+        made.mkdir(parents=True)
+    (site / 'nvidia/cu13/include/cusparse.h').touch()
+    write_program(home / 'bin/nvcc', f"echo '#$ _HERE_={home}/bin' >&2; echo '#$ TOP={home}/bin/..' >&2")
+    write_program(folder / 'nvcc', f'exec {home}/bin/nvcc "$@"')
+    monkeypatch.setenv('PATH', f'{folder}{os.pathsep}{os.environ["PATH"]}')
+    nvcc, own = machine.find_nvcc(), str(site / 'nvidia/cu13/include')
+    assert nvcc == str(folder / 'nvcc')
+    assert machine.cuda_places(nvcc, site) == dict(CUDA_HOME=str(home), CPATH=own)
+    monkeypatch.setenv('CPATH', '/mine')
+    monkeypatch.setenv('CUDA_HOME', str(home))
+    assert machine.cuda_places(str(home / 'bin/nvcc'), site) == dict(CPATH=f'/mine{os.pathsep}{own}')
+    (home / 'include/cusparse.h').touch()
+    assert machine.cuda_places(str(home / 'bin/nvcc'), site) == {}
+    monkeypatch.delenv('CUDA_HOME')
+    write_program(home / 'bin/nvcc', 'exit 1')  # one that does not tell
+    assert machine.cuda_places(str(home / 'bin/nvcc'), site) == dict(CUDA_HOME=str(home))
+
+
+def write_program(path, code):
+    path.write_text(f'#!/bin/sh\n{code}\n')
+    path.chmod(0o755)
+
+
 def test_the_best_python_that_runs_is_taken(tmp_path, monkeypatch):
     monkeypatch.setenv('PATH', str(tmp_path))
     monkeypatch.setenv('HOME', str(tmp_path))

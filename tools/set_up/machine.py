@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -123,3 +124,20 @@ def find_nvcc():
     home = os.environ.get('CUDA_HOME') or os.environ.get('CUDA_PATH')
     places = [os.path.join(home, 'bin', 'nvcc')] if home else ['nvcc', '/usr/local/cuda/bin/nvcc']
     return next(filter(None, map(shutil.which, places)), None)
+
+
+def cuda_places(nvcc, site):
+    """What to set in the environment for torch to compile with a toolkit, beyond what is set.
+
+    `nvcc` may be a script that calls another one, beside which torch would look for the toolkit; and the toolkit may
+    lack headers (cuSPARSE's, cuBLAS'), which are in `site`, among the packages that came with torch.
+    """
+    done = subprocess.run([nvcc, '--dryrun', '-x', 'cu', os.devnull], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    top = re.search(r'^#\$ TOP=(.+)$', done.stdout.decode(errors='replace'), re.MULTILINE)
+    home = os.path.realpath(top[1]) if top else os.path.dirname(os.path.dirname(os.path.realpath(nvcc)))
+    found = {} if os.environ.get('CUDA_HOME') or os.environ.get('CUDA_PATH') else {'CUDA_HOME': home}
+    headers = sorted(Path(site).glob('nvidia/cu[0-9]*/include/cusparse.h'))
+    if headers and not os.path.exists(os.path.join(home, 'include', 'cusparse.h')):
+        paths = [os.environ.get('CPATH', ''), str(headers[-1].parent)]
+        found['CPATH'] = os.pathsep.join(filter(None, paths))  # after the toolkit's own
+    return found

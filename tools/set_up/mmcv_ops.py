@@ -13,7 +13,7 @@ import zipfile
 from contextlib import suppress
 from pathlib import Path
 
-from set_up.machine import SetupError, ask, find_compiler, find_nvcc
+from set_up.machine import SetupError, ask, cuda_places, find_compiler, find_nvcc
 from set_up.process import pip, run, say
 
 _CPU_ONLY = 'the operators of mmcv are built for the CPU only; on the GPU those of nfnet_mm.operators go first'
@@ -99,9 +99,11 @@ def build_wheel(at, flavour):
     shutil.rmtree(wheels, ignore_errors=True)
     earlier = sum(1 for _ in source.glob('build/**/*.o'))
     kept = f', {earlier} files of an interrupted run are kept' if earlier else ''
-    say(f'- compiling the operators of mmcv, once: minutes{kept} (all of its output goes to {log})')
+    takes = 'minutes' if flavour == 'cpu' else 'an hour of one core, 2.7 GB for each at work'
+    say(f'- compiling the operators of mmcv, once: {takes}{kept} (all of its output goes to {log})')
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2e9  # some files take 1 GB, with nvcc 2
+    each = 2e9 if flavour == 'cpu' else 3e9  # some files take 1 GB, with nvcc 2.7
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / each
     env = dict(os.environ, MMCV_WITH_OPS='1', CXX=cxx)
     env.setdefault('MAX_JOBS', str(int(max(1, min(cpus, memory)))))
     # Debugging symbols are 95% of the wheel and half of the compiler's time. CPPFLAGS come after Python's own flags,
@@ -109,6 +111,8 @@ def build_wheel(at, flavour):
     env['CPPFLAGS'] = (env.get('CPPFLAGS', '') + ' -g0').strip()
     if flavour == 'cpu':
         env.update(CUDA_VISIBLE_DEVICES='', FORCE_CUDA='0')  # a GPU without a usable nvcc must not be seen
+    else:
+        env.update(cuda_places(find_nvcc(), at.site()))
     log.write_bytes(b'')
     command = [str(at.python), '-m', 'pip', 'wheel', '-v', '.', '--no-deps', '--no-build-isolation', '-w', str(wheels)]
     try:
