@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from nfnet_mm import cpu_kernels, models
 from nfnet_mm.analysis.launches import count_launches
-from nfnet_mm.cpu_kernels import build
+from nfnet_mm.cpu_kernels import build, launch
 from nfnet_mm.deploy import fold
 from nfnet_mm.engine.agc import adaptive_clip_grad_
 from nfnet_mm.models import NFNet
@@ -310,7 +310,7 @@ def test_a_step_is_the_same_without_them(monkeypatch):
     found = []
     for there in (True, False):
         if not there:
-            monkeypatch.setattr(cpu_kernels, 'library', lambda: None)
+            monkeypatch.setattr(launch, 'library', lambda: None)
         torch.manual_seed(0)
         model = NFNet('nano')
         for p in model.parameters():

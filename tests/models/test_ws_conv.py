@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nfnet_mm import cpu_kernels
 from nfnet_mm.analysis.launches import count_launches
+from nfnet_mm.cpu_kernels import launch
 from nfnet_mm.errors import UserError
 from nfnet_mm.models.backbones import BNResNet, NFNet, NFRegNet, NFResNet
 from nfnet_mm.models.backbones.stage import NFStage
@@ -333,7 +333,7 @@ def test_an_empty_batch_of_a_large_pointwise_conv():
 
 def test_types_and_default_devices_in_turn(monkeypatch):
     """A weight with an odd number of values, then one of twice as wide ones, that share memory."""
-    monkeypatch.setattr(cpu_kernels, '_memory', threading.local())
+    monkeypatch.setattr(launch, '_memory', threading.local())
     narrow, wide = WSConv2d(3, 3, 3), WSConv2d(1, 2, 3).double()
     for conv, x in ((narrow, torch.randn(1, 3, 5, 5)), (wide, torch.randn(1, 1, 5, 5, dtype=torch.float64))):
         with torch.device('meta'):  # where neither the weights nor the images are
