@@ -99,6 +99,19 @@ def test_against_the_definition(form):
     assert 3 < int((factors < 1).sum()) < len(factors) - 3
 
 
+@pytest.mark.skipif(not hasattr(torch.autograd.graph, 'increment_version'), reason='needs torch >= 2.1')
+@pytest.mark.parametrize('form', FORMS)
+def test_autograd_is_told_of_every_gradient_that_was_clipped(form):
+    found = job(excluded=2)
+    before = [grad._version for grad in found.grads]
+    old = copied(found).grads
+    form(found, 0.01, 1e-3)
+    changed = [not torch.equal(one.nan_to_num(), other.nan_to_num()) for one, other in zip(found.grads, old)]
+    told = [grad._version > version for grad, version in zip(found.grads, before)]
+    assert any(changed) and all(was_told >= was_changed for was_told, was_changed in zip(told, changed))
+    assert not any(told[-2:])  # those that are only looked at
+
+
 @pytest.mark.parametrize('form', ALL_TYPES)
 @pytest.mark.parametrize('dtype, clipping, eps', [(torch.bfloat16, 0.01, 1e-3), (torch.float16, 0.16, 2.0)])
 def test_half_gradients(form, dtype, clipping, eps):

@@ -6,7 +6,7 @@ from torch import Tensor
 from nfnet_mm import cpu_kernels
 
 from .places import layout_of
-from .units import Grads
+from .units import Grads, tell_autograd
 
 
 def clip_by_cpu_kernel_(job: Grads, clipping: float, eps: float) -> tuple[Tensor, list[int]] | None:
@@ -29,11 +29,5 @@ def clip_by_cpu_kernel_(job: Grads, clipping: float, eps: float) -> tuple[Tensor
     cpu_kernels.clip(pointers, layout.table, layout.owner, clipping, eps, factors, marks)
     for grad, clipped in zip(job.grads, marks.tolist()):
         if clipped:
-            _increment_version(grad)
+            tell_autograd(grad)
     return factors, layout.sizes
-
-
-def _increment_version(tensor: Tensor) -> None:
-    """Tell autograd that a tensor was changed, so that it does not compute with the new values unawares."""
-    if hasattr(torch.autograd.graph, 'increment_version'):  # from torch 2.1 on
-        torch.autograd.graph.increment_version(tensor)

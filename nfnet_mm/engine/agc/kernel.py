@@ -12,7 +12,7 @@ from torch import Tensor
 from nfnet_mm.triton_launch import NAMES, launched
 
 from .places import layout_of
-from .units import Grads
+from .units import Grads, tell_autograd
 
 try:
     import triton
@@ -108,4 +108,6 @@ def clip_by_kernel_(job: Grads, clipping: float, eps: float) -> tuple[Tensor, li
     if not launched(lambda: _clip[(layout.units,)](*arguments), factors, 'AGC does', cost):
         _failed = True
         return None
+    for grad in job.grads[: len(job.weights)]:  # all of them: which were clipped, only the device knows
+        tell_autograd(grad)
     return factors, layout.sizes

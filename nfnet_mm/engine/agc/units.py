@@ -17,6 +17,12 @@ class Grads(NamedTuple):
     groups: list[int]  # of each gradient: 0, or the groups of a transposed conv
 
 
+def tell_autograd(grad: Tensor) -> None:
+    """That a kernel of ours changed a gradient, so that it is not computed with the new values unawares."""
+    if hasattr(torch.autograd.graph, 'increment_version'):  # from torch 2.1 on
+        torch.autograd.graph.increment_version(grad)
+
+
 def unit_norms(tensors: Sequence[Tensor], groups: Sequence[int], dtype: torch.dtype) -> list[Tensor]:
     """The L2 norm of every unit of each tensor, (units,) each; ``groups``: 0, or a transposed conv's groups."""
     return [_norms(tensor, n, dtype) for tensor, n in zip(tensors, groups)]
