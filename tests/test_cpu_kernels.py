@@ -12,15 +12,18 @@ from pathlib import Path
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from nfnet_mm import cpu_kernels, models
 from nfnet_mm.analysis.launches import count_launches
 from nfnet_mm.cpu_kernels import build, launch
 from nfnet_mm.deploy import fold
+from nfnet_mm.deploy.fold import FoldedConv2d
 from nfnet_mm.engine.agc import adaptive_clip_grad_
 from nfnet_mm.models import NFNet
-from nfnet_mm.models.layers import WSConv2d, activations, standardize
+from nfnet_mm.models.layers import WSConv2d, activations, convolution, standardize
 
 ROOT = Path(__file__).parents[1]
 needs_kernels = pytest.mark.skipif(cpu_kernels.state() != 'work', reason=f'kernels: {cpu_kernels.state()}')
@@ -161,7 +164,7 @@ def gradients_of_conv(x, weight, bias, padding, groups):
         ((3, 192, 9, 6), 96, 3, 1, True),  # tiles that stick out below; groups, other outputs than inputs
         ((9, 64, 5, 7), 160, 1, 0, False),
         ((4, 128, 7, 4), 64, 2, 2, True),
-        ((33, 64, 1, 2), 64, 1, 1, False),  # images smaller than the kernel
+        ((33, 64, 2, 2), 64, 1, 1, False),  # images smaller than the kernel
     ],
 )
 def test_winograd_convs_against_float64(size, outputs, groups, padding, bias):
@@ -225,12 +228,16 @@ def test_which_convs_are_winograds():
         assert not cpu_kernels.takes_conv3x3(x, weight, **usual)
     finally:
         torch.set_num_threads(threads)
+    for size in ((64, 1, 1), (64, 1, 32), (40, 3, 3)):  # whose tiles are mostly not there
+        assert not cpu_kernels.takes_conv3x3(last(size[0], 64, *size[1:]), weight, **usual)
+    large = torch.empty(1056, 1056, 3, 3)  # which would take 70 MB to prepare
+    assert not cpu_kernels.takes_conv3x3(last(1, 1056, 16, 16), large, **usual)
     with pytest.raises(ValueError, match=r'\(2, 64, 10, 12\) is not one of \(2, 64, 12, 12\)'):
         cpu_kernels.conv3x3_weight(x[:, :, 2:], x, weight, 1, 1)
 
 
 @needs_kernels
-@pytest.mark.parametrize('size, outputs', [((4, 64, 12, 12), 96), ((1, 160, 1, 1), 32), ((3, 32, 17, 19), 64)])
+@pytest.mark.parametrize('size, outputs', [((4, 512, 4, 4), 512), ((1, 1056, 7, 5), 256), ((3, 2048, 17, 19), 128)])
 def test_gradient_of_a_pointwise_conv(size, outputs):
     """Over few positions and many, which are summed 288 at a time."""
     x, grad, weight = last(*size), last(size[0], outputs, *size[2:], seed=1), torch.zeros(outputs, size[1], 1, 1)
@@ -248,12 +255,49 @@ def test_gradient_of_a_pointwise_conv(size, outputs):
     for rest in (((2, 2), (0, 0), 1), ((1, 1), (1, 1), 1), ((1, 1), (0, 0), 2)):
         assert not cpu_kernels.takes_pointwise_weight(grad, x, weight, *rest)
     for one, other, of in (
-        (grad[:, :16], x, weight[:16]),  # channels that are no multiple of 32
-        (grad, x, weight[:, :32].double()) if size[1] > 32 else (grad.double(), x, weight),
+        (grad[:, :-16], x, weight[:-16]),  # channels that are no multiple of 32
+        (grad.contiguous(), x, weight),
+        (grad.double(), x.double(), weight.double()),
         (grad.repeat(1, 1, 2, 1), x, weight),
         (grad.repeat(2, 1, 1, 1), x, weight),
+        (grad[:, :64], x[:, :64], weight[:64, :64]),
     ):
         assert not cpu_kernels.takes_pointwise_weight(one, other, of, *usual)
+
+
+@needs_kernels
+def test_a_mode_that_must_see_each_operation_sees_those_of_torch():
+    """One that counts their arithmetic, and one that makes a graph of them."""
+    conv, x = WSConv2d(64, 64, 3), last(4, 64, 12, 12).requires_grad_()
+    folded = FoldedConv2d(conv)
+    assert cpu_kernels.takes_conv3x3(x, conv.weight, (1, 1), (1, 1), (1, 1), 1)
+    for module, passes in ((conv, 3), (folded, 1)):
+        with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(passes == 3):
+            out = module(x)
+            if passes == 3:
+                out.sum().backward()
+        assert counter.get_total_flops() == passes * 2 * out.numel() * 64 * 9
+    x, other = x.detach(), last(4, 64, 12, 12, seed=1)
+    with torch.no_grad():
+        for module in (conv, folded):
+            torch.testing.assert_close(make_fx(module)(x)(other), module(other), rtol=1e-5, atol=1e-5)
+
+
+@needs_kernels
+def test_a_folded_conv_in_unusual_use():
+    """Trained, though it is not meant to be, under autocast, and with a weight that does not fit its groups."""
+    x, folded = last(4, 64, 12, 12), FoldedConv2d(WSConv2d(64, 64, 3, groups=2))
+    with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
+        assert folded(x).dtype is torch.bfloat16
+    for name in ('weight', 'bias'):
+        for p in (folded.weight, folded.bias):
+            p.requires_grad_(False)
+        getattr(folded, name).requires_grad_()
+        folded(x).sum().backward()
+        assert getattr(folded, name).grad is not None
+    assert torch.allclose(folded.bias.grad, torch.tensor(4.0 * 12 * 12))
+    with pytest.raises(RuntimeError, match='divisible'):
+        convolution.conv_forward(x, last(65, 32, 3, 3), None, (1, 1), (1, 1), (1, 1), 2)
 
 
 @needs_kernels

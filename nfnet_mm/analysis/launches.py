@@ -86,6 +86,8 @@ def profile_launches(fn: Callable[[], object]) -> Counts:
 
 
 class _Counting(TorchDispatchMode):
+    counts_cpu_kernels = True
+
     def __init__(self) -> None:
         super().__init__()
         # by name and type of device

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from .build import library
 
@@ -44,13 +45,17 @@ def takes(*tensors: Tensor) -> bool:
             return False
         if not tensor.is_contiguous() and not tensor.is_contiguous(memory_format=torch.channels_last):
             return False
-    return library() is not None and not _makes_fakes()
+    return library() is not None and not _are_watched()
 
 
-def _makes_fakes() -> bool:
-    """Whether new tensors have no memory now, under torch's ``FakeTensorMode``."""
-    keys = getattr(torch._C, '_TorchDispatchModeKey', None)  # before torch 2.2 it cannot be told so
-    return keys is not None and torch._C._get_dispatch_mode(keys.FAKE) is not None
+def _are_watched() -> bool:
+    """Whether a mode of torch must see each operation: one that traces them, counts their arithmetic or fakes them.
+
+    One that knows of the kernels has an attribute ``counts_cpu_kernels``.
+    """
+    if not torch._C._len_torch_dispatch_stack():
+        return False
+    return any(not hasattr(mode, 'counts_cpu_kernels') for mode in _get_current_dispatch_mode_stack())
 
 
 @functools.cache

@@ -200,15 +200,24 @@ static void prepare_weights(const Shape *s, const float *w, int turned, float *o
     }
 }
 
-/* How many values of scratch memory the functions below use. */
+/* How the work is divided: blocks of tiles; outputs of a task of a conv, where a block and a group are one or several
+ * tasks, and of the weight's gradient, where a row of 4 planes and a group are. */
+static inline int64_t count_blocks(const Shape *s) { return (all_tiles(s) + TILES - 1) / TILES; }
+static inline int64_t outputs_of_task(const Shape *s, int64_t tasks, int threads) {
+    return s->outputs / divide(s->groups * tasks, s->outputs / PANEL, threads);
+}
+
+/* How many values of scratch memory the two functions below use. */
 int64_t conv3x3_scratch(const Shape *s, int threads) {
-    return 16 * (s->groups * s->inputs * s->outputs + threads * (TILES * (s->inputs + s->outputs) + 2 * GAP));
+    int64_t conv = 16 * (TILES * (s->inputs + outputs_of_task(s, count_blocks(s), threads)) + 2 * GAP);
+    int64_t weight = 4 * (TILES * (s->inputs + outputs_of_task(s, 4, threads)) + 2 * GAP);
+    return 16 * s->groups * s->inputs * s->outputs + threads * (conv > weight ? conv : weight);
 }
 
 void conv3x3(const float *x, const float *w, const float *bias, float *y, const Shape *s, int64_t turned,
              float *scratch, int threads) {
-    int64_t tiles = all_tiles(s), blocks = (tiles + TILES - 1) / TILES, panels = s->outputs / PANEL;
-    int64_t parts = divide(s->groups * blocks, panels, threads), some = panels / parts, width = some * PANEL;
+    int64_t tiles = all_tiles(s), blocks = count_blocks(s), panels = s->outputs / PANEL;
+    int64_t width = outputs_of_task(s, blocks, threads), some = width / PANEL, parts = panels / some;
     int64_t plane_in = TILES * s->inputs + GAP, plane_out = TILES * width + GAP;
     float *memory = scratch + 16 * s->groups * s->inputs * s->outputs;
 #pragma omp parallel num_threads(threads)
@@ -280,7 +289,7 @@ static void gradients_to_row(const Shape *s, const float *grad, int64_t number, 
 
 void conv3x3_weight(const float *x, const float *grad, float *of_w, const Shape *s, float *scratch, int threads) {
     int64_t tiles = all_tiles(s), panels = s->inputs / PANEL, plane = s->inputs * s->outputs;
-    int64_t parts = divide(4 * s->groups, s->outputs / PANEL, threads), some = s->outputs / parts;
+    int64_t some = outputs_of_task(s, 4, threads), parts = s->outputs / some;
     int64_t plane_in = TILES * s->inputs + GAP, plane_out = TILES * some + GAP;
     float *memory = scratch + 16 * s->groups * plane;
 #pragma omp parallel num_threads(threads)

@@ -11,6 +11,7 @@ from nfnet_mm.errors import UserError
 from nfnet_mm.models.backbones.block import NFBlock
 from nfnet_mm.models.layers import WSConv2d, avg_pool2d_same
 from nfnet_mm.models.layers.convolution import conv_forward
+from nfnet_mm.models.layers.precision import autocast_dtype
 from nfnet_mm.models.layers.standardize import needs_plain_operations
 
 
@@ -35,7 +36,9 @@ class FoldedConv2d(nn.Conv2d):
         """The conv of ``x``; ``scale`` multiplies its output."""
         x, padding = WSConv2d.padded(self, x)  # type: ignore[arg-type]
         settings: Any = self.stride, padding, self.dilation, self.groups
-        plain = needs_plain_operations() or (torch.is_grad_enabled() and x.requires_grad)
+        tensors = (x, self.weight) if self.bias is None else (x, self.weight, self.bias)
+        differentiated = torch.is_grad_enabled() and any(one.requires_grad for one in tensors)
+        plain = differentiated or needs_plain_operations() or autocast_dtype(x.device.type) is not None
         out = (F.conv2d if plain else conv_forward)(x, self.weight, self.bias, *settings)
         return out if scale is None else out * scale
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from nfnet_mm import cpu_kernels
 
@@ -274,5 +275,6 @@ def needs_plain_operations() -> bool:
 
 
 def _is_traced_by_make_fx() -> bool:
-    keys = getattr(torch._C, '_TorchDispatchModeKey', None)  # before torch 2.2 it cannot be told so
-    return keys is not None and torch._C._get_dispatch_mode(keys.PROXY) is not None
+    if not torch._C._len_torch_dispatch_stack():
+        return False
+    return any(type(mode).__name__ == 'ProxyTorchDispatchMode' for mode in _get_current_dispatch_mode_stack())
