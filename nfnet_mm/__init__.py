@@ -1,3 +1,3 @@
 """Normalizer-free networks and adaptive gradient clipping for the OpenMMLab stack."""
 
-__version__ = '0.7.0'
+__version__ = '0.8.0'
