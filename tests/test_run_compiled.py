@@ -89,6 +89,14 @@ def test_what_compile_may_be(tmp_path):
 
 def test_a_model_without_a_backbone_is_left_to_mmengine(tmp_path):
     cfg = Config.fromstring(CONFIG, '.py')
-    cfg.merge_from_dict(dict(work_dir=str(tmp_path)))
+    cfg.merge_from_dict(dict(work_dir=str(tmp_path), compile='reduce-overhead'))
     runner = run.build_runner(cfg)
-    assert '_maybe_compile' not in vars(runner)
+    assert '_maybe_compile' not in vars(runner) and runner.cfg.compile == dict(mode='reduce-overhead')
+
+
+@pytest.mark.parametrize('options', [dict(modee='x'), dict(mode='fast')])
+def test_arguments_that_torch_does_not_take(tmp_path, options):
+    (key, value), *_ = options.items()
+    runner = run.build_runner(config(tmp_path, compile=options))
+    with pytest.raises(UserError, match=rf"torch.compile\({key}='{value}'\) of the backbone, .*: .*{key}"):
+        runner.train()

@@ -43,16 +43,23 @@ def compile_the_backbone(runner: 'Runner') -> None:
     options = compile_options(runner.cfg)
     model = runner.model
     backbone = getattr(model.get_submodule('module') if is_model_wrapper(model) else model, 'backbone', None)
-    if options is None or not isinstance(backbone, nn.Module):
+    if options is None:
         return
+    if not isinstance(backbone, nn.Module):
+        runner.cfg.compile = options
+        return
+    what = f'torch.compile({", ".join(f"{key}={value!r}" for key, value in options.items())}) of the backbone'
 
     def compile_once(target: str) -> None:
-        if backbone._compiled_call_impl is None:
+        if backbone._compiled_call_impl is not None:
+            return
+        try:
             backbone.compile(**options)  # and not a copy of it, as a folded or averaged one is
-            what = ', '.join(f'{key}={value!r}' for key, value in options.items())
-            runner.logger.info(
-                f'torch.compile({what}) of the backbone: the first iterations take minutes, as does each new size of '
-                'pictures until the code is for any size'
-            )
+        except (TypeError, RuntimeError) as error:
+            raise UserError(f'{what}, as the config asks for by compile={runner.cfg.compile!r}: {error}') from error
+        runner.logger.info(
+            f'{what}: the first iterations take minutes, as does each new size of pictures until the code is for any '
+            'size'
+        )
 
     runner._maybe_compile = compile_once  # type: ignore[method-assign]
