@@ -19,7 +19,7 @@ TINY = dict(widths=(16, 32, 32, 48), depths=(1, 1, 1, 1), group_width=8)
 
 
 @MODELS.register_module(force=True)
-class ToyNet(BaseModel):
+class CompiledNet(BaseModel):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
@@ -33,7 +33,7 @@ class ToyNet(BaseModel):
 
 
 @DATASETS.register_module(force=True)
-class ToyPictures(ToyNumbers):
+class CompiledPictures(ToyNumbers):
     def __init__(self):
         super().__init__()
         self.inputs = torch.randn(32, 3, 40, 40, generator=torch.Generator().manual_seed(0))
@@ -42,8 +42,8 @@ class ToyPictures(ToyNumbers):
 def config(folder, **more):
     cfg = Config.fromstring(CONFIG, '.py')
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
-        loader.dataset = dict(type='ToyPictures')
-    cfg.model = dict(type='ToyNet')
+        loader.dataset = dict(type='CompiledPictures')
+    cfg.model = dict(type='CompiledNet')
     cfg.train_cfg = dict(by_epoch=False, max_iters=4, val_interval=4)
     cfg.optim_wrapper = dict(
         type='nfnet_mm.AGCOptimWrapper',
