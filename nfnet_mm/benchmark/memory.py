@@ -52,8 +52,9 @@ def held_bytes(forward: Callable[[], Tensor]) -> int:
 
 
 class _Storages(TorchDispatchMode):
-    counts_cpu_kernels = True
     """Notes the storage of every tensor that an operation returns, and holds none of them."""
+
+    counts_cpu_kernels = True
 
     def __init__(self) -> None:
         super().__init__()

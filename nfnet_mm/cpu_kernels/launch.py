@@ -53,8 +53,6 @@ def _are_watched() -> bool:
 
     One that knows of the kernels has an attribute ``counts_cpu_kernels``.
     """
-    if not torch._C._len_torch_dispatch_stack():
-        return False
     return any(not hasattr(mode, 'counts_cpu_kernels') for mode in _get_current_dispatch_mode_stack())
 
 

@@ -275,6 +275,4 @@ def needs_plain_operations() -> bool:
 
 
 def _is_traced_by_make_fx() -> bool:
-    if not torch._C._len_torch_dispatch_stack():
-        return False
     return any(type(mode).__name__ == 'ProxyTorchDispatchMode' for mode in _get_current_dispatch_mode_stack())
