@@ -2,9 +2,12 @@
 
 import functools
 import logging
+import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
+from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any
 
@@ -52,6 +55,8 @@ class StopOnSignalHook(Hook):
             if loop is not None and self.before:
                 begin = loop.dataloader.worker_init_fn
                 loop.dataloader.worker_init_fn = functools.partial(_keep_working, begin, os.getpid())
+                # what the loader calls to start its workers
+                loop.dataloader._get_iterator = functools.partial(_start_workers, loop.dataloader._get_iterator)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
@@ -97,6 +102,21 @@ class StopOnSignalHook(Hook):
         what = f'{signal.Signals(number).name}: the run ends after iteration {done}; {saved}'
         print_log(f'{what}; --resume goes on from it (exit status {EXIT_STATUS})', 'current', logging.WARNING)
         raise SystemExit(EXIT_STATUS)
+
+
+def _start_workers(start: Callable[[], Any]) -> Any:
+    """Start data workers with SIGTERM blocked in all of their threads.
+
+    A library may start threads in a worker before `_keep_working` is called there, at the fork itself even (where a
+    process has called `torch.set_num_threads`, one does), and a signal ends a process if any thread lets it through.
+    """
+    if multiprocessing.get_start_method() != 'fork':
+        resource_tracker.ensure_running()  # starting it would unblock the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        return start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _keep_working(begin: Any, owner: int, worker: int) -> None:

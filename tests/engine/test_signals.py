@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -119,14 +120,25 @@ class AskWorkers(Hook):
         if runner.iter == 2:
             workers = [str(one.pid) for one in multiprocessing.active_children() if one.pid not in self.others]
             assert len(workers) == 2
+            for worker in workers:
+                masks = [(task / 'status').read_text() for task in Path(f'/proc/{worker}/task').iterdir()]
+                blocked = [int(re.search(r'SigBlk:\s+(\w+)', mask)[1], 16) for mask in masks]
+                # only the one that waits for it lets it through, none that a library has started
+                assert sum(not mask >> (signal.SIGTERM - 1) & 1 for mask in blocked) <= 1 < len(blocked) - 1, blocked
             for number in ('-TERM', '-USR1', '-TERM', '-USR1'):
                 subprocess.run(['kill', number, *workers], check=True)
 
 
 def test_data_workers_work_on_until_their_process_ends_them(tmp_path):
     config = LONG.replace('num_workers=0', 'num_workers=2') + "custom_hooks = [dict(type='AskWorkers')]\n"
-    train(config, tmp_path / 'run')
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)  # a forked process starts as many
+    try:
+        train(config, tmp_path / 'run')
+    finally:
+        torch.set_num_threads(threads)
     assert damage(tmp_path / 'run/iter_12.pth') is None
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     loader = DataLoader(range(9), num_workers=1, worker_init_fn=partial(_keep_working, None, os.getpid()))
     batches = iter(loader)
     next(batches)
