@@ -236,7 +236,11 @@ def test_a_contributed_recipe_is_a_config_that_builds(contributed):
 
 
 def test_what_is_contributed_passes_the_tests_of_its_kind(contributed):
-    tests = ('converters/test_recognise.py', 'tools/test_write_configs.py', 'tasks/test_classification_configs.py')
+    tests = (
+        'converters/test_recognise.py',
+        'config_files/test_config_files.py',
+        'tasks/test_classification_configs.py',
+    )
     chosen = '(tiny and keep) or up_to_date or the_table_has'
     command = [sys.executable, '-m', 'pytest', '-q', *(f'tests/{test}' for test in tests), '-k', chosen]
     done = subprocess.run(command, cwd=contributed, capture_output=True, text=True, env=its_own(contributed))

@@ -58,7 +58,7 @@ LAYERS = (
     ('models.backbones',),
     ('recipes', 'models'),
     ('converters',),
-    ('analysis', 'deploy'),
+    ('analysis', 'config_files', 'deploy'),
     ('swap', 'run'),
     ('clipping_sweep', 'inference', 'signal_models', 'training_cost'),
     ('benchmark',),

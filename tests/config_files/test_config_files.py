@@ -2,29 +2,26 @@
 
 import dataclasses
 import doctest
-import sys
 from pathlib import Path
 
 import pytest
 from mmengine import Config
 
+from nfnet_mm import config_files
 from nfnet_mm.analysis.model_zoo import metafile
 from nfnet_mm.errors import UserError
 from nfnet_mm.recipes import IMAGENET, TRANSFERS
 from nfnet_mm.recipes.imagenet import _network_of
 
 ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / 'tools'))  # last: tools/ has files named as modules of the standard library
-
-import write_configs  # noqa: E402
 
 
 def test_examples():
-    assert doctest.testmod(write_configs) == (0, 2)
+    assert doctest.testmod(config_files.text) == (0, 2)
 
 
 def test_files_are_up_to_date():
-    files = write_configs.config_files()
+    files = config_files.config_files()
     stale = [path for path, text in files.items() if not (ROOT / path).exists() or (ROOT / path).read_text() != text]
     assert not stale, f'{stale} differ from the tables: run python tools/write_configs.py'
     leaves = [*ROOT.glob('configs/*.py'), *ROOT.glob('configs/imagenet/*.py')]
@@ -34,7 +31,7 @@ def test_files_are_up_to_date():
 
 
 def test_little_is_kept_by_hand():
-    files = write_configs.config_files()
+    files = config_files.config_files()
     by_hand = [path for path in (ROOT / 'configs').rglob('*.py') if str(path.relative_to(ROOT)) not in files]
     assert len(by_hand) <= 16
     imagenet = ('data/imagenet', 'model/classifier', 'model/pixels', 'recipe/imagenet', 'runtime/*')
@@ -51,11 +48,9 @@ def settled(name, text, folder):
 
 def test_an_inherited_config_is_what_it_would_be_alone(tmp_path):
     """Each recipe written whole and written as a difference resolve to the same."""
-    short = {
-        recipe.name: settled(recipe.name, write_configs.imagenet(recipe), tmp_path) for recipe in IMAGENET.values()
-    }
+    short = {recipe.name: settled(recipe.name, config_files.imagenet(recipe), tmp_path) for recipe in IMAGENET.values()}
     for name, recipe in IMAGENET.items():
-        whole = settled(f'whole_{name}', write_configs.imagenet(dataclasses.replace(recipe, like=None)), tmp_path)
+        whole = settled(f'whole_{name}', config_files.imagenet(dataclasses.replace(recipe, like=None)), tmp_path)
         if (
             recipe.pretraining
         ):  # written whole it keeps the type of the data that the base names, which the row replaces
@@ -102,7 +97,7 @@ def test_a_new_row_states_only_what_it_changes(tmp_path, monkeypatch):
         (tmp_path / f'{name}.py').write_text(
             (ROOT / IMAGENET[name].config).read_text().replace("'../_base_", f"'{ROOT}/configs/_base_")
         )
-    text = write_configs.imagenet(row)
+    text = config_files.imagenet(row)
     assert '# 512 = 64 images x 8 GPUs.\n' in text and 'optimizer=dict(lr=0.2)' in text and 'model' not in text
     assert 'param_scheduler' not in text and 'max_epochs' not in text
     cfg, before = Config(settled('sweep', text, tmp_path)), Config.fromfile(ROOT / like.config)
@@ -114,7 +109,7 @@ def test_a_new_row_may_change_one_field(tmp_path):
     """A name that a changed setting needs is written, though its value is inherited; mixed precision without AGC."""
     like = IMAGENET['finetune_nf_resnet50_224px']
     row = dataclasses.replace(like, name='scaled', like=like.name, scale_lr=True, agc=None, bfloat16=True)
-    text = write_configs.imagenet(row).replace(f"'{like.name}.py'", f"'{ROOT / like.config}'")
+    text = config_files.imagenet(row).replace(f"'{like.name}.py'", f"'{ROOT / like.config}'")
     cfg = Config(settled('scaled', text, tmp_path))
     assert cfg.train_cfg == dict(Config.fromfile(ROOT / like.config).train_cfg, lr_batch=2048)
     wrapper = dict(type='AmpOptimWrapper', dtype='bfloat16', constructor='nfnet_mm.NFOptimWrapperConstructor')

@@ -1,0 +1,18 @@
+"""What configs of several kinds state alike."""
+
+from typing import Any
+
+from .text import Name
+
+LOOP = 'nfnet_mm.TotalBatchTrainLoop'
+CONSTRUCTOR = 'nfnet_mm.NFOptimWrapperConstructor'
+
+
+def sgd(lr: float, weight_decay: float, kind: str = 'SGD') -> dict[str, Any]:
+    sgd = dict(type=kind, lr=lr, momentum=0.9, nesterov=True)
+    return {**sgd, 'weight_decay': weight_decay} if weight_decay or kind == 'LARS' else sgd
+
+
+def start() -> dict[str, Any]:
+    """The initializer that loads a backbone's weights; without any it warns."""
+    return dict(type='nfnet_mm.NFPretrained', checkpoint=Name('weights'))
