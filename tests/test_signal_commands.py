@@ -137,7 +137,8 @@ def test_signal_writes_the_numbers_and_the_picture(tmp_path, config, capsys):
         (['nf_resnet5'], 'nf_resnet5'),
         (["dict(type='nfnet_mm.NFNet', arch=open('x'))"], 'is no dict of a backbone'),
         (['nfnet_nano', '--batch-size', '0'], '--batch-size=0 must be a positive integer'),
-        (['nfnet_nano', '--device', 'gpu'], "--device 'gpu' cannot be used"),
+        (['nfnet_nano', '--device', 'gpu'], "device 'gpu' cannot be used here, where there is cpu"),
+        (['nfnet_nano', '--device', 'meta'], "device 'meta' cannot be used here, where there is cpu"),
     ],
 )
 def test_signal_of_bad_arguments_is_one_line(tmp_path, arguments, message, capsys):

@@ -18,6 +18,7 @@ from nfnet_mm.analysis.signal_plot import draw
 from nfnet_mm.analysis.signal_propagation import BlockSignal, signal_propagation, write_csv
 from nfnet_mm.errors import UserError, check_positive, did_you_mean, make_folder
 from nfnet_mm.inference import find_images
+from nfnet_mm.run.device import usable_device
 from nfnet_mm.signal_models import build_backbone, noise, pictures
 
 _SIZE, _FIGURE_SIZE = 224, 512  # px; the papers' figures have 512
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
             )
     size = check_positive('--size', args.size if args.size is not None else _FIGURE_SIZE if figure else _SIZE)
     batch = check_positive('--batch-size', args.batch_size if args.batch_size is not None else 1 if figure else 4)
-    folder, device = make_folder(args.out, 'output folder'), _device(args.device)
+    folder, device = make_folder(args.out, 'output folder'), usable_device(args.device)
     images = noise(batch, size, args.seed) if args.images is None else pictures(find_images(args.images), size, batch)
     name = f'figure{args.figure}' if figure else 'signal'
     signals = []
@@ -70,15 +71,6 @@ def run(args: argparse.Namespace) -> None:
         args.log or bool(figure and figure.log),
     )
     print('written:', ', '.join(map(str, files)))
-
-
-def _device(name: str | None) -> torch.device:
-    try:
-        device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f'--device {name!r} cannot be used: {str(error).splitlines()[0]}') from None
-    return device
 
 
 def _figure(figure: signal_figures.Figure, seed: int) -> Iterator[tuple[str, nn.Module]]:

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from mmengine import Config
 from mmengine.dataset import Compose, default_collate
-from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 
 from nfnet_mm.dependencies import require
 from nfnet_mm.deploy import fold, is_standardised
 from nfnet_mm.deploy.export.outputs import stride_of
 from nfnet_mm.engine.folded_checkpoint import is_folded
-from nfnet_mm.errors import UserError, check_number, short
+from nfnet_mm.errors import UserError, check_number
+from nfnet_mm.run.device import usable_device
 from nfnet_mm.run.trained import fill, read_trained, without_initial_weights
 
 from .drawing import draw_depth, palette_png, png, write_line
@@ -64,7 +64,7 @@ class Predictor:
             raise UserError(f'{what}: known are {", ".join(_INFERENCERS)}')
         self.scope = scope
         self.threshold = check_number('score_threshold', score_threshold, '[0, 1]')
-        self.device = _usable(device or get_device())
+        self.device = usable_device(device)
         try:
             require(scope)
         except ImportError as error:
@@ -190,13 +190,3 @@ def _classes_of(cfg: Config) -> Iterable[str]:
 def _some_colours(count: int) -> list[list[int]]:
     """RGB colours of classes for which none are told, always the same."""
     return np.random.default_rng(0).integers(0, 256, (count, 3)).tolist()
-
-
-def _usable(device: str) -> str:
-    try:
-        torch.zeros(1, device=device).item()  # 'meta' is a device too, but has no numbers
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        here = ', '.join(['cpu', *(f'cuda:{i}' for i in range(torch.cuda.device_count()))])
-        why = str(error).splitlines()[0]
-        raise UserError(f'device {device!r} cannot be used here, where there is {here}: {short(why)}') from None
-    return device

@@ -1,4 +1,4 @@
-"""What a run on a GPU needs of its config, and a word where there is a GPU that a run cannot use."""
+"""The device of a run: whether it can be used, what a GPU needs of the config, a word on one that is left unused."""
 
 import os
 from typing import TYPE_CHECKING, Any
@@ -8,6 +8,7 @@ from mmengine import Config
 from mmengine.device import get_device
 
 from nfnet_mm.doctor import gpus_and_driver
+from nfnet_mm.errors import UserError, short
 
 if TYPE_CHECKING:
     from mmengine.runner import Runner
@@ -18,6 +19,21 @@ _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 def is_first_process() -> bool:
     """Whether this is the process that speaks, before a process group tells its rank."""
     return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
+
+
+def usable_device(name: str | None) -> str:
+    """The device that a person asks for, or without a name the best one here.
+
+    Raises:
+        UserError: it is not here, or holds no numbers, as 'meta'.
+    """
+    try:
+        torch.zeros(1, device=name or get_device()).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        here = ', '.join(['cpu', *(f'cuda:{i}' for i in range(torch.cuda.device_count()))])
+        why = str(error).splitlines()[0]
+        raise UserError(f'device {name!r} cannot be used here, where there is {here}: {short(why)}') from None
+    return name or get_device()
 
 
 def say_unused_gpu() -> None:
