@@ -89,7 +89,7 @@ def growth(names: Sequence[str], axis: str, values: Sequence[int], run: Run) -> 
 def _samples(
     runner: Runner, implementations: Sequence[Implementation], options: Mapping[str, Any]
 ) -> list[list[float]]:
-    subjects = [runner.subject(implementation, 'train', options) for implementation in implementations]
+    subjects = runner.subjects_of(implementations, 'train', options)
     return in_turns([runner.timed(subject, 'train') for subject in subjects], runner.run.pairs)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import gc
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -162,10 +162,7 @@ class Runner:
             implementation = find_implementation(name)
             settings = self._settings(implementation, measure, row.options, 1 if i else division)
             chosen.append((implementation, measure, settings))
-        wanted = {(implementation.name, settings) for implementation, _, settings in chosen}
-        self.subjects = {key: subject for key, subject in self.subjects.items() if key in wanted}
-        _free()
-        subjects = [self._subject(implementation, settings) for implementation, _, settings in chosen]
+        subjects = self._alone([(implementation, settings) for implementation, _, settings in chosen])
         found = [Side(s.implementation.name, m, MEASURES[m].unit, s.settings) for s, (_, m) in zip(subjects, sides)]
         if MEASURES[row.measure].timed is None:
             for subject, side in zip(subjects, found):
@@ -220,9 +217,18 @@ class Runner:
             self.subjects[key] = Subject(implementation, settings)
         return self.subjects[key]
 
-    def subject(self, implementation: Implementation, measure: str, options: Mapping[str, Any]) -> Subject:
-        """The subject of an implementation by the run's settings and these options."""
-        return self._subject(implementation, self._settings(implementation, measure, options))
+    def _alone(self, chosen: Sequence[tuple[Implementation, Settings]]) -> list[Subject]:
+        """These subjects; what others hold, such as those of a layout that was slower, is freed before."""
+        wanted = {(implementation.name, settings) for implementation, settings in chosen}
+        self.subjects = {key: subject for key, subject in self.subjects.items() if key in wanted}
+        _free()
+        return [self._subject(implementation, settings) for implementation, settings in chosen]
+
+    def subjects_of(
+        self, implementations: Sequence[Implementation], measure: str, options: Mapping[str, Any]
+    ) -> list[Subject]:
+        """The subjects of implementations by the run's settings and these options, and no others in memory."""
+        return self._alone([(one, self._settings(one, measure, options)) for one in implementations])
 
     @staticmethod
     def timed(subject: Subject, measure: str) -> Timed:

@@ -71,6 +71,12 @@ def test_a_step_that_does_not_fit_is_accumulated():
         raise UserError(next(iter(runner.results([Row('', 'train', HUNGRY.format(1), options=dict(batch=6))]))).failure)
 
 
+def test_the_slower_layout_is_not_in_memory_while_growth_is_measured():
+    runner = Runner(Run(dict(SETTINGS, layout='best'), pairs=1))
+    subjects = runner.subjects_of([find_implementation('nfnet_nano')], 'train', dict(batch=1))
+    assert len(runner.layouts) == 1 and list(runner.subjects.values()) == subjects
+
+
 def test_best_layout_is_chosen_once_and_for_training_and_evaluation_apart():
     runner = Runner(Run(dict(SETTINGS, layout='best'), pairs=1))
     for measure in ('train', 'eval', 'train'):
