@@ -4,9 +4,10 @@ Loops and hooks are not imported here: mmengine's bases for them need OpenCV.
 """
 
 from .agc import ClipStats, adaptive_clip_grad_
+from .amp_optim_wrapper import AmpAGCOptimWrapper
 from .constructor import NFOptimWrapperConstructor
 from .ema import WarmupEMA
-from .optim_wrapper import AGCOptimWrapper, AmpAGCOptimWrapper
+from .optim_wrapper import AGCOptimWrapper
 
 __all__ = [
     'AGCOptimWrapper',

@@ -30,6 +30,7 @@ _WAITING = (
     '/mmengine/dist/',
     '/mmengine/logging/message_hub.py',
     '/nfnet_mm/engine/optim_wrapper.py',
+    '/nfnet_mm/engine/amp_optim_wrapper.py',
     '/nfnet_mm/engine/finite.py',
     '/nfnet_mm/engine/signals.py',
 )

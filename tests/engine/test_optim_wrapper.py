@@ -545,9 +545,9 @@ def test_float16_is_refused_on_a_cpu(dtype):
 
 def test_weights_on_the_cpu_of_a_machine_with_a_gpu(monkeypatch):
     """Their device counts, not what the machine has."""
-    from nfnet_mm.engine import optim_wrapper
+    from nfnet_mm.engine import amp_optim_wrapper
 
-    monkeypatch.setattr(optim_wrapper, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(amp_optim_wrapper, 'get_device', lambda: 'cuda')
     model = Classifier()
     wrapper = build(model, 'AmpAGCOptimWrapper')
     assert (wrapper.cast_dtype, wrapper.loss_scaler.get_scale()) == (torch.bfloat16, 1)
