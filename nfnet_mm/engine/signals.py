@@ -17,6 +17,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import distributed
+from torch.utils.data import DataLoader
 
 from nfnet_mm.registry import HOOKS
 
@@ -53,10 +54,10 @@ class StopOnSignalHook(Hook):
             self.group = distributed.new_group(backend='gloo')  # on the host, beside the devices' own
         for loop in (runner.train_loop, runner.val_loop):
             if loop is not None and self.before:
-                begin = loop.dataloader.worker_init_fn
-                loop.dataloader.worker_init_fn = functools.partial(_keep_working, begin, os.getpid())
-                # what the loader calls to start its workers
-                loop.dataloader._get_iterator = functools.partial(_start_workers, loop.dataloader._get_iterator)
+                loader = loop.dataloader
+                loader.worker_init_fn = functools.partial(_keep_working, loader.worker_init_fn, os.getpid())
+                # what a loader calls to start its workers
+                loader._get_iterator = functools.partial(_start_workers, loader, loader._get_iterator)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
@@ -104,16 +105,17 @@ class StopOnSignalHook(Hook):
         raise SystemExit(EXIT_STATUS)
 
 
-def _start_workers(start: Callable[[], Any]) -> Any:
-    """Start data workers with SIGTERM blocked in all of their threads.
+def _start_workers(loader: DataLoader[Any], start: Callable[[], Any]) -> Any:
+    """Start data workers with the signals blocked in all of their threads, and in the process that forks them.
 
     A library may start threads in a worker before `_keep_working` is called there, at the fork itself even (where a
     process has called `torch.set_num_threads`, one does), and a signal ends a process if any thread lets it through.
     """
-    if multiprocessing.get_start_method() != 'fork':
-        resource_tracker.ensure_running()  # starting it would unblock the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
+        if (loader.multiprocessing_context or multiprocessing).get_start_method() != 'fork':
+            resource_tracker.ensure_running()
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # again: starting it unblocks SIGTERM
         return start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
