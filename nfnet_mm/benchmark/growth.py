@@ -9,9 +9,8 @@ import torch
 
 from nfnet_mm.errors import UserError
 from nfnet_mm.models.backbones.arch import find_network
-from nfnet_mm.registry import MODELS
 
-from .implementations import Classifier, Implementation, find_implementation
+from .implementations import Implementation, builder, find_implementation
 from .rows import Run, Runner
 from .statistics import Line, Summary, fit_line, summary
 from .timing import in_turns
@@ -57,10 +56,14 @@ def growth(names: Sequence[str], axis: str, values: Sequence[int], run: Run) -> 
         run: settings, pairs.
 
     Raises:
-        UserError: fewer than three values, or memory for fewer, or the depth of a network that is not of this package.
+        UserError: fewer than three values, or memory for fewer, the depth of a network that is not of this package, or
+            an implementation that states what grows.
     """
     if len(values) < 3 or list(values) != sorted(set(values)) or values[0] < 1:
         raise UserError(f'--values {" ".join(map(str, values))} must be at least three increasing positive integers')
+    for name in names:
+        if axis in find_implementation(name).settings:
+            raise UserError(f'{name!r} states the {axis}, which --grow {axis} takes from --values')
     runner = Runner(run)
     points: list[list[Point]] = [[] for _ in names]
     for value in values:
@@ -100,12 +103,10 @@ def _at(implementation: Implementation, axis: str, value: int) -> tuple[Implemen
     if implementation.network is None:
         raise UserError(f'--grow depth takes networks of this package, such as nfnet_f0, not {implementation.name!r}')
     network = find_network(implementation.network)
+    cfg = dict(implementation.cfg)
+    if any(cfg.pop(key, None) != network.cfg.get(key) for key in ('arch', 'depth')):
+        raise UserError(f'{implementation.name!r} states the depth, which --grow depth takes from --values')
     depths = tuple(depth * value for depth in network.arch.depths)
-    arch = dataclasses.replace(network.arch, depths=depths)
-
-    def build(classes: int) -> Classifier:
-        backbone = MODELS.build(dict(type=f'nfnet_mm.{network.family}', arch=arch, out_indices=(4,)))
-        return Classifier(backbone, backbone.out_channels[-1], classes)
-
+    build = builder(dict(cfg, arch=dataclasses.replace(network.arch, depths=depths)))
     name = f'{implementation.name}, {value} x {"-".join(map(str, network.arch.depths))} blocks'
     return dataclasses.replace(implementation, name=name, build=build), sum(depths)

@@ -3,7 +3,7 @@
 import ast
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -48,6 +48,7 @@ class Implementation:
     build: Callable[[int], nn.Module]
     settings: Mapping[str, Any]
     network: str | None = None  # of the table of this package
+    cfg: Mapping[str, Any] = field(default_factory=dict)  # of such a network, with the arguments it was asked for with
 
 
 class Classifier(nn.Module):
@@ -109,7 +110,7 @@ def find_implementation(text: str) -> Implementation:
     size = settings.pop('size', found.size)
     clips = settings.pop('agc', found.clipping is not None)
     clipping: Clipping = (found.clipping or 'ours') if clips else None
-    return Implementation(text, size, clipping, found.build, settings, found.network)
+    return Implementation(text, size, clipping, found.build, settings, found.network, found.cfg)
 
 
 def _wanted(key: str) -> str:
@@ -181,7 +182,7 @@ def _ours(text: str, name: str, arguments: dict[str, Any]) -> Implementation:
         raise UserError(f'no network {name!r}.{near} It must be {_KNOWN}') from error
     clipping: Clipping = 'ours' if network.arch.method == 'nf' else None
     cfg = dict(network.cfg, **{'out_indices': (4,), **arguments})
-    return Implementation(text, setting(network).train_size, clipping, _builder(cfg), {}, network.name)
+    return Implementation(text, setting(network).train_size, clipping, builder(cfg), {}, network.name, cfg)
 
 
 def _backbone(text: str, cfg: dict[str, Any], scope: str | None = None) -> Implementation:
@@ -194,7 +195,7 @@ def _backbone(text: str, cfg: dict[str, Any], scope: str | None = None) -> Imple
     # told by building it, of which nothing is kept
     with torch.device('meta'):
         normalizer_free = own and isinstance(_built(cfg, scope), NFBackbone)
-    return Implementation(text, 224, 'ours' if normalizer_free else None, _builder(cfg, scope), {})
+    return Implementation(text, 224, 'ours' if normalizer_free else None, builder(cfg, scope), {})
 
 
 def _of_config(text: str, name: str, arguments: dict[str, Any]) -> Implementation:
@@ -219,7 +220,7 @@ def _built(cfg: dict[str, Any], scope: str | None) -> nn.Module:
         raise UserError(f'{type_name(cfg)} was not built: {type(error).__name__}: {short(error)}') from error
 
 
-def _builder(cfg: dict[str, Any], scope: str | None = None) -> Callable[[int], nn.Module]:
+def builder(cfg: dict[str, Any], scope: str | None = None) -> Callable[[int], nn.Module]:
     def build(classes: int) -> nn.Module:
         backbone = _built(cfg, scope)
         if isinstance(backbone, Backbone):

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--suite', metavar='NAME', help=f'rows that belong together: {", ".join(SUITES)}')
     parser.add_argument('--measure', nargs='+', metavar='NAME', help=f'of {", ".join(MEASURES)}')
     parser.add_argument('--grow', metavar='AXIS', help=f'the training step at several of: {", ".join(AXES)}')
-    parser.add_argument('--values', type=int, nargs='+', help='of --grow')
+    parser.add_argument('--values', type=int, nargs='+', help='of --grow, in place of --batch-size or --size')
     parser.add_argument('--device', metavar='NAME', help='cuda or cpu (default: cuda, if there is a GPU)')
     parser.add_argument('--dtype', metavar='NAME', help='float32, bfloat16 or float16, the last two by autocast')
     parser.add_argument('--layout', default='best', metavar='NAME', help='best (default), contiguous or channels_last')

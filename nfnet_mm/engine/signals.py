@@ -26,6 +26,7 @@ from .checkpoint_hook import SafeCheckpointHook
 # sysexits.h: a temporary failure, try again later
 EXIT_STATUS = 75
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+_LOOK = 5.0  # seconds between a data worker's looks at whether the process that it works for is there
 
 
 @HOOKS.register_module()
@@ -130,11 +131,20 @@ def _keep_working(begin: Any, owner: int, worker: int) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
     def wait() -> None:
-        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != owner:
-            pass
+        asked = None
+        while _is_there(owner) and (asked is None or asked.si_pid != owner):
+            asked = signal.sigtimedwait({signal.SIGTERM}, _LOOK)
         os._exit(0)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def _is_there(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _checkpoint_hooks(runner: Runner) -> list[SafeCheckpointHook]:

@@ -6,7 +6,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
+import time
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
@@ -16,8 +19,9 @@ from mmengine.registry import HOOKS
 from torch.utils.data import DataLoader
 
 from nfnet_mm import run
+from nfnet_mm.engine import signals
 from nfnet_mm.engine.checkpoint_file import damage
-from nfnet_mm.engine.signals import _keep_working
+from nfnet_mm.engine.signals import _keep_working, _start_workers
 from tests.engine.random_toy import CONFIG
 from tests.engine.test_exact_resume import EPOCHS, state, train
 
@@ -109,6 +113,13 @@ def test_a_validation_is_left_only_with_a_checkpoint_of_its_weights(tmp_path, in
         torch.testing.assert_close(*(end[key] for end in ends), rtol=0, atol=0)
 
 
+def blocked_by_threads(process):
+    """The signals that each thread of a process blocks, as Linux tells."""
+    told = [(task / 'status').read_text() for task in Path(f'/proc/{process}/task').iterdir()]
+    masks = [int(re.search(r'SigBlk:\s+(\w+)', text)[1], 16) for text in told]
+    return [{number for number in signal.valid_signals() if mask >> (number - 1) & 1} for mask in masks]
+
+
 @HOOKS.register_module(force=True)
 class AskWorkers(Hook):
     """Asks the data workers, as a launcher does that signals whatever a rank has started."""
@@ -121,10 +132,9 @@ class AskWorkers(Hook):
             workers = [str(one.pid) for one in multiprocessing.active_children() if one.pid not in self.others]
             assert len(workers) == 2
             for worker in workers:
-                masks = [(task / 'status').read_text() for task in Path(f'/proc/{worker}/task').iterdir()]
-                blocked = [int(re.search(r'SigBlk:\s+(\w+)', mask)[1], 16) for mask in masks]
+                blocked = blocked_by_threads(worker)
                 # only the one that waits for it lets it through, none that a library has started
-                assert sum(not mask >> (signal.SIGTERM - 1) & 1 for mask in blocked) <= 1 < len(blocked) - 1, blocked
+                assert sum(signal.SIGTERM not in these for these in blocked) <= 1 < len(blocked) - 1, blocked
             for number in ('-TERM', '-USR1', '-TERM', '-USR1'):
                 subprocess.run(['kill', number, *workers], check=True)
 
@@ -146,6 +156,42 @@ def test_data_workers_work_on_until_their_process_ends_them(tmp_path):
     worker.terminate()
     worker.join(9)
     assert worker.exitcode == 0
+
+
+@pytest.mark.parametrize('method', ['fork', 'spawn', 'forkserver'])
+def test_signals_are_blocked_from_a_worker_s_first_moment(method):
+    """Before its own code runs, which may take seconds to import; and the tracker, which spawning starts, lives on."""
+    loader = DataLoader(range(9), num_workers=1, multiprocessing_context=method)
+    resource_tracker._resource_tracker._stop()
+    batches = _start_workers(loader, loader._get_iterator)
+    worker = batches._workers[0].pid
+    assert all({signal.SIGTERM, signal.SIGUSR1} <= these for these in blocked_by_threads(worker))
+    assert not {signal.SIGTERM, signal.SIGUSR1} & signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    if method != 'fork':
+        os.kill(resource_tracker._resource_tracker._pid, signal.SIGUSR1)
+    assert [int(batch) for batch in batches] == list(range(9))
+    if method != 'fork':
+        assert resource_tracker._resource_tracker._check_alive()
+
+
+def test_a_worker_ends_when_its_process_is_gone(monkeypatch):
+    monkeypatch.setattr(signals, '_LOOK', 0.05)
+    ends, begins = os.pipe()
+    if not (owner := os.fork()):
+        me = os.getpid()
+        if not os.fork():
+            os.close(ends)
+            _keep_working(None, me, 0)
+            os.write(begins, b'1')
+            threading.Event().wait(60)
+            os._exit(1)
+        os.read(ends, 1)
+        os.kill(me, signal.SIGKILL)
+    os.close(begins)
+    os.waitpid(owner, 0)
+    start = time.monotonic()
+    assert os.read(ends, 9) in (b'', b'1') and not os.read(ends, 1) and time.monotonic() - start < 30
+    os.close(ends)
 
 
 @pytest.mark.slow

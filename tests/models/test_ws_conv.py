@@ -286,15 +286,16 @@ def test_bfloat16_gradients_of_weights_that_see_padding_alone():
             assert (value - other).norm() <= 0.03 * other.norm()
 
 
+@pytest.mark.parametrize('in_place', [False, True])
 @pytest.mark.parametrize('where', ['conv', 'all'])
-def test_a_hook_that_changes_the_input(where):
+def test_a_hook_that_changes_the_input(where, in_place):
     """What the conv got is what its gradient is of, although a strided one runs its activation again."""
     conv, x = conv_and_input(stride=2)
     act = get_activation('gelu')
     expected = gradients(lambda x: plain(conv)(act(x) * 0.5), x, conv)
 
     def hook(module, args):
-        return (args[0] * 0.5,)
+        return (args[0].mul_(0.5) if in_place else args[0] * 0.5,)
 
     register = torch.nn.modules.module.register_module_forward_pre_hook if where == 'all' else None
     handle = register(hook) if register else conv.register_forward_pre_hook(hook)

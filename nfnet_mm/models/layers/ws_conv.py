@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.module import _global_forward_pre_hooks
 
 from nfnet_mm.errors import UserError
 
@@ -49,13 +50,14 @@ def conv_of_activation(
     """``conv(act(x))``, in whose backward pass a standardised conv runs ``act`` again instead of keeping its output.
 
     It does if ``recompute`` says so; and where it would keep a padded copy, unless ``act`` is a caller's own, which
-    might be random. ``active``: ``act(x)``, where it is known. ``scale`` multiplies the output, of a standardised conv
-    for free.
+    might be random. Not if there is a forward pre-hook. ``active``: ``act(x)``, where it is known. ``scale`` multiplies
+    the output, of a standardised conv for free.
     """
     active = act(x) if active is None else active
     if isinstance(conv, WSConv2d):
         kwargs: dict[str, Any] = {} if scale is None else dict(scale=scale)
-        if not needs_plain_operations() and (recompute or (conv.pad_same and is_named(act))):
+        hooked = conv._forward_pre_hooks or _global_forward_pre_hooks  # which may change in place what the conv reads
+        if not hooked and not needs_plain_operations() and (recompute or (conv.pad_same and is_named(act))):
             kwargs['recompute'] = Recompute(act, x, active)
         return conv(active, **kwargs)
     out = conv(active)  # one that was put in its place
