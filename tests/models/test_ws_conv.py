@@ -365,3 +365,15 @@ def test_fake_tensors(device):
     assert standardize_kernel._failed is failed
     conv = WSConv2d(3, 4, 3)
     torch.testing.assert_close(conv(x), plain(conv)(x))
+
+
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('kernel_size', [1, 3])
+def test_a_gradient_is_strided_as_its_weight(kernel_size, layout):
+    """Or DistributedDataParallel warns that the strides do not match those of its buckets."""
+    conv, x = conv_and_input(kernel_size=kernel_size)
+    conv, x = conv.to(memory_format=layout), x.detach().contiguous(memory_format=layout)
+    expected = torch.autograd.grad(plain(conv)(x).square().sum(), conv.weight)[0]
+    conv(x).square().sum().backward()
+    assert conv.weight.grad.stride() == conv.weight.stride()
+    torch.testing.assert_close(conv.weight.grad, expected, rtol=1e-10, atol=1e-12)

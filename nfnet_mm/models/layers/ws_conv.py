@@ -214,6 +214,8 @@ class _WSConv(torch.autograd.Function):
                 )
                 of_bias = of_bias if cast is None else cast
                 of_weight = like(of_rows, weight)
+                if weight.is_contiguous():  # strides of a pointwise kernel differ in name only, but data parallel warns
+                    of_weight = of_weight.as_strided(weight.shape, weight.stride())
         if needed[0]:
             of_x = cut_same(of_x, x, conv.kernel_size[0], conv.stride[0], conv.dilation[0]).to(x.dtype)
         if needed[3]:
