@@ -54,7 +54,7 @@ class StopOnSignalHook(Hook):
         if get_world_size() > 1:
             self.group = distributed.new_group(backend='gloo')  # on the host, beside the devices' own
         for loop in (runner.train_loop, runner.val_loop):
-            if loop is not None and self.before:
+            if loop is not None and self.before and loop.dataloader.num_workers:
                 loader = loop.dataloader
                 loader.worker_init_fn = functools.partial(_keep_working, loader.worker_init_fn, os.getpid())
                 # what a loader calls to start its workers

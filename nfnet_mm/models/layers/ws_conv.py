@@ -36,7 +36,7 @@ class Recompute(NamedTuple):
 
     function: Activation
     source: Tensor
-    result: Tensor  # function(source); an input that is another, as a hook of the conv may make it, is kept
+    result: Tensor  # function(source); an input that is another, as a subclass of the conv may make it, is kept
 
 
 def conv_of_activation(
