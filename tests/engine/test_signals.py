@@ -158,20 +158,24 @@ def test_data_workers_work_on_until_their_process_ends_them(tmp_path):
     assert worker.exitcode == 0
 
 
-@pytest.mark.parametrize('method', ['fork', 'spawn', 'forkserver'])
+def check_start(method):
+    """Run in a process of its own, where no tracker of Python's resources is there yet."""
+    loader = DataLoader(range(9), num_workers=1, multiprocessing_context=method)
+    batches = _start_workers(loader, loader._get_iterator)
+    asked = {signal.SIGTERM, signal.SIGUSR1}
+    assert all(asked <= these for these in blocked_by_threads(batches._workers[0].pid))
+    assert not asked & signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    os.kill(resource_tracker._resource_tracker._pid, signal.SIGUSR1)
+    assert [int(batch) for batch in batches] == list(range(9))
+    assert resource_tracker._resource_tracker._check_alive()
+
+
+@pytest.mark.parametrize('method', ['spawn', pytest.param('forkserver', marks=pytest.mark.slow)])
 def test_signals_are_blocked_from_a_worker_s_first_moment(method):
     """Before its own code runs, which may take seconds to import; and the tracker, which spawning starts, lives on."""
-    loader = DataLoader(range(9), num_workers=1, multiprocessing_context=method)
-    resource_tracker._resource_tracker._stop()
-    batches = _start_workers(loader, loader._get_iterator)
-    worker = batches._workers[0].pid
-    assert all({signal.SIGTERM, signal.SIGUSR1} <= these for these in blocked_by_threads(worker))
-    assert not {signal.SIGTERM, signal.SIGUSR1} & signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    if method != 'fork':
-        os.kill(resource_tracker._resource_tracker._pid, signal.SIGUSR1)
-    assert [int(batch) for batch in batches] == list(range(9))
-    if method != 'fork':
-        assert resource_tracker._resource_tracker._check_alive()
+    code = f'from tests.engine.test_signals import check_start; check_start({method!r})'
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_worker_ends_when_its_process_is_gone(monkeypatch):
