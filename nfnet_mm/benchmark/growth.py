@@ -23,6 +23,9 @@ AXES: dict[str, tuple[str, tuple[int, ...]]] = dict(
 )
 
 
+_SHAPE = ('arch', 'depth')  # arguments of a network that say how deep it is
+
+
 @dataclass(frozen=True)
 class Point:
     """A measured point: ``x`` of the axis, and seconds of a training step."""
@@ -61,17 +64,18 @@ def growth(names: Sequence[str], axis: str, values: Sequence[int], run: Run) -> 
     """
     if len(values) < 3 or list(values) != sorted(set(values)) or values[0] < 1:
         raise UserError(f'--values {" ".join(map(str, values))} must be at least three increasing positive integers')
-    for name in names:
-        if axis in find_implementation(name).settings:
-            raise UserError(f'{name!r} states the {axis}, which --grow {axis} takes from --values')
+    implementations = [find_implementation(name) for name in names]
+    for implementation in implementations:
+        if axis in implementation.settings:
+            raise UserError(f'{implementation.name!r} states the {axis}, which --grow {axis} takes from --values')
     runner = Runner(run)
     points: list[list[Point]] = [[] for _ in names]
     for value in values:
-        chosen = [_at(find_implementation(name), axis, value) for name in names]
+        chosen = [_at(implementation, axis, value) for implementation in implementations]
         options: dict[str, Any] = {} if axis == 'depth' else {axis: value}
         run.say(f'{axis} {value}')
         try:
-            samples = _samples(runner, [implementation for implementation, _ in chosen], options)
+            samples = _samples(runner, [one for one, _ in chosen], options)
         except torch.cuda.OutOfMemoryError:
             samples = None
         runner.forget()
@@ -103,10 +107,10 @@ def _at(implementation: Implementation, axis: str, value: int) -> tuple[Implemen
     if implementation.network is None:
         raise UserError(f'--grow depth takes networks of this package, such as nfnet_f0, not {implementation.name!r}')
     network = find_network(implementation.network)
-    cfg = dict(implementation.cfg)
-    if any(cfg.pop(key, None) != network.cfg.get(key) for key in ('arch', 'depth')):
+    if any(implementation.cfg.get(key) != network.cfg.get(key) for key in _SHAPE):
         raise UserError(f'{implementation.name!r} states the depth, which --grow depth takes from --values')
     depths = tuple(depth * value for depth in network.arch.depths)
+    cfg = {key: value for key, value in implementation.cfg.items() if key not in _SHAPE}
     build = builder(dict(cfg, arch=dataclasses.replace(network.arch, depths=depths)))
     name = f'{implementation.name}, {value} x {"-".join(map(str, network.arch.depths))} blocks'
     return dataclasses.replace(implementation, name=name, build=build), sum(depths)

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -110,7 +111,7 @@ def find_implementation(text: str) -> Implementation:
     size = settings.pop('size', found.size)
     clips = settings.pop('agc', found.clipping is not None)
     clipping: Clipping = (found.clipping or 'ours') if clips else None
-    return Implementation(text, size, clipping, found.build, settings, found.network, found.cfg)
+    return dataclasses.replace(found, size=size, clipping=clipping, settings=settings)
 
 
 def _wanted(key: str) -> str:
@@ -221,6 +222,8 @@ def _built(cfg: dict[str, Any], scope: str | None) -> nn.Module:
 
 
 def builder(cfg: dict[str, Any], scope: str | None = None) -> Callable[[int], nn.Module]:
+    """Number of classes -> classifier on the backbone of a config."""
+
     def build(classes: int) -> nn.Module:
         backbone = _built(cfg, scope)
         if isinstance(backbone, Backbone):

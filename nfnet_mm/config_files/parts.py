@@ -9,8 +9,9 @@ CONSTRUCTOR = 'nfnet_mm.NFOptimWrapperConstructor'
 
 
 def sgd(lr: float, weight_decay: float, kind: str = 'SGD') -> dict[str, Any]:
-    sgd = dict(type=kind, lr=lr, momentum=0.9, nesterov=True)
-    return {**sgd, 'weight_decay': weight_decay} if weight_decay or kind == 'LARS' else sgd
+    """The optimizer of all recipes, but for the kind."""
+    optimizer = dict(type=kind, lr=lr, momentum=0.9, nesterov=True)
+    return {**optimizer, 'weight_decay': weight_decay} if weight_decay or kind == 'LARS' else optimizer
 
 
 def start() -> dict[str, Any]:

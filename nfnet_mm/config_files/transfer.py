@@ -88,5 +88,5 @@ def _weights_hint(recipe: TransferRecipe) -> str:
     elif recipe.network == 'nf_resnet50':
         which += ", or timm/nf_resnet50, whose shape is another: with them set depth='timm/nf_resnet50'"
     random = ', for which 22,500 steps are too few' if recipe.task is COCO else ''
-    start = 'SET ME, or --cfg-options weights=FILE: the ImageNet weights to start from:'
-    return f'{start} {which}. None starts from random weights{random}.'
+    hint = 'SET ME, or --cfg-options weights=FILE: the ImageNet weights to start from:'
+    return f'{hint} {which}. None starts from random weights{random}.'

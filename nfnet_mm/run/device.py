@@ -27,13 +27,14 @@ def usable_device(name: str | None) -> str:
     Raises:
         UserError: it is not here, or holds no numbers, as 'meta'.
     """
+    device = name or get_device()
     try:
-        torch.zeros(1, device=name or get_device()).item()
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         here = ', '.join(['cpu', *(f'cuda:{i}' for i in range(torch.cuda.device_count()))])
         why = str(error).splitlines()[0]
-        raise UserError(f'device {name!r} cannot be used here, where there is {here}: {short(why)}') from None
-    return name or get_device()
+        raise UserError(f'device {device!r} cannot be used here, where there is {here}: {short(why)}') from None
+    return device
 
 
 def say_unused_gpu() -> None:
